@@ -1,0 +1,23 @@
+//! The domain of redkeep: identifiers, the manifest, tasks, decisions, and the traits that the other crates implement.
+//!
+//! Nothing here does IO, reads a clock or the environment, or depends on a runtime: time is an argument, decisions are
+//! pure functions, and whatever touches the world stands behind a trait.
+
+pub mod attribute;
+pub mod classify;
+pub mod encoding;
+pub mod identifier;
+pub mod layout;
+pub mod manifest;
+pub mod method;
+pub mod provider;
+pub mod redis;
+pub mod secret;
+pub mod storage;
+pub mod stream;
+pub mod task;
+pub mod units;
+
+pub use attribute::Attribute;
+pub use classify::{Class, Classify};
+pub use jiff::Timestamp;

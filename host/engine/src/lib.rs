@@ -1,0 +1,1 @@
+//! The task engine: backup, restore, verify, prune; everything between plugin and storage.

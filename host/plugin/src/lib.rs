@@ -1,0 +1,1 @@
+//! The plugin host: loads, checks, limits and runs WebAssembly method components.

@@ -1,0 +1,1 @@
+//! Redis access: commands, replication, data directory, discovery.

@@ -1,0 +1,1 @@
+//! Real servers, workloads and comparisons for tests; a dev-dependency only.

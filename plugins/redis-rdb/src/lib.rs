@@ -1,0 +1,1 @@
+//! Method redis-rdb: a server's dataset as one RDB file.

@@ -1,0 +1,1 @@
+//! What the author of a redkeep method plugin depends on.

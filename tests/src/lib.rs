@@ -1,0 +1,1 @@
+//! Tests of the whole: command line, formats, crashes, servers of every version.
