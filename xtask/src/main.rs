@@ -1,1 +1,41 @@
-fn main() {}
+//! `cargo xtask`: everything that a fresh machine needs, by name.
+
+mod check;
+mod demo;
+mod plugins;
+mod servers;
+mod test;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the redkeep workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Fill a real Redis, back it up, lose it, restore it, and prove it equal
+    Demo(demo::Options),
+    /// Install what is missing, then run every check and test
+    Test(test::Options),
+    /// Build the plugins into plugins/dist
+    Plugins,
+    /// Hold the workspace against its rules: dependency table, file sizes, crate READMEs
+    Check,
+    /// Put real servers of every version on this machine and print NAME=PATH lines
+    Servers,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Plugins => plugins::build().map(drop),
+        Task::Check => check::run(),
+        Task::Servers => servers::print(),
+    }
+}
