@@ -46,7 +46,7 @@ const RULES: &[Rule] = &[
     Rule { krate: "xtask", ours: &[], never: &[] },
 ];
 
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn start() -> Result<()> {
     let mut faults = dependency_faults()?;
     faults.extend(size_faults(&root())?);
     faults.extend(readme_faults(&root()));

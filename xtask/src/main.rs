@@ -32,10 +32,10 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
-        Task::Demo(options) => demo::run(&options),
-        Task::Test(options) => test::run(&options),
+        Task::Demo(options) => demo::start(&options),
+        Task::Test(options) => test::start(&options),
         Task::Plugins => plugins::build().map(drop),
-        Task::Check => check::run(),
+        Task::Check => check::start(),
         Task::Servers => servers::print(),
     }
 }

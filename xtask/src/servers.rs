@@ -1,16 +1,34 @@
-//! Real servers of every version that redkeep supports, and where to find them.
+//! Real servers of every version that redkeep supports, and the storage servers that others wrote.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::workspace::{need_programs, output, root, say};
+use crate::workspace::{need_programs, output, root, run, say};
 
-/// Installs what is missing and returns `NAME=PATH` lines.
+/// Debian's Redis: all that the demo needs.
+pub(crate) fn need_redis() -> Result<()> {
+    need_programs(&[("redis-server", "redis-server")])
+}
+
+/// Installs what is missing of Redis and Valkey and returns `NAME=PATH` lines.
 pub(crate) fn install() -> Result<String> {
-    need_programs(&[("redis-server", "redis-server"), ("redis-check-rdb", "redis-tools"), ("python3", "python3-pip")])?;
+    need_redis()?;
+    need_programs(&[("redis-check-rdb", "redis-tools"), ("python3", "python3-pip")])?;
     say("real servers: redis 6.2, 7.0, 8.2, valkey 8.1");
-    output(&mut Command::new(root().join("tests/services/redis-servers"))).context("failed to install servers")
+    output(&mut Command::new(script("redis-servers"))).context("failed to install servers")
+}
+
+/// Installs the storage servers of the conformance suite, and the ordinary tools that open a backup by hand.
+pub(crate) fn install_storage() -> Result<()> {
+    need_programs(&[("age", "age"), ("zstd", "zstd"), ("openssl", "openssl"), ("go", "golang-go"), ("npm", "npm")])?;
+    say("storage servers: versitygw, azurite, gcp-storage-emulator");
+    run(&mut Command::new(script("install-storage-servers"))).context("failed to install storage servers")
+}
+
+fn script(name: &str) -> PathBuf {
+    root().join("tests/services").join(name)
 }
 
 pub(crate) fn print() -> Result<()> {

@@ -1,9 +1,49 @@
-//! The tests.
+//! `cargo xtask test`: installs what is missing, then every check and test. `--full` runs the long forms too.
+
+use std::time::Instant;
+
 use anyhow::Result;
 
-#[derive(clap::Args)]
-pub(crate) struct Options {}
+use crate::workspace::{cargo, run, say};
+use crate::{check, plugins, servers};
 
-pub(crate) fn run(_options: &Options) -> Result<()> {
-    anyhow::bail!("being written")
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The whole of every matrix, and the long runs
+    #[arg(long)]
+    full: bool,
+    /// Skip formatting, lints and the workspace's rules
+    #[arg(long)]
+    no_lint: bool,
+}
+
+pub(crate) fn start(options: &Options) -> Result<()> {
+    servers::install()?;
+    servers::install_storage()?;
+    step("plugins", || plugins::build().map(drop))?;
+    if !options.no_lint {
+        step("rules of the workspace", check::start)?;
+        step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
+        step("lints", || {
+            run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        })?;
+    }
+    step("build", || run(cargo().args(["build", "--quiet", "--workspace", "--bins"])))?;
+    step("tests", || {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--no-fail-fast"]);
+        if options.full {
+            command.env("REDKEEP_FULL", "1");
+        }
+        run(&mut command)
+    })
+}
+
+/// Runs one step and says how long it took.
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    say(&format!("{name} …"));
+    let begun = Instant::now();
+    work()?;
+    say(&format!("{name}: ok after {} s", begun.elapsed().as_secs()));
+    Ok(())
 }
