@@ -137,3 +137,23 @@ async fn functions(connection: &mut MultiplexedConnection) -> Result<BTreeMap<St
     }
     Ok(found)
 }
+
+/// Every key of database 0 with the digest of its value (`DEBUG DIGEST-VALUE`): what shards of different cuts agree on.
+pub async fn values(server: &RedisServer) -> Result<BTreeMap<Vec<u8>, String>> {
+    let mut connection = server.connect().await?;
+    let mut found = BTreeMap::new();
+    let mut cursor: u64 = 0;
+    loop {
+        let (next, keys): (u64, Vec<Vec<u8>>) =
+            redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(500).query_async(&mut connection).await?;
+        if !keys.is_empty() {
+            let digests: Vec<String> =
+                redis::cmd("DEBUG").arg("DIGEST-VALUE").arg(&keys).query_async(&mut connection).await?;
+            found.extend(keys.into_iter().zip(digests));
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(found);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Sources that cannot be backed up: the cause is named, the help says what to change, and nothing is stored.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use redkeep_testing::server::{RedisServer, Version, free_port};
+use redkeep_testing::workload::{Shape, apply};
+use redkeep_tests::{finish, redkeep, refused};
+
+fn nothing_stored(store: &Path) {
+    let mut folders = vec![store.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                panic!("something was stored: {}", entry.path().display());
+            }
+        }
+    }
+}
+
+fn backup(url: &str, more: &[&str], password: Option<&str>, naming: &[&str]) {
+    let place = tempfile::tempdir().unwrap();
+    let store = place.path().join("store");
+    for method in ["rdb", "aof"] {
+        let mut command: Command = redkeep();
+        command
+            .args(["backup", "--source", url, "--method", method, "--cluster", "bad", "--storage"])
+            .arg(&store)
+            .args(more);
+        if let Some(password) = password {
+            command.env("REDISCLI_AUTH", password);
+        }
+        let said = finish(command);
+        refused(&said, 1, naming, &format!("backup of {url} by {method}"));
+        nothing_stored(&store);
+        if let Some(password) = password {
+            assert!(!said.stderr.contains(password), "the password is shown: {said:#?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unreachable_server_is_named() {
+    backup(&format!("redis://127.0.0.1:{}", free_port()), &[], None, &["connect", "127.0.0.1"]);
+    backup("redis://does-not-exist.invalid:6379", &[], None, &["does-not-exist.invalid"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_or_missing_password_is_told_apart() {
+    for version in [Version::Redis62, Version::Redis82] {
+        let server = RedisServer::start_with(version, &["--requirepass", "right-one"]).unwrap();
+        backup(&server.url(), &[], Some("wrong-one"), &["password"]);
+        backup(&server.url(), &[], None, &["password"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_permission_names_the_acl_rule() {
+    for version in Version::ALL {
+        let server = RedisServer::start(version).unwrap();
+        for missing in ["psync", "replconf", "info"] {
+            let rules: Vec<String> = ["psync", "replconf", "ping", "info"]
+                .iter()
+                .filter(|rule| **rule != missing)
+                .map(|rule| format!("+{rule}"))
+                .collect();
+            let mut words =
+                vec!["ACL", "SETUSER", "keeper", "on", ">secret-word", "resetkeys", "resetchannels", "-@all"];
+            words.extend(rules.iter().map(String::as_str));
+            server.command(&["ACL", "DELUSER", "keeper"]).await.unwrap();
+            server.command(&words).await.unwrap();
+            backup(&server.url(), &["--user", "keeper"], Some("secret-word"), &[missing]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_least_permission_is_enough() {
+    for version in Version::ALL {
+        let server = RedisServer::start(version).unwrap();
+        let words = [
+            "ACL",
+            "SETUSER",
+            "keeper",
+            "on",
+            ">secret-word",
+            "resetkeys",
+            "resetchannels",
+            "-@all",
+            "+psync",
+            "+replconf",
+            "+ping",
+            "+info",
+        ];
+        server.command(&words).await.unwrap();
+        apply(&mut server.connect().await.unwrap(), &Shape::standalone(version), 1, 500).await.unwrap();
+        let place = tempfile::tempdir().unwrap();
+        for method in ["rdb", "aof"] {
+            let mut command = redkeep();
+            command.args([
+                "backup",
+                "--source",
+                &server.url(),
+                "--user",
+                "keeper",
+                "--method",
+                method,
+                "--cluster",
+                "least",
+                "--storage",
+            ]);
+            let said = finish({
+                command.arg(place.path()).env("REDISCLI_AUTH", "secret-word");
+                command
+            });
+            assert_eq!(said.code, Some(0), "{version:?} {method}: {said:#?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_to_a_plain_port_is_told() {
+    let server = RedisServer::start(Version::Redis70).unwrap();
+    backup(&format!("rediss://127.0.0.1:{}", server.port()), &[], None, &["tls"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_not_redis_is_told() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { break };
+            let mut buffer = [0; 512];
+            let _ = stream.read(&mut buffer);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    backup(&format!("redis://127.0.0.1:{port}"), &[], None, &["redis"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_still_loads_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = RedisServer::start_in(Version::Redis70, folder.path(), &[]).unwrap();
+    server.command(&["DEBUG", "POPULATE", "20000", "key", "100"]).await.unwrap();
+    server.command(&["SAVE"]).await.unwrap();
+    drop(server);
+    let slow = ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"];
+    let server = RedisServer::start_in(Version::Redis70, folder.path(), &slow).unwrap();
+    backup(&server.url(), &[], None, &["loading"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_without_its_primary_is_told() {
+    for version in Version::ALL {
+        let server = RedisServer::start(version).unwrap();
+        server.command(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await.unwrap();
+        backup(&server.url(), &[], None, &["primary"]);
+    }
+}

@@ -1,0 +1,209 @@
+//! Storage that fails or lies: exit 3 for damage with the artifact named, and nothing is placed at the target.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use redkeep_testing::server::{RedisServer, Version};
+use redkeep_testing::workload::{Shape, apply};
+use redkeep_tests::{Said, fail, finish, redkeep, refused, succeed};
+
+async fn stored(method: &str, more: &[&str]) -> (tempfile::TempDir, String, PathBuf) {
+    let server = RedisServer::start(Version::Redis70).unwrap();
+    apply(&mut server.connect().await.unwrap(), &Shape::standalone(Version::Redis70), 1, 1500).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = place.path().join("store");
+    let text = store.display().to_string();
+    let url = server.url();
+    let mut arguments =
+        vec!["backup", "--source", &url, "--method", method, "--storage", &text, "--cluster", "damaged", "-o", "json"];
+    arguments.extend(more);
+    let manifest = succeed(arguments).json();
+    let artifact = store.join(manifest["artifacts"][0]["key"].as_str().unwrap());
+    (place, text, artifact)
+}
+
+async fn damage_is_found(method: &str, place: &Path, store: &str, artifact: &Path, what: &str) {
+    let name = if method == "rdb" { "dump.rdb" } else { "appendonly" };
+    let target = place.join("data");
+    let target_text = target.display().to_string();
+    let what_for = |command: &str| format!("{command} with {what}");
+    for arguments in [
+        vec!["verify", "--storage", store, "latest", "--level", "checksum"],
+        vec!["verify", "--storage", store, "latest", "--level", "parse"],
+        vec!["restore", "--storage", store, "latest", "--target-dir", &target_text],
+    ] {
+        let said = redkeep_tests::run(&arguments);
+        refused(&said, 3, &[name], &what_for(arguments[0]));
+    }
+    let left = std::fs::read_dir(&target).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "{what}: something was placed at the target");
+
+    let live = RedisServer::start(Version::Redis70).unwrap();
+    let said = redkeep_tests::run(["restore", "--storage", store, "latest", "--target", &live.url()]);
+    refused(&said, 3, &[name], &what_for("live restore"));
+    let keys: i64 = redis::from_redis_value(live.command(&["DBSIZE"]).await.unwrap()).unwrap();
+    assert_eq!(keys, 0, "{what}: something was written to the live target ({})", artifact.display());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_anywhere_is_found_and_nothing_is_placed() {
+    for (method, compression) in [("rdb", "none"), ("rdb", "zstd"), ("aof", "zstd"), ("aof", "gzip")] {
+        let (place, store, artifact) = stored(method, &["--compression", compression]).await;
+        let whole = std::fs::read(&artifact).unwrap();
+        for position in [0, whole.len() / 2, whole.len() - 1] {
+            let mut flipped = whole.clone();
+            flipped[position] ^= 0x10;
+            std::fs::write(&artifact, &flipped).unwrap();
+            damage_is_found(
+                method,
+                place.path(),
+                &store,
+                &artifact,
+                &format!("{method} {compression}, bit flipped at {position}"),
+            )
+            .await;
+        }
+        std::fs::write(&artifact, &whole[..whole.len() - 1]).unwrap();
+        damage_is_found(method, place.path(), &store, &artifact, &format!("{method} {compression}, cut short")).await;
+        std::fs::remove_file(&artifact).unwrap();
+        damage_is_found(method, place.path(), &store, &artifact, &format!("{method} {compression}, artifact missing"))
+            .await;
+        std::fs::write(&artifact, &whole).unwrap();
+        succeed(["verify", "--storage", &store, "latest"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_of_a_newer_format_is_refused() {
+    let (place, store, artifact) = stored("rdb", &[]).await;
+    let manifest = artifact.ancestors().nth(3).unwrap().join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("\"formatVersion\": 1", "\"formatVersion\": 2")).unwrap();
+    let target = place.path().join("data").display().to_string();
+    fail(5, &["format 2"], ["restore", "--storage", &store, "latest", "--target-dir", &target]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_or_missing_key_is_refused_before_anything_is_touched() {
+    let keys = tempfile::tempdir().unwrap();
+    let key = |name: &str| {
+        let path = keys.path().join(name);
+        let made = Command::new("age-keygen").arg("-o").arg(&path).output().unwrap();
+        let said = String::from_utf8_lossy(&made.stderr).into_owned();
+        let public = said.split_whitespace().last().unwrap().to_owned();
+        (path.display().to_string(), public)
+    };
+    let (right, public) = key("right");
+    let (wrong, _) = key("wrong");
+    let (place, store, _) = stored("rdb", &["--recipient", &public]).await;
+    let target = place.path().join("data").display().to_string();
+    fail(5, &["--identity", &public], ["restore", "--storage", &store, "latest", "--target-dir", &target]);
+    fail(5, &[&public], ["restore", "--storage", &store, "latest", "--target-dir", &target, "--identity", &wrong]);
+    assert!(!Path::new(&target).exists() || std::fs::read_dir(&target).unwrap().next().is_none());
+    succeed([
+        "restore",
+        "--storage",
+        &store,
+        "latest",
+        "--target-dir",
+        &target,
+        "--identity",
+        &right,
+        "--appendonly",
+        "no",
+    ]);
+    let server = RedisServer::start_in(Version::Redis70, Path::new(&target), &[]).unwrap();
+    let keys: i64 = redis::from_redis_value(server.command(&["DBSIZE"]).await.unwrap()).unwrap();
+    assert!(keys > 100, "only {keys} keys came back");
+}
+
+async fn slow_backup(signal: i32, expected: i32) {
+    let server = RedisServer::start(Version::Redis70).unwrap();
+    server.command(&["DEBUG", "POPULATE", "100000", "key", "200"]).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = place.path().join("store");
+    let child = redkeep()
+        .args([
+            "backup",
+            "--source",
+            &server.url(),
+            "--method",
+            "rdb",
+            "--cluster",
+            "stopped",
+            "--compression",
+            "none",
+            "--limit-rate",
+            "1M",
+            "--storage",
+        ])
+        .arg(&store)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let signal = if signal == 2 { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
+    rustix::process::kill_process(pid, signal).unwrap();
+    let said: Said = child.wait_with_output().unwrap().into();
+    assert_eq!(said.code, Some(expected), "{said:#?}");
+    let mut folders = vec![store.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                panic!("{} was left behind", entry.path().display());
+            }
+        }
+    }
+    // The server is free again: a second run works.
+    let store = store.display().to_string();
+    succeed(["backup", "--source", &server.url(), "--method", "rdb", "--cluster", "stopped", "--storage", &store]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_c_and_sigterm_leave_nothing_and_free_the_server() {
+    slow_backup(2, 130).await;
+    slow_backup(15, 143).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_named_and_leaves_no_backup() {
+    if !rustix::process::getuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "a small file system needs root, and CI skips nothing");
+        eprintln!("skipped: a small file system needs root");
+        return;
+    }
+    let server = RedisServer::start(Version::Redis70).unwrap();
+    server.command(&["DEBUG", "POPULATE", "100000", "key", "200"]).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(place.path()).status().unwrap();
+    assert!(mounted.success(), "failed to mount a small file system");
+    let store = place.path().join("store").display().to_string();
+    let mut command = redkeep();
+    command.args([
+        "backup",
+        "--source",
+        &server.url(),
+        "--method",
+        "rdb",
+        "--cluster",
+        "full",
+        "--compression",
+        "none",
+        "--storage",
+        &store,
+    ]);
+    let said = finish(command);
+    let manifests = Command::new("find").arg(place.path()).args(["-type", "f"]).output().unwrap();
+    let unmounted = Command::new("umount").arg(place.path()).status().unwrap();
+    refused(&said, 1, &["space"], "backup into a full disk");
+    assert_eq!(String::from_utf8_lossy(&manifests.stdout), "", "something was left behind");
+    assert!(unmounted.success());
+}

@@ -1,0 +1,163 @@
+//! Targets that cannot take a backup: refused before anything is touched, with the way that would work; one that fails
+//! half-way says exactly how much was written.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use redkeep_testing::server::{RedisServer, Version};
+use redkeep_testing::workload::{Shape, apply};
+use redkeep_tests::{fail, refused, run, succeed};
+
+async fn stored(version: Version, method: &str, shape: &Shape) -> Result<(tempfile::TempDir, String)> {
+    let server = RedisServer::start(version)?;
+    apply(&mut server.connect().await?, shape, 1, 2500).await?;
+    let place = tempfile::tempdir()?;
+    let store = place.path().join("store").display().to_string();
+    succeed(["backup", "--source", &server.url(), "--method", method, "--storage", &store, "--cluster", "given"]);
+    Ok((place, store))
+}
+
+async fn keys(server: &RedisServer) -> Result<i64> {
+    Ok(redis::from_redis_value(server.command(&["DBSIZE"]).await?)?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_is_not_empty_is_refused() -> Result<()> {
+    let (place, store) = stored(Version::Redis70, "rdb", &Shape::standalone(Version::Redis70)).await?;
+    let target = place.path().join("data");
+    std::fs::create_dir(&target)?;
+    std::fs::write(target.join("dump.rdb"), "precious")?;
+    fail(5, &["empty"], ["restore", "--storage", &store, "latest", "--target-dir", target.to_str().context("a path")?]);
+    ensure!(std::fs::read(target.join("dump.rdb"))? == b"precious", "what was there was touched");
+    ensure!(std::fs::read_dir(&target)?.count() == 1, "something was placed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_not_empty_is_refused() -> Result<()> {
+    for method in ["rdb", "aof"] {
+        let (_place, store) = stored(Version::Redis70, method, &Shape::standalone(Version::Redis70)).await?;
+        let target = RedisServer::start(Version::Redis70)?;
+        target.command(&["SET", "precious", "value"]).await?;
+        fail(5, &["empty"], ["restore", "--storage", &store, "latest", "--target", &target.url()]);
+        ensure!(keys(&target).await? == 1, "{method}: what was there was touched");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_server_is_refused() -> Result<()> {
+    let (place, store) = stored(Version::Redis82, "rdb", &Shape::standalone(Version::Redis82)).await?;
+    for version in [Version::Redis62, Version::Redis70, Version::Valkey81] {
+        let target = RedisServer::start(version)?;
+        fail(5, &["version"], ["restore", "--storage", &store, "latest", "--target", &target.url()]);
+        ensure!(keys(&target).await? == 0, "{version:?} was touched");
+    }
+    let folder = place.path().join("data").display().to_string();
+    fail(5, &["7.0"], ["restore", "--storage", &store, "latest", "--target-dir", &folder, "--server-version", "7.0"]);
+    ensure!(!Path::new(&folder).exists() || std::fs::read_dir(&folder)?.next().is_none(), "something was placed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_the_target_has_not_is_refused() -> Result<()> {
+    let (_place, store) = stored(Version::Redis70, "rdb", &Shape::standalone(Version::Redis70)).await?;
+    let target = RedisServer::start_with(Version::Redis70, &["--databases", "4"])?;
+    fail(5, &["database"], ["restore", "--storage", &store, "latest", "--target", &target.url()]);
+    let node = RedisServer::start_with(Version::Redis70, &["--cluster-enabled", "yes"])?;
+    let mut words = vec!["CLUSTER".to_owned(), "ADDSLOTS".to_owned()];
+    words.extend((0..16_384).map(|slot: u16| slot.to_string()));
+    node.command(&words.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    fail(
+        5,
+        &["database"],
+        ["restore", "--storage", &store, "latest", "--target", &format!("redis-cluster://{}", node.address())],
+    );
+    // The way that works: the databases that fit, mapped.
+    succeed([
+        "restore",
+        "--storage",
+        &store,
+        "latest",
+        "--target",
+        &target.url(),
+        "--db",
+        "0",
+        "--db",
+        "3",
+        "--db",
+        "9:1",
+    ]);
+    ensure!(keys(&target).await? > 100, "database 0 is empty");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_out_of_memory_says_how_much_was_written() -> Result<()> {
+    let shape = Shape { databases: vec![0], ..Shape::standalone(Version::Redis70) };
+    let (_place, store) = stored(Version::Redis70, "rdb", &shape).await?;
+    let target = RedisServer::start_with(Version::Redis70, &["--maxmemory-policy", "noeviction"])?;
+    let used: u64 = target.info("used_memory").await?.parse()?;
+    target.command(&["CONFIG", "SET", "maxmemory", &(used + 150_000).to_string()]).await?;
+    let said = run(["restore", "--storage", &store, "latest", "--target", &target.url()]);
+    refused(&said, 1, &["oom"], "restore into a full server");
+    let written = keys(&target).await?;
+    ensure!(written > 0, "the server took nothing at all");
+    ensure!(said.stderr.contains(&written.to_string()), "{written} keys were written, but it says: {}", said.stderr);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_target_is_refused() -> Result<()> {
+    let (_place, store) = stored(Version::Redis70, "rdb", &Shape::standalone(Version::Redis70)).await?;
+    let primary = RedisServer::start(Version::Redis70)?;
+    let replica = RedisServer::start(Version::Redis70)?;
+    redkeep_testing::topology::replicate(&replica, &primary).await?;
+    let said = run(["restore", "--storage", &store, "latest", "--target", &replica.url()]);
+    ensure!(said.code == Some(5) || said.code == Some(1), "{said:#?}");
+    refused(&said, said.code.unwrap_or(1), &["replica"], "restore into a replica");
+    ensure!(keys(&primary).await? == 0, "something was written");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_can_be_chosen_and_conflicts_decided() -> Result<()> {
+    let shape = Shape { databases: vec![0], ..Shape::standalone(Version::Redis70) };
+    let (_place, store) = stored(Version::Redis70, "rdb", &shape).await?;
+    let target = RedisServer::start(Version::Redis70)?;
+    succeed(["restore", "--storage", &store, "latest", "--target", &target.url(), "--match", "hash:*"]);
+    let hashes = keys(&target).await?;
+    let all: Vec<String> = redis::from_redis_value(target.command(&["KEYS", "*"]).await?)?;
+    ensure!(hashes > 10 && all.iter().all(|key| key.starts_with("hash:")), "{all:?}");
+    target.command(&["DEL", "hash:1"]).await?;
+    target.command(&["SET", "hash:1", "mine"]).await?;
+    succeed([
+        "restore",
+        "--storage",
+        &store,
+        "latest",
+        "--target",
+        &target.url(),
+        "--match",
+        "hash:*",
+        "--on-conflict",
+        "skip",
+    ]);
+    let kept: String = redis::from_redis_value(target.command(&["GET", "hash:1"]).await?)?;
+    ensure!(kept == "mine", "skip replaced a key");
+    succeed([
+        "restore",
+        "--storage",
+        &store,
+        "latest",
+        "--target",
+        &target.url(),
+        "--match",
+        "hash:*",
+        "--on-conflict",
+        "replace",
+    ]);
+    let kind: String = redis::from_redis_value(target.command(&["TYPE", "hash:1"]).await?)?;
+    ensure!(kind == "hash" && keys(&target).await? == hashes, "replace did not");
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! A real Redis Cluster of six nodes and three shards, backed up under load, restored into one server and into three shards
+//! with other slot borders.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use redkeep_testing::dataset::values;
+use redkeep_testing::server::{RedisServer, Version};
+use redkeep_testing::topology::RedisCluster;
+use redkeep_testing::workload::{Shape, Writer, applied, apply};
+use redkeep_tests::{fail, full, succeed};
+
+const BEFORE: u64 = 2000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_comes_back_into_other_shapes() {
+    let versions: &[Version] = if full() { &Version::ALL } else { &[Version::Redis70, Version::Valkey81] };
+    for &version in versions {
+        check(version).await.unwrap_or_else(|error| panic!("{version:?}: {error:#}"));
+    }
+}
+
+/// A hash tag whose slot lies in `first..=last`.
+async fn tag_in(server: &RedisServer, first: u16, last: u16) -> Result<String> {
+    for number in 0..10_000 {
+        let tag = format!("t{number}");
+        let slot: u16 = redis::from_redis_value(server.command(&["CLUSTER", "KEYSLOT", &tag]).await?)?;
+        if (first..=last).contains(&slot) {
+            return Ok(tag);
+        }
+    }
+    anyhow::bail!("no tag for slots {first} to {last}")
+}
+
+async fn check(version: Version) -> Result<()> {
+    let borders = [5461, 10_923];
+    let source = RedisCluster::start(version, &borders, true).await?;
+    let ranges = [(0, 5460), (5461, 10_922), (10_923, 16_383)];
+    let mut shapes = Vec::new();
+    let mut writers = Vec::new();
+    for (primary, (first, last)) in source.primaries.iter().zip(ranges) {
+        let shape = Shape::shard(&tag_in(primary, first, last).await?);
+        apply(&mut primary.connect().await?, &shape, 1, BEFORE).await?;
+        writers.push(Writer::start(primary, &shape, BEFORE + 1).await?);
+        shapes.push(shape);
+    }
+
+    let storage = tempfile::tempdir()?;
+    let store = storage.path().display().to_string();
+    for method in ["rdb", "aof"] {
+        let manifest = succeed([
+            "backup",
+            "--source",
+            &source.url(),
+            "--method",
+            method,
+            "--storage",
+            &store,
+            "--cluster",
+            "sharded",
+            "-o",
+            "json",
+        ])
+        .json();
+        ensure!(manifest["shards"].as_array().map(Vec::len) == Some(3), "{manifest:#}");
+        let slots: u64 = manifest["shards"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|shard| shard["slots"].as_array().into_iter().flatten())
+            .map(|range| range["last"].as_u64().unwrap_or(0) + 1 - range["first"].as_u64().unwrap_or(0))
+            .sum();
+        ensure!(slots == 16_384, "the slot map covers {slots} slots");
+    }
+    for writer in writers {
+        ensure!(writer.stop().await? > BEFORE, "a writer wrote nothing");
+    }
+    let rdb = succeed(["list", "--storage", &store, "-o", "json"]).json();
+    let rdb = rdb
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|entry| entry["method"].as_str().is_some_and(|method| method.contains("rdb")))
+        .and_then(|entry| entry["backupId"].as_str().map(str::to_owned))
+        .context("no rdb backup in the list")?;
+
+    // Into one server.
+    let one = RedisServer::start(version)?;
+    succeed(["restore", "--storage", &store, &rdb, "--target", &one.url()]);
+    let expected = expectation(version, &shapes, &one).await?;
+    ensure!(values(&one).await? == expected, "one server holds something else");
+
+    // Into three shards cut elsewhere.
+    let other = RedisCluster::start(version, &[3000, 13_000], false).await?;
+    succeed(["restore", "--storage", &store, &rdb, "--target", &other.url()]);
+    let mut held = BTreeMap::new();
+    for primary in &other.primaries {
+        held.extend(values(primary).await?);
+    }
+    ensure!(held == expected, "the other cluster holds {} keys, expected {}", held.len(), expected.len());
+
+    // Never one shard silently for the whole, and never into data that is there.
+    let folder = storage.path().join("data").display().to_string();
+    fail(5, &["shard"], ["restore", "--storage", &store, &rdb, "--target-dir", &folder]);
+    fail(5, &["empty"], ["restore", "--storage", &store, &rdb, "--target", &other.url()]);
+    Ok(())
+}
+
+/// What a server must hold that names its own counters: each shard's operations, replayed.
+async fn expectation(version: Version, shapes: &[Shape], restored: &RedisServer) -> Result<BTreeMap<Vec<u8>, String>> {
+    let replay = RedisServer::start(version)?;
+    let mut connection = replay.connect().await?;
+    for shape in shapes {
+        let held = applied(&mut restored.connect().await?, shape).await?;
+        ensure!(held >= BEFORE, "shard {} holds {held} operations", shape.prefix);
+        apply(&mut connection, shape, 1, held).await?;
+    }
+    values(&replay).await
+}
