@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that a fresh machine needs, by name.
 
+mod bench;
 mod check;
 mod demo;
 mod plugins;
@@ -22,6 +23,8 @@ enum Task {
     Demo(demo::Options),
     /// Install what is missing, then run every check and test
     Test(test::Options),
+    /// Compare side by side with what a user would run instead
+    Bench(bench::Options),
     /// Build the plugins into plugins/dist
     Plugins,
     /// Hold the workspace against its rules: dependency table, file sizes, crate READMEs
@@ -34,6 +37,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Demo(options) => demo::start(&options),
         Task::Test(options) => test::start(&options),
+        Task::Bench(options) => bench::start(&options),
         Task::Plugins => plugins::build().map(drop),
         Task::Check => check::start(),
         Task::Servers => servers::print(),
