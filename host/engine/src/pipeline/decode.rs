@@ -1,0 +1,227 @@
+//! From checked parts back to plain bytes: decryption, decompression, and the last digest, each in a thread of its own.
+//!
+//! A channel that closes before its end was said means that a stage failed (the failure says why) or that nobody reads on.
+
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use redkeep_core::encoding::Compression;
+use redkeep_core::manifest::ArtifactRecord;
+use redkeep_core::storage::ReadStorage;
+use redkeep_core::stream::CHUNK;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::digest;
+use super::encode::QUEUE;
+use super::error::PipelineError;
+use super::failure::Failure;
+use super::fetch::{self, Piece, READ_AHEAD};
+use super::frame;
+use super::keys::Keys;
+
+/// What goes from stage to stage.
+pub(crate) enum Decoded {
+    /// Bytes.
+    Chunks(Vec<Bytes>),
+    /// Everything was passed on.
+    End,
+}
+
+/// Plain bytes of one artifact, being decoded.
+pub(crate) struct Decoding {
+    pub(crate) plain: mpsc::Receiver<Decoded>,
+    pub(crate) failure: Failure,
+    /// Stops when this is dropped; the stages behind it follow.
+    _fetching: AbortOnDropHandle<()>,
+}
+
+/// What a stage needs to know of the artifact.
+struct Stage {
+    artifact: String,
+    failure: Failure,
+}
+
+/// Starts decoding. `needed` names the keys that open the artifact.
+pub(crate) fn start(
+    storage: Arc<dyn ReadStorage>,
+    record: &ArtifactRecord,
+    pieces: Vec<Piece>,
+    keys: Arc<Keys>,
+    needed: String,
+) -> Decoding {
+    let failure = Failure::default();
+    let stage = || Stage { artifact: record.name.to_string(), failure: failure.clone() };
+
+    let (fetched, mut chunks) = mpsc::channel(1);
+    let fetching = tokio::spawn(fetch_all(storage, stage(), pieces, fetched));
+
+    if record.encrypted {
+        let (output, decrypted) = mpsc::channel(QUEUE);
+        let (input, stage) = (std::mem::replace(&mut chunks, decrypted), stage());
+        tokio::task::spawn_blocking(move || stage.decrypt(&keys, &needed, input, &output));
+    }
+    if record.compression != Compression::None {
+        let (output, decompressed) = mpsc::channel(QUEUE);
+        let (input, stage) = (std::mem::replace(&mut chunks, decompressed), stage());
+        let compression = record.compression;
+        tokio::task::spawn_blocking(move || stage.decompress(compression, input, &output));
+    }
+    let (output, plain) = mpsc::channel(QUEUE);
+    let (last, size, sha256) = (stage(), record.size, record.sha256.clone());
+    tokio::task::spawn_blocking(move || last.check(size, &sha256, chunks, &output));
+    Decoding { plain, failure, _fetching: AbortOnDropHandle::new(fetching) }
+}
+
+/// Opens the age header that begins with these bytes, and nothing more.
+pub(crate) fn try_keys(artifact: &str, keys: &Keys, needed: &str, head: &[Bytes]) -> Result<(), PipelineError> {
+    keys.decrypt(artifact, needed, io::Cursor::new(head.concat())).map(|_| ())
+}
+
+async fn fetch_all(storage: Arc<dyn ReadStorage>, stage: Stage, pieces: Vec<Piece>, output: mpsc::Sender<Decoded>) {
+    let artifact = stage.artifact;
+    let fetches = pieces.into_iter().map(|piece| fetch::fetching(Arc::clone(&storage), artifact.clone(), piece));
+    let mut parts = futures::stream::iter(fetches).buffered(READ_AHEAD);
+    // A place in the queue first: a part that waits for one outside would be one more in memory.
+    while let Ok(place) = output.reserve().await {
+        match parts.next().await {
+            Some(Ok(chunks)) => place.send(Decoded::Chunks(chunks)),
+            Some(Err(error)) => return stage.failure.set(error),
+            None => return place.send(Decoded::End),
+        }
+    }
+}
+
+impl Stage {
+    fn decrypt(&self, keys: &Keys, needed: &str, input: mpsc::Receiver<Decoded>, output: &mpsc::Sender<Decoded>) {
+        match keys.decrypt(&self.artifact, needed, Input::new(input)) {
+            Ok(reader) => self.pump(reader, output, "it does not decrypt to what was encrypted"),
+            // Where reading the header failed because the part could not be fetched, that was said before, and first.
+            Err(error) => self.failure.set(error),
+        }
+    }
+
+    fn decompress(&self, compression: Compression, input: mpsc::Receiver<Decoded>, output: &mpsc::Sender<Decoded>) {
+        match frame::decoder(compression, Input::new(input)) {
+            Ok(reader) => self.pump(reader, output, "it does not decompress to what was compressed"),
+            Err(_) => self.failure.set(PipelineError::Internal { stage: "decompress" }),
+        }
+    }
+
+    fn pump(&self, mut reader: impl Read, output: &mpsc::Sender<Decoded>, fault: &str) {
+        loop {
+            match read_chunk(&mut reader) {
+                Ok(chunk) if chunk.is_empty() => {
+                    let _ = output.blocking_send(Decoded::End);
+                    return;
+                }
+                Ok(chunk) => {
+                    if output.blocking_send(Decoded::Chunks(vec![chunk])).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    // The stored bytes were right: they were made of something else. Or the stage before has failed, and said so.
+                    self.failure.set(PipelineError::damaged(&self.artifact, format!("{fault}: {error}")));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Passes on what is right so far; the end only when size and digest are. No more than `size` bytes ever pass.
+    fn check(&self, size: u64, sha256: &str, mut input: mpsc::Receiver<Decoded>, output: &mpsc::Sender<Decoded>) {
+        let damaged = |what: String| self.failure.set(PipelineError::damaged(&self.artifact, what));
+        let mut hasher = Sha256::new();
+        let mut read = 0_u64;
+        while let Some(decoded) = input.blocking_recv() {
+            match decoded {
+                Decoded::Chunks(chunks) => {
+                    for chunk in chunks {
+                        read += chunk.len() as u64;
+                        if read > size {
+                            return damaged(format!("it holds more than the {size} bytes that were captured"));
+                        }
+                        hasher.update(&chunk);
+                        if !chunk.is_empty() && output.blocking_send(Decoded::Chunks(vec![chunk])).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Decoded::End => {
+                    if read < size {
+                        return damaged(format!("it holds {read} of the {size} bytes that were captured"));
+                    }
+                    if digest::from_hex(sha256) != Some(digest::finish(hasher)) {
+                        return damaged("it does not hold what was captured: the digest is another".to_owned());
+                    }
+                    let _ = output.blocking_send(Decoded::End);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// As many bytes as there are, up to a chunk; none only at the end.
+fn read_chunk(reader: &mut impl Read) -> io::Result<Bytes> {
+    let mut chunk = vec![0; CHUNK];
+    let mut length = 0;
+    while let Some(rest) = chunk.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match reader.read(rest) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    chunk.truncate(length);
+    Ok(Bytes::from(chunk))
+}
+
+/// A stage's input as a reader; blocking.
+struct Input {
+    receiver: mpsc::Receiver<Decoded>,
+    chunks: std::vec::IntoIter<Bytes>,
+    current: Bytes,
+    ended: bool,
+}
+
+impl Input {
+    fn new(receiver: mpsc::Receiver<Decoded>) -> Self {
+        Self { receiver, chunks: Vec::new().into_iter(), current: Bytes::new(), ended: false }
+    }
+}
+
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.current.is_empty() && !self.ended {
+            if let Some(chunk) = self.chunks.next() {
+                self.current = chunk;
+                continue;
+            }
+            match self.receiver.blocking_recv() {
+                Some(Decoded::Chunks(chunks)) => self.chunks = chunks.into_iter(),
+                Some(Decoded::End) => self.ended = true,
+                None => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the stage before stopped")),
+            }
+        }
+        Ok(&self.current)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.current = self.current.split_off(amount.min(self.current.len()));
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut available = self.fill_buf()?;
+        let length = available.read(buffer)?;
+        self.consume(length);
+        Ok(length)
+    }
+}

@@ -1,0 +1,71 @@
+//! Throw-away servers on restored directories.
+
+use std::path::PathBuf;
+
+use redkeep_core::attribute::find;
+use redkeep_core::provider::BootCheck as _;
+use redkeep_core::{Class, Classify as _};
+use redkeep_redis::LocalBootCheck;
+use redkeep_testing::server::{RedisServer, Version};
+use rstest::rstest;
+
+use crate::support::{access, snapshot};
+
+fn checker() -> LocalBootCheck {
+    // Debian's lies elsewhere than those of `tests/services/redis-servers`.
+    let folders: Vec<PathBuf> =
+        Version::ALL.iter().map(|version| version.binary().unwrap().parent().unwrap().to_path_buf()).collect();
+    LocalBootCheck::new(folders)
+}
+
+fn name_and_version(version: Version) -> (&'static str, &'static str) {
+    match version {
+        Version::Redis62 => ("redis", "6.2.14"),
+        Version::Redis70 => ("redis", "7.0.15"),
+        Version::Redis82 => ("redis", "8.2.3"),
+        Version::Valkey81 => ("valkey", "8.1.8"),
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn loaded_and_expired_keys_are_counted(
+    #[values(Version::Redis62, Version::Redis70, Version::Redis82, Version::Valkey81)] version: Version,
+) {
+    let server = RedisServer::start(version).unwrap();
+    for key in ["a", "b", "c"] {
+        server.command(&["SET", key, "1"]).await.unwrap();
+    }
+    server.command(&["SET", "short", "1", "PX", "700"]).await.unwrap();
+    let mut link = access(&server.url()).await.replicate(true).await.unwrap();
+    let rdb = snapshot(&mut *link).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("dump.rdb"), &rdb).unwrap();
+    let (name, release) = name_and_version(version);
+    let found = checker().boot(folder.path(), false, name, release).await.unwrap();
+    let get = |key: &str| find(&found, key).unwrap();
+    assert!(get("server").starts_with(name), "{found:?}");
+    assert_eq!(get("keys"), "3");
+    assert_eq!(get("keys-db-0"), "3");
+    assert_eq!(get("keys-loaded"), "3");
+    if version != Version::Redis62 || get("counted-by") == "log" {
+        assert_eq!(get("keys-expired"), "1", "{found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_says_why_in_its_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("dump.rdb"), b"REDIS0010\xfa\x09redis-ver").unwrap();
+    let error = checker().boot(folder.path(), false, "redis", "7.0.15").await.unwrap_err();
+    assert_eq!((error.class, error.reason()), (Class::Damaged, "BootRefused"));
+    assert!(error.message.contains("Short read") || error.message.contains("RDB"), "{error}");
+}
+
+#[tokio::test]
+async fn without_a_server_that_reads_it_the_check_says_what_it_needs() {
+    let error = checker().boot(&std::env::temp_dir(), false, "valkey", "9.0.0").await.unwrap_err();
+    assert_eq!(error.class, Class::NotFound);
+    assert!(error.help.unwrap().contains("install"));
+}
