@@ -1,0 +1,77 @@
+//! Which bytes of a chunk are wanted: none after the cut, and no `#` lines where the target does not take them.
+
+use crate::scanner::Event;
+use crate::stored::Passing;
+
+use super::cut::End;
+
+/// Decides chunk by chunk; tell it every event first.
+pub(super) struct Trim<'end> {
+    end: Option<&'end End>,
+    strips_annotations: bool,
+    /// Annotations that ended in the coming chunk.
+    annotations: Vec<(u64, u64)>,
+    commands: u64,
+}
+
+impl<'end> Trim<'end> {
+    pub(super) fn new(end: Option<&'end End>, strips_annotations: bool) -> Self {
+        Self { end, strips_annotations, annotations: Vec::new(), commands: 0 }
+    }
+
+    /// Commands before the cut.
+    pub(super) fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    pub(super) fn event(&mut self, index: usize, event: &Event<'_>) {
+        match *event {
+            Event::Command { end, .. } => self.commands += u64::from(end <= self.limit(index)),
+            Event::Annotation { start, end, .. } if self.strips_annotations => self.annotations.push((start, end)),
+            Event::Annotation { .. } => {}
+        }
+    }
+
+    /// The wanted pieces of a chunk, each with its position; and whether more can come.
+    pub(super) fn pieces<'bytes>(
+        &mut self,
+        passing: &Passing<'_>,
+        bytes: &'bytes [u8],
+    ) -> (Vec<(u64, &'bytes [u8])>, bool) {
+        let chunk_end = passing.content.position();
+        let chunk_start = chunk_end - bytes.len() as u64;
+        let limit = self.limit(passing.index);
+        if self.strips_annotations
+            && let Some(start) = passing.content.open_annotation()
+        {
+            self.annotations.push((start, u64::MAX));
+        }
+        let mut pieces = Vec::new();
+        let mut from = chunk_start;
+        let mut keep = |from: u64, to: u64| {
+            let to = to.min(limit).min(chunk_end);
+            if from < to {
+                let range = |position: u64| usize::try_from(position - chunk_start).unwrap_or(usize::MAX);
+                pieces.push((from, bytes.get(range(from)..range(to)).unwrap_or_default()));
+            }
+        };
+        for (start, end) in self.annotations.drain(..) {
+            keep(from, start.max(from));
+            from = end.min(chunk_end).max(from);
+        }
+        keep(from, chunk_end);
+        let more = self
+            .end
+            .is_none_or(|end| passing.index < end.index || (passing.index == end.index && chunk_end < end.position));
+        (pieces, more)
+    }
+
+    /// Position up to which file `index` is wanted.
+    fn limit(&self, index: usize) -> u64 {
+        match self.end {
+            Some(end) if index == end.index => end.position,
+            Some(end) if index > end.index => 0,
+            _ => u64::MAX,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What this backup holds, and reading it: verify, inspect and restore all walk through the artifacts here.
+
+use redkeep_sdk::{Error, Host, Progress, code};
+
+use crate::archive::{self, ArchiveReader};
+use crate::capture;
+use crate::content::{Content, Tally};
+use crate::manifest::{MAXIMUM_BYTES, Manifest, ManifestFile};
+use crate::marks::{self, Marks};
+use crate::reader::Reader;
+use crate::scanner::{Event, Scanner};
+use crate::snapshot::Wanted;
+
+/// The form in which a backup was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One stream, with marks where it came by replication.
+    Stream {
+        /// The artifact's name.
+        name: String,
+        /// Its bytes.
+        size: u64,
+        /// The artifact of the marks.
+        marks: Option<String>,
+    },
+    /// Several files in a tar archive.
+    Archive {
+        /// The artifact's name.
+        name: String,
+        /// Its bytes.
+        size: u64,
+    },
+}
+
+/// Finds the artifacts by their types.
+pub(crate) fn form(host: &dyn Host) -> Result<Form, Error> {
+    let artifacts = host.artifacts().list()?;
+    let find = |kind: &str| artifacts.iter().find(|artifact| artifact.kind() == kind);
+    if let Some(stream) = find(capture::STREAM_KIND) {
+        let marks = find(marks::KIND).map(|artifact| artifact.name.clone());
+        return Ok(Form::Stream { name: stream.name.clone(), size: stream.size, marks });
+    }
+    if let Some(archive) = find(archive::KIND) {
+        return Ok(Form::Archive { name: archive.name.clone(), size: archive.size });
+    }
+    Err(Error::new(code::NOT_FOUND, "this backup holds no artifact of type aof or aof-archive")
+        .with_help("use the plugin of the method that made the backup"))
+}
+
+/// Reads the marks.
+pub(crate) fn read_marks(host: &dyn Host, name: &str) -> Result<Marks, Error> {
+    let bytes = Reader::new(host.artifacts().open(name)?).all(marks::MAXIMUM_BYTES, name)?;
+    Marks::from_json(&bytes)
+}
+
+/// One file of a backup on its way through: its place in the order of loading, and what of it has passed.
+pub(crate) struct Passing<'a> {
+    /// 0 for the base or the only file.
+    pub(crate) index: usize,
+    /// As the manifest has it; none for a stream.
+    pub(crate) file: Option<&'a ManifestFile>,
+    /// The state after the chunk.
+    pub(crate) content: &'a Content<'a>,
+}
+
+/// Whoever looks on.
+pub(crate) trait Visitor {
+    /// Which files an archive holds; before the first byte of them.
+    fn manifest(&mut self, _manifest: &Manifest) -> Result<(), Error> {
+        Ok(())
+    }
+    /// A command or annotation of file `index` that ended in the chunk which `chunk` tells next.
+    fn event(&mut self, _index: usize, _scanner: &Scanner, _event: &Event<'_>) {}
+    /// The next bytes of a file, understood already. `false`: nothing more of any file is wanted.
+    fn chunk(&mut self, _passing: &Passing<'_>, _bytes: &[u8]) -> Result<bool, Error> {
+        Ok(true)
+    }
+    /// A file has passed whole.
+    fn end(&mut self, _passing: &Passing<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// What a whole walk has seen.
+pub(crate) struct Walked<'run> {
+    /// The first file, with the snapshot where there is one.
+    pub(crate) first: Option<Content<'run>>,
+    /// The commands of all files that passed whole.
+    pub(crate) tally: Tally,
+}
+
+/// Reads the artifact from beginning to end, or as far as the visitor wants.
+pub(crate) fn walk(
+    host: &dyn Host,
+    form: &Form,
+    phase: &'static str,
+    visitor: &mut dyn Visitor,
+) -> Result<Walked<'static>, Error> {
+    walk_wanting(host, form, phase, visitor, Wanted::Facts)
+}
+
+/// The same, with more of the snapshot than its facts.
+pub(crate) fn walk_wanting<'run>(
+    host: &dyn Host,
+    form: &Form,
+    phase: &'static str,
+    visitor: &mut dyn Visitor,
+    wanted: Wanted<'run>,
+) -> Result<Walked<'run>, Error> {
+    let (name, size) = match form {
+        Form::Stream { name, size, .. } | Form::Archive { name, size } => (name, *size),
+    };
+    let reader = Reader::new(host.artifacts().open(name)?);
+    let mut walk = Walk {
+        progress: Progress::new(host, phase, Some(size)),
+        visitor,
+        wanted,
+        walked: Walked { first: None, tally: Tally::default() },
+    };
+    match form {
+        Form::Stream { .. } => walk.stream(reader, name)?,
+        Form::Archive { .. } => walk.archive(reader)?,
+    }
+    let keys = walk.walked.first.as_ref().map_or(0, Content::keys);
+    walk.progress.tell(keys)?;
+    Ok(walk.walked)
+}
+
+struct Walk<'host, 'visitor, 'run> {
+    progress: Progress<'host>,
+    visitor: &'visitor mut dyn Visitor,
+    wanted: Wanted<'run>,
+    walked: Walked<'run>,
+}
+
+impl<'run> Walk<'_, '_, 'run> {
+    fn stream(&mut self, mut reader: Reader, name: &str) -> Result<(), Error> {
+        let mut content = Content::wanting(name, std::mem::take(&mut self.wanted));
+        loop {
+            let chunk = reader.chunk(u64::MAX)?;
+            if chunk.is_empty() {
+                break;
+            }
+            if !self.pass(0, None, &mut content, chunk)? {
+                self.walked.first = Some(content);
+                return Ok(());
+            }
+        }
+        self.end_file(0, None, content)
+    }
+
+    fn archive(&mut self, reader: Reader) -> Result<(), Error> {
+        let mut archive = ArchiveReader::new(reader);
+        let Some(first) = archive.next_entry()?.filter(|entry| entry.name.ends_with(".manifest")) else {
+            return Err(Error::damaged(format!("{} does not begin with a manifest", archive::ARTIFACT)));
+        };
+        let text = archive.whole(&first, MAXIMUM_BYTES)?;
+        let manifest = Manifest::parse(&text)
+            .map_err(|error| Error::damaged(format!("failed to read {}: {error}", first.name)))?;
+        self.visitor.manifest(&manifest)?;
+        for (index, file) in manifest.loaded().enumerate() {
+            let entry = archive.next_entry()?;
+            if entry.as_ref().is_none_or(|entry| entry.name != file.name) {
+                let found = entry.map_or_else(|| "the end".to_owned(), |entry| entry.name);
+                let name = &file.name;
+                return Err(Error::damaged(format!("expected {name} in {}, found {found}", archive::ARTIFACT)));
+            }
+            let mut content = Content::wanting(&file.name, std::mem::take(&mut self.wanted));
+            loop {
+                let chunk = archive.chunk()?;
+                if chunk.is_empty() {
+                    break;
+                }
+                if !self.pass(index, Some(file), &mut content, chunk)? {
+                    self.walked.first.get_or_insert(content);
+                    return Ok(());
+                }
+            }
+            self.end_file(index, Some(file), content)?;
+        }
+        match archive.next_entry()? {
+            None => Ok(()),
+            Some(extra) => Err(Error::damaged(format!(
+                "{} holds {}, which its manifest does not name",
+                archive::ARTIFACT,
+                extra.name
+            ))),
+        }
+    }
+
+    fn pass(
+        &mut self,
+        index: usize,
+        file: Option<&ManifestFile>,
+        content: &mut Content<'run>,
+        chunk: &[u8],
+    ) -> Result<bool, Error> {
+        let visitor = &mut *self.visitor;
+        content.push_observed(chunk, |scanner, event| visitor.event(index, scanner, event))?;
+        self.progress.advance(chunk.len(), content.keys())?;
+        self.visitor.chunk(&Passing { index, file, content }, chunk)
+    }
+
+    fn end_file(&mut self, index: usize, file: Option<&ManifestFile>, content: Content<'run>) -> Result<(), Error> {
+        content.finish()?;
+        self.walked.tally.join(content.tally());
+        self.visitor.end(&Passing { index, file, content: &content })?;
+        if index == 0 {
+            self.walked.first = Some(content);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of the whole method: on real servers, and on made-up input.
+
+mod host;
+mod made_up;
+mod real;
