@@ -1,0 +1,28 @@
+//! The user's parameters as a typed value.
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, code};
+use crate::host::Host;
+
+/// Parses parameters (JSON; empty text means none). `T` should `deny_unknown_fields`.
+///
+/// # Errors
+/// "invalid-parameters" with the detail `pointer` = message.
+pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
+    let json = if json.trim().is_empty() { "{}" } else { json };
+    serde_json::from_str(json).map_err(|error| {
+        Error::new(code::INVALID_PARAMETERS, format!("failed to read the parameters: {error}")).with_detail("/", error)
+    })
+}
+
+/// The parameters of the run.
+pub fn of<T: DeserializeOwned>(host: &dyn Host) -> Result<T, Error> {
+    parse(&host.parameters())
+}
+
+/// A faulty parameter: `pointer` is its JSON pointer.
+pub fn fault(pointer: &str, message: impl Into<String>) -> Error {
+    let message = message.into();
+    Error::new(code::INVALID_PARAMETERS, format!("parameter {pointer}: {message}")).with_detail(pointer, message)
+}

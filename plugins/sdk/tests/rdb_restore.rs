@@ -1,0 +1,206 @@
+//! The commands of a live restore, for values that no small fixture has: big strings and lists, modules, hostile
+//! streams.
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
+use proptest::prelude::*;
+use redkeep_sdk::rdb::restore::{RestoreCounts, RestoreParameters, Restorer};
+use redkeep_sdk::rdb::{DatasetFacts, Element, Parser, ValueDecoder, ValueType};
+use redkeep_sdk::resp::{CommandScanner, RespError, Scanned};
+use redkeep_sdk::testing::{FakeHost, FakeRedis};
+use redkeep_sdk::{Error, Facts, code};
+
+fn length(out: &mut Vec<u8>, length: usize) {
+    out.push(0x80);
+    out.extend(u32::try_from(length).expect("small").to_be_bytes());
+}
+
+fn text(out: &mut Vec<u8>, bytes: &[u8]) {
+    length(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// A file of one key.
+fn file(kind: u8, value: &[u8]) -> Vec<u8> {
+    let mut file = b"REDIS0011\xfe\x00".to_vec();
+    file.push(kind);
+    text(&mut file, b"the key");
+    file.extend_from_slice(value);
+    file.push(0xff);
+    file.extend([0; 8]);
+    file
+}
+
+type Outcome = Result<(RestoreCounts, Facts, Vec<Vec<u8>>, u64), Error>;
+
+/// What a restore sends: the counts, every command's name, and the longest command's bytes.
+fn restore(file: &[u8]) -> Outcome {
+    let host = FakeHost::with_context("restore", &[("target", "server")])
+        .with_redis(FakeRedis::default().with_script(|_| Ok(b":0\r\n".to_vec())));
+    let mut restorer = Restorer::new(&host, &RestoreParameters::default())?;
+    let mut parser = Parser::new();
+    for chunk in file.chunks(256 << 10) {
+        parser.push_all(chunk, &mut restorer)?;
+    }
+    parser.finish()?;
+    let (counts, facts) = restorer.finish()?;
+    let loaded = host.redis.as_ref().expect("there").loaded.borrow();
+    let (mut names, mut longest) = (Vec::new(), 0);
+    let mut scanner = CommandScanner::new(0);
+    scanner.push::<RespError>(&loaded, |found| {
+        let Scanned::Command { start, end, name, .. } = found else { panic!("no command") };
+        names.push(name.to_vec());
+        longest = longest.max(end - start);
+        Ok(())
+    })?;
+    scanner.finish()?;
+    Ok((counts, facts, names, longest))
+}
+
+#[test]
+fn a_string_above_the_limit_is_appended_in_pieces_and_one_at_it_is_restored() {
+    let mut value = Vec::new();
+    text(&mut value, &vec![b'x'; 40 << 20]);
+    let (counts, facts, names, longest) = restore(&file(0, &value)).expect("restored");
+    assert_eq!((counts.sent, counts.rebuilt, facts.get("keys-rebuilt")), (1, 1, Some("1")));
+    assert!(longest < (1 << 20) + 200, "a command of {longest} bytes");
+    assert_eq!(names[..3], [&b"SELECT"[..], b"DEL", b"APPEND"]);
+    assert_eq!(names[names.len() - 2..], [&b"RENAMENX"[..], b"DEL"]);
+    let mut value = Vec::new();
+    text(&mut value, &vec![b'x'; (8 << 20) - 5]);
+    let (counts, _, names, _) = restore(&file(0, &value)).expect("restored");
+    assert_eq!((counts.rebuilt, names), (0, vec![b"SELECT".to_vec(), b"RESTORE".to_vec()]));
+}
+
+#[test]
+fn a_compressed_string_of_a_hundred_megabytes_comes_out_in_small_pieces() {
+    // One literal, then references of 264 bytes each to the byte before.
+    const REFERENCES: usize = 400_000;
+    let plain = 1 + 264 * REFERENCES;
+    let mut head = vec![0xc3];
+    length(&mut head, 2 + 3 * REFERENCES);
+    length(&mut head, plain);
+    head.extend([0, b'z']);
+    let (mut sum, mut longest) = (0, 0);
+    let mut told = |element: Element<'_>| {
+        let Element::Text(bytes) = element else { panic!("no text") };
+        sum += bytes.len();
+        longest = longest.max(bytes.len());
+        Ok(())
+    };
+    let mut decoder = ValueDecoder::new(ValueType::STRING).expect("no module");
+    decoder.push(&head, &mut told).expect("sound");
+    let references = [0xe0, 255, 0].repeat(REFERENCES / 100);
+    for _ in 0..100 {
+        decoder.push(&references, &mut told).expect("sound");
+    }
+    decoder.finish(&mut told).expect("whole");
+    assert_eq!(sum, plain);
+    assert!(longest < 40_000, "a piece of {longest} bytes");
+}
+
+#[test]
+fn a_list_above_the_limit_is_pushed_in_batches() {
+    let mut value = Vec::new();
+    length(&mut value, 300_000);
+    for number in 0..300_000 {
+        text(&mut value, format!("element {number} of a long list, with some padding").as_bytes());
+    }
+    let (counts, _, names, longest) = restore(&file(1, &value)).expect("restored");
+    assert_eq!((counts.sent, counts.rebuilt), (1, 1));
+    assert!(longest < 80 << 10, "a command of {longest} bytes");
+    assert!(names.iter().filter(|name| *name == b"RPUSH").count() > 200);
+}
+
+#[test]
+fn large_elements_pass_on_their_own_and_in_order() {
+    let mut value = Vec::new();
+    length(&mut value, 5);
+    for size in [10, 6 << 20, 10, 5 << 20, 70_000] {
+        text(&mut value, &vec![b'e'; size]);
+    }
+    let (counts, _, names, longest) = restore(&file(1, &value)).expect("restored");
+    assert_eq!(counts.rebuilt, 1);
+    assert_eq!(names.iter().filter(|name| *name == b"RPUSH").count(), 5);
+    assert!(longest < (6 << 20) + 200, "a command of {longest} bytes");
+}
+
+#[test]
+fn a_modules_value_is_sent_whole_or_refused_by_its_modules_name() {
+    // Nine characters of six bits, and a version.
+    let id = b"ReJSON-RL".iter().fold(0_u64, |id, byte| {
+        let place = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        id << 6 | place.iter().position(|known| known == byte).expect("a character") as u64
+    }) << 10
+        | 3;
+    let value = |size: usize| {
+        let mut value = vec![0x81];
+        value.extend(id.to_be_bytes());
+        value.extend([2, 7, 4]);
+        value.extend(1.5_f64.to_le_bytes());
+        value.push(5);
+        text(&mut value, &vec![b'j'; size]);
+        value.push(0);
+        value
+    };
+    let (counts, _, names, _) = restore(&file(7, &value(9 << 20))).expect("restored");
+    assert_eq!((counts.rebuilt, names), (0, vec![b"SELECT".to_vec(), b"RESTORE".to_vec()]));
+    let error = restore(&file(7, &value(30 << 20))).expect_err("too big");
+    assert!(error.is(code::NOT_SUPPORTED) && error.message.contains("ReJSON-RL"), "{error}");
+    let mut facts = DatasetFacts::new();
+    Parser::new().push_all(&file(7, &value(10)), &mut facts).expect("sound");
+    assert_eq!(facts.facts().get("modules"), Some("ReJSON-RL"));
+}
+
+#[test]
+fn an_element_that_cannot_be_held_is_refused_by_its_size() {
+    let mut value = Vec::new();
+    length(&mut value, 1);
+    length(&mut value, 600 << 20);
+    value.extend(vec![b'x'; 9 << 20]);
+    let error = restore(&file(1, &value)).expect_err("too big");
+    assert!(error.is(code::NOT_SUPPORTED) && error.message.contains("629145600"), "{error}");
+    assert!(error.message.contains("the key"), "{error}");
+}
+
+fn fixture() -> Vec<u8> {
+    include_bytes!("fixtures/redis-8.2.rdb").to_vec()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_chunking_sends_the_same_commands(sizes in proptest::collection::vec(1_usize..9000, 1..200)) {
+        let send = |sizes: &[usize]| {
+            let host = FakeHost::with_context("restore", &[("target", "server")]).with_redis(FakeRedis::default());
+            let mut restorer = Restorer::new(&host, &RestoreParameters::default()).expect("opened");
+            let mut parser = Parser::new();
+            let file = fixture();
+            let mut rest = &file[..];
+            for size in sizes.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (chunk, after) = rest.split_at(rest.len().min(*size));
+                parser.push_all(chunk, &mut restorer).expect("sound");
+                rest = after;
+            }
+            parser.finish().expect("whole");
+            restorer.finish().expect("sent");
+            host.redis.as_ref().expect("there").loaded.borrow().clone()
+        };
+        prop_assert_eq!(send(&sizes), send(&[usize::MAX]));
+    }
+
+    #[test]
+    fn any_bytes_after_a_header_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), chunk in 1_usize..40) {
+        let file = [b"REDIS0012", &bytes[..]].concat();
+        let mut facts = DatasetFacts::new();
+        let mut parser = Parser::new();
+        for chunk in file.chunks(chunk) {
+            if parser.push_all(chunk, &mut facts).is_err() {
+                break;
+            }
+        }
+    }
+}
