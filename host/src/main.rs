@@ -1,1 +1,15 @@
-fn main() {}
+//! `redkeep`: back up, verify and restore Redis and Valkey through sandboxed plugins. Everything is in [`command`].
+
+#![expect(clippy::doc_markdown, reason = "comments of options are the help text that users read")]
+
+mod arguments;
+mod command;
+mod output;
+mod session;
+mod wiring;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::main()
+}

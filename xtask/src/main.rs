@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod plugins;
 mod servers;
 mod test;
@@ -25,6 +26,8 @@ enum Task {
     Test(test::Options),
     /// Compare side by side with what a user would run instead
     Bench(bench::Options),
+    /// Run every fuzz target for a while
+    Fuzz(fuzz::Options),
     /// Build the plugins into plugins/dist
     Plugins,
     /// Hold the workspace against its rules: dependency table, file sizes, crate READMEs
@@ -38,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         Task::Demo(options) => demo::start(&options),
         Task::Test(options) => test::start(&options),
         Task::Bench(options) => bench::start(&options),
+        Task::Fuzz(options) => fuzz::start(&options),
         Task::Plugins => plugins::build().map(drop),
         Task::Check => check::start(),
         Task::Servers => servers::print(),

@@ -4,15 +4,20 @@
 //! pure functions, and whatever touches the world stands behind a trait.
 
 pub mod attribute;
+pub mod catalog;
 pub mod classify;
 pub mod encoding;
+pub mod facts;
 pub mod identifier;
 pub mod layout;
 pub mod manifest;
 pub mod method;
 pub mod provider;
 pub mod redis;
+pub mod restore_plan;
+pub mod retention;
 pub mod secret;
+pub mod selection;
 pub mod storage;
 pub mod stream;
 pub mod task;

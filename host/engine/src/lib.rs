@@ -1,1 +1,36 @@
 //! The task engine: backup, restore, verify, prune; everything between plugin and storage.
+//!
+//! [`run`] takes a [`redkeep_core::task::TaskSpec`] and always answers with a report; the command line calls one function a task
+//! kind (`backup::backup`, `restore::restore`, …) for typed results. Nothing here names a provider, reads a clock or the environment.
+
+pub mod backup;
+pub mod cat;
+pub mod catalog;
+pub mod check;
+pub mod copy;
+pub mod delete;
+pub mod error;
+pub mod events;
+pub mod inspect;
+pub mod list;
+pub mod pin;
+pub mod pipeline;
+pub mod prune;
+pub mod report;
+pub mod restore;
+pub mod verify;
+
+mod attempt;
+mod cancel;
+mod cover;
+mod index;
+mod object;
+mod opened;
+
+pub use error::EngineError;
+pub use report::run;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

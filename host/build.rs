@@ -1,0 +1,42 @@
+//! Embeds the plugins that `cargo xtask plugins` built, so that one file is the whole product.
+//!
+//! `example-*` plugins are for authors and stay out. None found is no error here: the program then says how to build them.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let manifest_dir = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let plugins = manifest_dir.parent().ok_or("the crate has no parent folder")?.join("plugins");
+    let dist = plugins.join("dist");
+    // A path that does not exist would make every build run this again: then the folder above is watched.
+    println!("cargo:rerun-if-changed={}", if dist.is_dir() { &dist } else { &plugins }.display());
+    let found = components(&dist)?;
+    if found.is_empty() {
+        println!("cargo:warning=no plugins in {}: run `cargo xtask plugins`, then build again", dist.display());
+    }
+    let mut code = String::from("pub(crate) const BUNDLED: &[(&str, &[u8])] = &[\n");
+    for (name, path) in &found {
+        println!("cargo:rerun-if-changed={}", path.display());
+        writeln!(code, "    ({name:?}, include_bytes!({:?})),", path.display().to_string())?;
+    }
+    code.push_str("];\n");
+    std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("bundled.rs"), code)?;
+    Ok(())
+}
+
+fn components(dist: &Path) -> Result<Vec<(String, PathBuf)>, Box<dyn Error>> {
+    let mut found = Vec::new();
+    if dist.is_dir() {
+        for entry in std::fs::read_dir(dist)? {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            if path.extension().is_some_and(|extension| extension == "wasm") && !name.starts_with("example-") {
+                found.push((name, path));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

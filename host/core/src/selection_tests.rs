@@ -1,0 +1,88 @@
+//! Tables of what users type.
+
+use rstest::rstest;
+
+use super::*;
+use crate::Classify;
+
+fn backup(cluster: &str, id: &str) -> BackupRef {
+    BackupRef {
+        namespace: "default".parse().unwrap(),
+        cluster: cluster.parse().unwrap(),
+        backup_id: id.parse().unwrap(),
+    }
+}
+
+fn backups() -> Vec<BackupRef> {
+    vec![
+        backup("cache", "20261121T091348Z-cache-x7k2p"),
+        backup("cache", "20261120T091348Z-before-upgrade-aaaaa"),
+        backup("cache", "20261119T091348Z-cache-bbbbb"),
+    ]
+}
+
+fn selector(text: &str, cluster: Option<&str>) -> BackupSelector {
+    BackupSelector {
+        backup: text.to_owned(),
+        cluster: cluster.map(|cluster| cluster.parse().unwrap()),
+        namespace: None,
+    }
+}
+
+#[rstest]
+#[case::id("20261119T091348Z-cache-bbbbb", "20261119T091348Z-cache-bbbbb")]
+#[case::id_in_lower_case("20261119t091348z-cache-bbbbb", "20261119T091348Z-cache-bbbbb")]
+#[case::prefix("20261120", "20261120T091348Z-before-upgrade-aaaaa")]
+#[case::name("Before-Upgrade", "20261120T091348Z-before-upgrade-aaaaa")]
+#[case::latest("latest", "20261121T091348Z-cache-x7k2p")]
+fn one_backup_is_meant(#[case] text: &str, #[case] expected: &str) {
+    let backups = backups();
+    assert_eq!(select(&backups, &selector(text, None)).unwrap().backup_id.as_str(), expected);
+}
+
+#[rstest]
+#[case::name_of_several(
+    "cache",
+    "BackupAmbiguous",
+    "`cache` may mean 2 backups: 20261121T091348Z-cache-x7k2p, 20261119T091348Z-cache-bbbbb"
+)]
+#[case::prefix_of_several(
+    "202611",
+    "BackupAmbiguous",
+    "`202611` may mean 3 backups: 20261121T091348Z-cache-x7k2p, 20261120T091348Z-before-upgrade-aaaaa, 20261119T091348Z-cache-bbbbb"
+)]
+#[case::nothing("nightly", "BackupNotFound", "there is no backup `nightly`")]
+#[case::empty("", "BackupNotFound", "there is no backup ``")]
+fn no_single_backup_is_meant(#[case] text: &str, #[case] reason: &str, #[case] message: &str) {
+    let error = select(&backups(), &selector(text, None)).unwrap_err();
+    assert_eq!((error.reason(), error.to_string().as_str()), (reason, message));
+}
+
+#[test]
+fn a_slip_of_the_finger_is_helped() {
+    for typed in ["befor-upgrade", "20261120T091348Z-before-upgrade-aaaab", "20261120T091349"] {
+        let error = select(&backups(), &selector(typed, None)).unwrap_err();
+        let help = error.help().unwrap_or_default();
+        assert!(help.contains("20261120T091348Z-before-upgrade-aaaaa"), "{typed}: {help}");
+    }
+}
+
+#[test]
+fn several_clusters_need_one_named_unless_only_one_matches() {
+    let mut all = backups();
+    all.push(backup("queue", "20261121T101348Z-queue-ccccc"));
+    let error = select(&all, &selector("latest", None)).unwrap_err();
+    assert_eq!(error.to_string(), "`latest` may mean a backup of any of 2 clusters: default/cache, default/queue");
+    assert_eq!(select(&all, &selector("queue", None)).unwrap().cluster.as_str(), "queue");
+    assert_eq!(select(&all, &selector("latest", Some("cache"))).unwrap().backup_id.name(), "cache");
+    let error = select(&all, &selector("latest", Some("other"))).unwrap_err();
+    assert_eq!(error.to_string(), "there are no backups of cluster other");
+    assert_eq!(error.help().unwrap(), "clusters with backups here: default/cache, default/queue");
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_gets_an_answer(text in "\\PC{0,40}") {
+        let _ = select(&backups(), &selector(&text, None));
+    }
+}

@@ -1,0 +1,331 @@
+//! Reading the catalog: a listing says which backups exist, the index what was read before, and the rest is read now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use redkeep_core::catalog::{BackupRef, CatalogEntry, Place, VerificationSummary, place};
+use redkeep_core::identifier::{BackupId, ClusterName, Namespace};
+use redkeep_core::layout::cluster_folder;
+use redkeep_core::storage::{ObjectMeta, StorageError, StorageErrorKind, WriteStorage};
+use redkeep_core::{Class, Classify};
+use serde::Serialize;
+
+use crate::cover;
+use crate::error::EngineError;
+use crate::index::{self, Index, Line, VerificationLine, version_of};
+use crate::object;
+use crate::opened;
+
+/// Listings at the same time.
+const LISTINGS_AT_ONCE: usize = 16;
+/// Manifests read at the same time.
+const READS_AT_ONCE: usize = 32;
+/// Manifests that the index may lack before it is written anew: reading these few costs less than a write each time.
+const LACKING: usize = 32;
+
+/// Which clusters are looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Only this namespace.
+    pub namespace: Option<Namespace>,
+    /// Only this cluster.
+    pub cluster: Option<ClusterName>,
+}
+
+/// What a storage holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Catalog {
+    /// Backups, by namespace, cluster and time.
+    pub entries: Vec<CatalogEntry>,
+    /// Backups whose manifest cannot be understood. Nothing of them is ever deleted by rule.
+    pub problems: Vec<Problem>,
+}
+
+/// A backup that is there and cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// Which one.
+    #[serde(flatten)]
+    pub backup: BackupRef,
+    /// What kind of problem: `damaged`, `refused` (a newer format).
+    pub class: Class,
+    /// What it is.
+    pub message: String,
+    /// What can be done.
+    pub help: Option<String>,
+}
+
+/// What a listing found of one backup's folder.
+#[derive(Debug, Default)]
+pub(crate) struct Folder {
+    pub(crate) manifest: Option<ObjectMeta>,
+    pub(crate) pinned: bool,
+    verification: Option<ObjectMeta>,
+    listed: u64,
+    /// Every object of the folder that redkeep wrote; filled only where the caller asked for objects.
+    pub(crate) objects: Vec<ObjectMeta>,
+}
+
+/// One cluster, listed.
+pub(crate) struct ClusterListing {
+    pub(crate) namespace: Namespace,
+    pub(crate) cluster: ClusterName,
+    pub(crate) folders: BTreeMap<BackupId, Folder>,
+    /// Keys that are not redkeep's; filled only where the caller asked for objects.
+    pub(crate) foreign: Vec<String>,
+}
+
+impl ClusterListing {
+    pub(crate) fn backup(&self, id: &BackupId) -> BackupRef {
+        BackupRef { namespace: self.namespace.clone(), cluster: self.cluster.clone(), backup_id: id.clone() }
+    }
+}
+
+/// The clusters in scope, by name, whether or not they hold backups.
+pub(crate) async fn clusters(
+    storage: &Arc<dyn WriteStorage>,
+    scope: &Scope,
+) -> Result<Vec<(Namespace, ClusterName)>, EngineError> {
+    let act = || format!("list the clusters in {}", storage.address());
+    let namespaces: Vec<Namespace> = match &scope.namespace {
+        Some(namespace) => vec![namespace.clone()],
+        None => folders(storage, "").await.map_err(EngineError::storage(act()))?,
+    };
+    let mut found = Vec::new();
+    for namespace in namespaces {
+        let clusters: Vec<ClusterName> = match &scope.cluster {
+            Some(cluster) => vec![cluster.clone()],
+            None => folders(storage, &format!("{namespace}/")).await.map_err(EngineError::storage(act()))?,
+        };
+        found.extend(clusters.into_iter().map(|cluster| (namespace.clone(), cluster)));
+    }
+    Ok(found)
+}
+
+/// The folders directly under `prefix` whose names are identifiers.
+async fn folders<T: std::str::FromStr>(storage: &Arc<dyn WriteStorage>, prefix: &str) -> Result<Vec<T>, StorageError> {
+    let listing = storage.list_folder(prefix).await?;
+    let names = listing.folders.iter().filter_map(|folder| folder.trim_end_matches('/').rsplit('/').next());
+    Ok(names.filter_map(|name| name.parse().ok()).collect())
+}
+
+/// The backups in scope, by listing alone.
+pub(crate) async fn backups(storage: &Arc<dyn WriteStorage>, scope: &Scope) -> Result<Vec<BackupRef>, EngineError> {
+    let mut found = Vec::new();
+    for (namespace, cluster) in clusters(storage, scope).await? {
+        let index = index::read(storage, &namespace, &cluster).await;
+        let listing = list_cluster(storage, namespace, cluster, &index, false).await?;
+        let committed = listing.folders.iter().filter(|(_, folder)| folder.manifest.is_some());
+        found.extend(committed.map(|(id, _)| listing.backup(id)));
+    }
+    Ok(found)
+}
+
+/// Lists one cluster's folder: whole when objects are wanted, else side by side where the index says that it is large.
+pub(crate) async fn list_cluster(
+    storage: &Arc<dyn WriteStorage>,
+    namespace: Namespace,
+    cluster: ClusterName,
+    index: &Index,
+    with_objects: bool,
+) -> Result<ClusterListing, EngineError> {
+    let folder = cluster_folder(&namespace, &cluster);
+    let prefixes = if with_objects {
+        vec![String::new()]
+    } else {
+        cover::prefixes(index.lines.iter().map(|(id, line)| (id, line.listed)))
+    };
+    let listed: Result<Vec<Collected>, StorageError> = stream::iter(prefixes)
+        .map(|prefix| collect(storage, format!("{folder}{prefix}"), &folder, with_objects))
+        .buffer_unordered(LISTINGS_AT_ONCE)
+        .try_collect()
+        .await;
+    let listed = listed.map_err(EngineError::storage(format!("list the backups of {namespace}/{cluster}")))?;
+    let mut listing = ClusterListing { namespace, cluster, folders: BTreeMap::new(), foreign: Vec::new() };
+    for (folders, foreign) in listed {
+        // Prefixes do not overlap, and a backup's objects share one.
+        listing.folders.extend(folders);
+        listing.foreign.extend(foreign);
+    }
+    Ok(listing)
+}
+
+/// Folders of backups by id, and foreign keys.
+type Collected = (BTreeMap<BackupId, Folder>, Vec<String>);
+
+async fn collect(
+    storage: &Arc<dyn WriteStorage>,
+    prefix: String,
+    cluster_folder: &str,
+    with_objects: bool,
+) -> Result<Collected, StorageError> {
+    let mut folders: BTreeMap<BackupId, Folder> = BTreeMap::new();
+    let mut foreign = Vec::new();
+    let mut objects = storage.list(&prefix);
+    while let Some(object) = objects.try_next().await? {
+        let place = place(&object.key);
+        let (Place::Manifest(backup) | Place::Pin(backup) | Place::Verification(backup) | Place::Artifact(backup)) =
+            &place
+        else {
+            if with_objects && matches!(place, Place::Foreign) {
+                foreign.push(object.key);
+            }
+            continue;
+        };
+        debug_assert!(object.key.starts_with(cluster_folder));
+        let folder = folders.entry(backup.backup_id.clone()).or_default();
+        folder.listed += 1;
+        if with_objects {
+            folder.objects.push(object.clone());
+        }
+        match place {
+            Place::Manifest(_) => folder.manifest = Some(object),
+            Place::Pin(_) => folder.pinned = true,
+            // Times in keys sort as they pass.
+            Place::Verification(_) if folder.verification.as_ref().is_none_or(|known| known.key < object.key) => {
+                folder.verification = Some(object);
+            }
+            _ => {}
+        }
+    }
+    Ok((folders, foreign))
+}
+
+/// Reads the catalog of everything in scope.
+pub async fn load(storage: &Arc<dyn WriteStorage>, scope: &Scope) -> Result<Catalog, EngineError> {
+    let mut catalog = Catalog::default();
+    for (namespace, cluster) in clusters(storage, scope).await? {
+        let index = index::read(storage, &namespace, &cluster).await;
+        let listing = list_cluster(storage, namespace, cluster, &index, false).await?;
+        let read = read_cluster(storage, &listing, index).await?;
+        catalog.entries.extend(read.entries);
+        catalog.problems.extend(read.problems);
+    }
+    Ok(catalog)
+}
+
+/// What is known of one backup after the index was asked.
+struct Known {
+    entry: Option<CatalogEntry>,
+    verification: Option<VerificationLine>,
+}
+
+/// Makes entries of a listing: from the index where it fits, else from the manifests. Writes the index when it lacked much.
+pub(crate) async fn read_cluster(
+    storage: &Arc<dyn WriteStorage>,
+    listing: &ClusterListing,
+    mut index: Index,
+) -> Result<Catalog, EngineError> {
+    let committed = listing.folders.iter().filter_map(|(id, folder)| Some((id, folder, folder.manifest.as_ref()?)));
+    let work: Vec<(&BackupId, &Folder, &ObjectMeta, Known)> = committed
+        .map(|(id, folder, manifest)| {
+            let version = version_of(manifest);
+            let line = index.lines.remove(id).filter(|line| line.version == version);
+            let (entry, verification) = line.map_or((None, None), |line| (Some(line.entry), line.verification));
+            // A verification that is gone, or newer than the one known, is read again.
+            let verification = verification.filter(|known| {
+                folder
+                    .verification
+                    .as_ref()
+                    .is_some_and(|object| known.key == object.key && known.version == version_of(object))
+            });
+            (id, folder, manifest, Known { entry, verification })
+        })
+        .collect();
+    // Lines left over are of backups that are gone.
+    let mut changed: BTreeSet<BackupId> = index.lines.into_keys().collect();
+    let mut catalog = Catalog::default();
+    let mut lines = Vec::with_capacity(work.len());
+    let mut results = stream::iter(work)
+        .map(|(id, folder, manifest, known)| read_backup(storage, listing.backup(id), folder, manifest, known))
+        .buffered(READS_AT_ONCE);
+    while let Some(read) = results.next().await {
+        match read? {
+            ReadBackup::Entry { line, fresh } => {
+                if fresh {
+                    changed.insert(line.entry.backup_id.clone());
+                }
+                catalog.entries.push(line.entry.clone());
+                lines.push(*line);
+            }
+            ReadBackup::Problem(problem) => catalog.problems.push(problem),
+            ReadBackup::Gone => {}
+        }
+    }
+    if changed.len() >= LACKING {
+        // Only a cache, and perhaps the storage may not be written to: a failure changes nothing.
+        if let Err(error) = index::write(storage, &listing.namespace, &listing.cluster, &lines, &changed).await {
+            tracing::debug!(error = %error, cluster = %listing.cluster, "the index could not be written");
+        }
+    }
+    Ok(catalog)
+}
+
+enum ReadBackup {
+    Entry { line: Box<Line>, fresh: bool },
+    Problem(Problem),
+    Gone,
+}
+
+async fn read_backup(
+    storage: &Arc<dyn WriteStorage>,
+    backup: BackupRef,
+    folder: &Folder,
+    manifest: &ObjectMeta,
+    known: Known,
+) -> Result<ReadBackup, EngineError> {
+    let mut fresh = false;
+    let mut entry = if let Some(entry) = known.entry {
+        entry
+    } else {
+        fresh = true;
+        match opened::manifest(storage.as_ref(), &backup).await {
+            Ok(manifest) => CatalogEntry::of(&manifest),
+            Err(EngineError::Storage { source, .. }) if source.kind == StorageErrorKind::NotFound => {
+                // Deleted since it was listed.
+                return Ok(ReadBackup::Gone);
+            }
+            Err(error @ (EngineError::Manifest(_) | EngineError::Damaged { .. })) => {
+                let (class, help) = (error.class(), error.help());
+                return Ok(ReadBackup::Problem(Problem { backup, class, message: error.chain(), help }));
+            }
+            Err(EngineError::Storage { source, .. }) if source.kind == StorageErrorKind::Damaged => {
+                let (class, help) = (Class::Damaged, source.help.clone());
+                return Ok(ReadBackup::Problem(Problem { backup, class, message: source.to_string(), help }));
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let verification = match (&folder.verification, known.verification) {
+        (None, _) => None,
+        (Some(_), Some(line)) => Some(line),
+        (Some(object), None) => {
+            fresh = true;
+            Some(VerificationLine {
+                key: object.key.clone(),
+                version: version_of(object),
+                summary: read_verification(storage, object).await?,
+            })
+        }
+    };
+    // The index keeps these two as well, and every listing says them anew.
+    entry.pinned = folder.pinned;
+    entry.verified = verification.as_ref().and_then(|line| line.summary.clone());
+    let line = Line { version: version_of(manifest), entry, listed: folder.listed, verification };
+    Ok(ReadBackup::Entry { line: Box::new(line), fresh })
+}
+
+/// The result in a verification object; `None` when it cannot be understood: then it proves nothing.
+async fn read_verification(
+    storage: &Arc<dyn WriteStorage>,
+    object: &ObjectMeta,
+) -> Result<Option<VerificationSummary>, EngineError> {
+    match object::read(storage.as_ref(), &object.key, object::MAX_ANNOTATION).await {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Damaged) => Ok(None),
+        Err(error) => Err(EngineError::storage("read the result of a verification")(error)),
+    }
+}

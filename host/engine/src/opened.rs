@@ -1,0 +1,164 @@
+//! A stored backup, found and opened: its manifest checked, its keys at hand, its method chosen.
+
+use std::sync::Arc;
+
+use redkeep_core::Attribute;
+use redkeep_core::catalog::{BackupRef, stays_in_its_folder};
+use redkeep_core::encoding::DecryptionKeys;
+use redkeep_core::identifier::ShardName;
+use redkeep_core::manifest::{Manifest, ShardRecord};
+use redkeep_core::method::{Method, Run, RunEvents};
+use redkeep_core::provider::Providers;
+use redkeep_core::storage::{ReadStorage, StorageErrorKind, WriteStorage};
+use redkeep_core::task::{BackupSelector, MethodSpec};
+
+use crate::catalog;
+use crate::error::EngineError;
+use crate::object;
+use crate::pipeline::{Keys, StoredStore};
+
+/// Finds the one backup that is meant. Reads no manifest.
+pub(crate) async fn find(storage: &Arc<dyn WriteStorage>, selector: &BackupSelector) -> Result<BackupRef, EngineError> {
+    if let (Some(namespace), Some(cluster)) = (&selector.namespace, &selector.cluster)
+        && let Some(backup_id) = redkeep_core::catalog::backup_id_of(&selector.backup)
+    {
+        let backup = BackupRef { namespace: namespace.clone(), cluster: cluster.clone(), backup_id };
+        match storage.head(&backup.folder().manifest()).await {
+            Ok(_) => return Ok(backup),
+            Err(error) if error.kind == StorageErrorKind::NotFound => {}
+            Err(error) => return Err(EngineError::storage(format!("look for the backup {}", selector.backup))(error)),
+        }
+    }
+    // All clusters are listed although one may be named: an error then says which there are.
+    let scope = catalog::Scope { namespace: selector.namespace.clone(), cluster: selector.cluster.clone() };
+    let mut backups = catalog::backups(storage, &scope).await?;
+    if backups.is_empty() && scope.cluster.is_some() {
+        backups = catalog::backups(storage, &catalog::Scope::default()).await?;
+    }
+    Ok(redkeep_core::selection::select(&backups, selector)?.clone())
+}
+
+/// Reads a manifest and checks that it belongs where it lies.
+pub(crate) async fn manifest(storage: &dyn ReadStorage, backup: &BackupRef) -> Result<Manifest, EngineError> {
+    let key = backup.folder().manifest();
+    let bytes = object::read(storage, &key, object::MAX_MANIFEST)
+        .await
+        .map_err(EngineError::storage(format!("read the manifest of {}", backup.backup_id)))?;
+    parse_manifest(storage, backup, &bytes)
+}
+
+/// The same for bytes that were read already.
+pub(crate) fn parse_manifest(
+    storage: &dyn ReadStorage,
+    backup: &BackupRef,
+    bytes: &[u8],
+) -> Result<Manifest, EngineError> {
+    let folder = backup.folder();
+    let address = storage.address_of(&folder.manifest());
+    let manifest = Manifest::parse(&address, bytes)?;
+    let is_at_home = manifest.backup_id == backup.backup_id
+        && manifest.cluster == backup.cluster
+        && manifest.namespace == backup.namespace;
+    let damaged = |what: &str| Err(EngineError::Damaged { object: address.clone(), what: what.to_owned() });
+    if !is_at_home {
+        return damaged("it is the manifest of another backup");
+    }
+    if !stays_in_its_folder(&manifest, &folder) {
+        return damaged("it names objects outside its own folder");
+    }
+    let has_shard = |name: &ShardName| manifest.shards.iter().any(|shard| shard.name == *name);
+    if !manifest.artifacts.iter().all(|artifact| has_shard(&artifact.shard)) {
+        return damaged("it names an artifact of a shard that it does not have");
+    }
+    Ok(manifest)
+}
+
+/// A backup that can be read.
+pub(crate) struct OpenedBackup {
+    pub(crate) storage: Arc<dyn WriteStorage>,
+    pub(crate) manifest: Manifest,
+    pub(crate) backup: BackupRef,
+    keys: Arc<Keys>,
+}
+
+impl OpenedBackup {
+    /// Finds it, reads its manifest and the keys. Nothing of its artifacts is read.
+    pub(crate) async fn open(
+        storage: Arc<dyn WriteStorage>,
+        selector: &BackupSelector,
+        keys: &DecryptionKeys,
+        providers: &Arc<dyn Providers>,
+    ) -> Result<Self, EngineError> {
+        let backup = find(&storage, selector).await?;
+        let manifest = manifest(storage.as_ref(), &backup).await?;
+        let passphrase = match &keys.passphrase {
+            Some(place) => Some(providers.secret(place).await?),
+            None => None,
+        };
+        let keys =
+            Keys::read(&keys.identities, passphrase).map_err(EngineError::pipeline("read the decryption keys"))?;
+        Ok(Self { storage, manifest, backup, keys: Arc::new(keys) })
+    }
+
+    /// Where its manifest lies.
+    pub(crate) fn address(&self) -> String {
+        self.storage.address_of(&self.backup.folder().manifest())
+    }
+
+    /// The artifacts of one shard.
+    pub(crate) fn store(&self, shard: &ShardRecord, events: Arc<dyn RunEvents>) -> Arc<StoredStore> {
+        let records = self.manifest.artifacts.iter().filter(|artifact| artifact.shard == shard.name).cloned().collect();
+        let facts = shard.facts.iter().map(|(key, value)| Attribute::new(key.clone(), value)).collect();
+        let storage: Arc<dyn ReadStorage> = self.storage.clone();
+        StoredStore::with_encryption(
+            storage,
+            records,
+            facts,
+            Arc::clone(&self.keys),
+            events,
+            self.manifest.encryption.as_ref(),
+        )
+    }
+
+    /// The method that reads it: the one that captured, unless the user named another or another is at hand.
+    pub(crate) async fn method(
+        &self,
+        spec: &MethodSpec,
+        providers: &Arc<dyn Providers>,
+    ) -> Result<Arc<dyn Method>, EngineError> {
+        let mut types: Vec<String> =
+            self.manifest.artifacts.iter().map(|artifact| artifact.artifact_type.clone()).collect();
+        types.sort_unstable();
+        types.dedup();
+        Ok(providers.method_that_reads(spec, &self.manifest.method.name, &types).await?)
+    }
+
+    /// What a call of the method on one shard is given, without server and files.
+    pub(crate) fn run(
+        &self,
+        what: &str,
+        shard: &ShardRecord,
+        store: Arc<StoredStore>,
+        parameters: String,
+        events: Arc<dyn RunEvents>,
+    ) -> Run {
+        Run {
+            context: context(what, self.backup.backup_id.as_str(), shard.name.as_str(), self.manifest.shards.len()),
+            parameters,
+            events,
+            artifacts: store,
+            redis: None,
+            files: None,
+        }
+    }
+}
+
+/// The attributes that every context has.
+pub(crate) fn context(run: &str, backup: &str, shard: &str, shards: usize) -> Vec<Attribute> {
+    vec![
+        Attribute::new("run", run),
+        Attribute::new("backup", backup),
+        Attribute::new("shard", shard),
+        Attribute::new("shards", shards),
+    ]
+}

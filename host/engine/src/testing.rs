@@ -1,0 +1,625 @@
+//! Doubles for tests of the engine: providers over memory storage, a method in Rust that can misbehave, targets that remember.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redkeep_core::attribute::find;
+use redkeep_core::encoding::{Compression, DecryptionKeys, Encryption};
+use redkeep_core::method::{ArtifactStore, Method, MethodError, MethodInfo, Run, code};
+use redkeep_core::provider::{
+    BootCheck, DataSource, LiveTarget, ProviderError, Providers, SourceShard, StagedDirectory,
+};
+use redkeep_core::redis::{Command, FileEntry, Files, RedisServer, Replication};
+use redkeep_core::secret::{Secret, SecretRef};
+use redkeep_core::storage::WriteStorage;
+use redkeep_core::stream::{Artifact, Sink, Source};
+use redkeep_core::task::{
+    BackupSelector, BackupTask, DirectoryTarget, EndpointSpec, KeepRules, MethodSpec, PruneTask, RestoreTask,
+    StorageSpec, TargetSpec, VerifyLevel, VerifyTask,
+};
+use redkeep_core::{Attribute, Class, Timestamp};
+use redkeep_storage::MemoryStorage;
+use redkeep_storage::layer::fault::FaultPlan;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Silent, TaskEvents};
+
+/// How the method misbehaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Conduct {
+    #[default]
+    Sound,
+    /// Capture of this shard fails after so many bytes.
+    FailAt(&'static str, usize),
+    /// Capture drops its sink and ends well.
+    DropSink,
+    /// Capture never ends.
+    Hang,
+    /// Capture says one key more than there is.
+    Boast,
+    /// `plan` refuses.
+    RefusePlan,
+    /// A restore stops after so many keys.
+    StopRestore(u64),
+    /// A live restore leaves one key out and says so in its facts.
+    LoseKey,
+    /// Captures a secret artifact.
+    Secret,
+}
+
+/// A method whose artifact `dump.rdb` is one line for each key.
+pub(crate) struct FakeMethod {
+    info: MethodInfo,
+    world: Arc<World>,
+}
+
+/// Everything that the doubles share.
+pub(crate) struct World {
+    pub(crate) storages: Mutex<BTreeMap<String, Arc<dyn WriteStorage>>>,
+    pub(crate) memory: MemoryStorage,
+    pub(crate) faults: FaultPlan,
+    pub(crate) conduct: Mutex<Conduct>,
+    /// Keys of each shard of the source.
+    pub(crate) source: Mutex<BTreeMap<String, Vec<String>>>,
+    pub(crate) topology: Mutex<Option<String>>,
+    pub(crate) source_has_server: Mutex<bool>,
+    pub(crate) artifact_type: Mutex<String>,
+    pub(crate) requests: Mutex<Vec<String>>,
+    /// Keys in the live target.
+    pub(crate) target: Mutex<Vec<String>>,
+    pub(crate) target_cluster: Mutex<bool>,
+    /// Published directories by path.
+    pub(crate) directories: Mutex<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
+    /// Directories being filled.
+    pub(crate) staged: Mutex<u64>,
+    /// Keys that the booted server drops silently.
+    pub(crate) boot_loses: Mutex<u64>,
+    pub(crate) now: Mutex<Timestamp>,
+    pub(crate) tokens: AtomicU64,
+    pub(crate) contexts: Mutex<Vec<Vec<Attribute>>>,
+}
+
+pub(crate) fn lines(count: usize, prefix: &str) -> Vec<String> {
+    (0..count).map(|index| format!("{prefix}{index:06}")).collect()
+}
+
+impl World {
+    pub(crate) fn new() -> Arc<Self> {
+        let memory = MemoryStorage::new("test");
+        let faults = FaultPlan::new();
+        let storage = faults.over(Arc::new(memory.clone()));
+        let mut storages: BTreeMap<String, Arc<dyn WriteStorage>> = BTreeMap::new();
+        storages.insert("memory://test".to_owned(), storage);
+        storages.insert("memory://other".to_owned(), Arc::new(MemoryStorage::new("other")));
+        Arc::new(Self {
+            storages: Mutex::new(storages),
+            memory,
+            faults,
+            conduct: Mutex::default(),
+            source: Mutex::new(BTreeMap::from([("0".to_owned(), lines(1000, "key:"))])),
+            topology: Mutex::default(),
+            source_has_server: Mutex::new(true),
+            artifact_type: Mutex::new("rdb".to_owned()),
+            requests: Mutex::new(vec!["redis:replicate".to_owned(), "?files:list".to_owned()]),
+            target: Mutex::default(),
+            target_cluster: Mutex::new(false),
+            directories: Mutex::default(),
+            staged: Mutex::default(),
+            boot_loses: Mutex::default(),
+            // Objects in memory have the time of the real clock.
+            now: Mutex::new(Timestamp::now()),
+            tokens: AtomicU64::new(0),
+            contexts: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn providers(self: &Arc<Self>) -> Arc<dyn Providers> {
+        Arc::new(FakeProviders { world: Arc::clone(self) })
+    }
+
+    pub(crate) fn behave(&self, conduct: Conduct) {
+        *self.conduct.lock().unwrap() = conduct;
+    }
+
+    pub(crate) fn set_shards(&self, shards: &[(&str, usize)]) {
+        *self.source.lock().unwrap() =
+            shards.iter().map(|(name, count)| ((*name).to_owned(), lines(*count, &format!("{name}:")))).collect();
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        let mut now = self.now.lock().unwrap();
+        *now += by;
+    }
+
+    /// Every key in the storage, past all faults.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        use futures::TryStreamExt;
+        use redkeep_core::storage::ReadStorage;
+        self.memory.list("").map_ok(|object| object.key).try_collect().await.unwrap()
+    }
+
+    pub(crate) async fn uploads(&self) -> usize {
+        self.memory.unfinished_uploads("").await.unwrap().len()
+    }
+}
+
+pub(crate) fn silent() -> Arc<dyn TaskEvents> {
+    Arc::new(Silent)
+}
+
+/// Events whose task can be stopped.
+pub(crate) struct Cancellable(pub(crate) CancellationToken);
+
+impl TaskEvents for Cancellable {
+    fn stage(&self, _name: &str, _detail: &str) {}
+    fn progress(&self, _shard: &str, _phase: &str, _unit: &str, _done: u64, _total: Option<u64>) {}
+    fn log(&self, _level: redkeep_core::method::LogLevel, _message: &str, _fields: &[Attribute]) {}
+    fn cancellation(&self) -> CancellationToken {
+        self.0.clone()
+    }
+}
+
+pub(crate) fn storage_spec(name: &str) -> StorageSpec {
+    StorageSpec { url: format!("memory://{name}"), ..StorageSpec::default() }
+}
+
+pub(crate) fn backup_task() -> BackupTask {
+    BackupTask {
+        source: EndpointSpec::default(),
+        method: MethodSpec { name: "rdb".to_owned(), ..MethodSpec::default() },
+        storage: storage_spec("test"),
+        namespace: "default".parse().unwrap(),
+        cluster: Some("cache".parse().unwrap()),
+        name: None,
+        backup_id: None,
+        origin: "host:a".to_owned(),
+        compression: Compression::DEFAULT,
+        encryption: Encryption::default(),
+        parameters: serde_json::Map::new(),
+        spool: None,
+        limit_rate: None,
+        hold_limit_seconds: None,
+        pin: false,
+        dry_run: false,
+    }
+}
+
+pub(crate) fn selector(text: &str) -> BackupSelector {
+    BackupSelector { backup: text.to_owned(), cluster: None, namespace: None }
+}
+
+pub(crate) fn restore_task(target: TargetSpec) -> RestoreTask {
+    RestoreTask {
+        storage: storage_spec("test"),
+        backup: selector("latest"),
+        target,
+        method: MethodSpec::default(),
+        keys: DecryptionKeys::default(),
+        parameters: serde_json::Map::new(),
+        skip_preverify: false,
+        allow_non_empty: false,
+        shard: None,
+        dry_run: false,
+    }
+}
+
+pub(crate) fn into_directory(path: &str) -> TargetSpec {
+    TargetSpec::Directory(DirectoryTarget { path: path.into(), ..DirectoryTarget::default() })
+}
+
+pub(crate) fn into_server() -> TargetSpec {
+    TargetSpec::Live { endpoint: EndpointSpec::default() }
+}
+
+pub(crate) fn verify_task(level: VerifyLevel) -> VerifyTask {
+    VerifyTask {
+        storage: storage_spec("test"),
+        backup: selector("latest"),
+        level,
+        method: MethodSpec::default(),
+        keys: DecryptionKeys::default(),
+        record: true,
+    }
+}
+
+pub(crate) fn prune_task(keep: KeepRules) -> PruneTask {
+    PruneTask {
+        storage: storage_spec("test"),
+        namespace: None,
+        cluster: None,
+        keep,
+        origin: None,
+        grace_seconds: 86_400,
+        dry_run: false,
+    }
+}
+
+struct FakeProviders {
+    world: Arc<World>,
+}
+
+#[async_trait]
+impl Providers for FakeProviders {
+    async fn storage(&self, spec: &StorageSpec) -> Result<Arc<dyn WriteStorage>, ProviderError> {
+        let storages = self.world.storages.lock().unwrap();
+        let found = storages.get(&spec.url).cloned();
+        found.ok_or_else(|| ProviderError::new(Class::Usage, "StorageInvalid", "no such storage"))
+    }
+
+    async fn source(&self, _spec: &EndpointSpec) -> Result<Arc<dyn DataSource>, ProviderError> {
+        let has_server = *self.world.source_has_server.lock().unwrap();
+        let shards = self.world.source.lock().unwrap();
+        let shards = shards
+            .keys()
+            .map(|name| SourceShard {
+                name: name.clone(),
+                node: format!("10.0.0.1:{name}"),
+                slots: Vec::new(),
+                facts: vec![
+                    Attribute::new("node-role", "replica"),
+                    Attribute::new("server-name", "redis"),
+                    Attribute::new("server-version", "7.0.15"),
+                    Attribute::new("primary-offset", 77),
+                    Attribute::new("run", "nonsense"),
+                ],
+                warnings: vec!["the first replica lags".to_owned()],
+                redis: has_server
+                    .then(|| Arc::new(FakeServer { world: Arc::clone(&self.world) }) as Arc<dyn RedisServer>),
+                files: None,
+            })
+            .collect();
+        Ok(Arc::new(FakeSource { world: Arc::clone(&self.world), shards }))
+    }
+
+    async fn target(&self, _spec: &EndpointSpec) -> Result<LiveTarget, ProviderError> {
+        Ok(LiveTarget {
+            address: "redis://target".to_owned(),
+            cluster: *self.world.target_cluster.lock().unwrap(),
+            keys: self.world.target.lock().unwrap().len() as u64,
+            facts: vec![Attribute::new("databases", 16), Attribute::new("run", "nonsense")],
+            redis: Arc::new(FakeServer { world: Arc::clone(&self.world) }),
+        })
+    }
+
+    async fn directory(&self, spec: &DirectoryTarget) -> Result<Arc<dyn StagedDirectory>, ProviderError> {
+        let path = spec.path.display().to_string();
+        if self.world.directories.lock().unwrap().contains_key(&path) {
+            return Err(ProviderError::new(Class::Refused, "TargetNotEmpty", "the directory is not empty"));
+        }
+        *self.world.staged.lock().unwrap() += 1;
+        let files = Arc::new(FakeFiles::default());
+        Ok(Arc::new(FakeStaged { world: Arc::clone(&self.world), path, files }))
+    }
+
+    async fn method(&self, spec: &MethodSpec) -> Result<Arc<dyn Method>, ProviderError> {
+        if !matches!(spec.name.as_str(), "rdb" | "") {
+            return Err(ProviderError::new(Class::NotFound, "MethodNotFound", "no such method"));
+        }
+        let info = MethodInfo {
+            name: "fake-rdb".to_owned(),
+            version: "0.1.0".to_owned(),
+            summary: "lines".to_owned(),
+            parameters_schema: "{}".to_owned(),
+            requests: self.world.requests.lock().unwrap().clone(),
+            attributes: vec![Attribute::new("reads", "rdb aof"), Attribute::new("targets", "directory server")],
+        };
+        Ok(Arc::new(FakeMethod { info, world: Arc::clone(&self.world) }))
+    }
+
+    async fn method_that_reads(
+        &self,
+        spec: &MethodSpec,
+        preferred: &str,
+        artifact_types: &[String],
+    ) -> Result<Arc<dyn Method>, ProviderError> {
+        assert_eq!(preferred, "fake-rdb");
+        let method = self.method(spec).await?;
+        if artifact_types.iter().all(|artifact_type| method.info().reads(artifact_type)) {
+            return Ok(method);
+        }
+        Err(ProviderError::new(Class::Refused, "MethodNeeded", "no method reads it"))
+    }
+
+    fn boot_check(&self) -> Arc<dyn BootCheck> {
+        Arc::new(FakeBoot { world: Arc::clone(&self.world) })
+    }
+
+    async fn secret(&self, _place: &SecretRef) -> Result<Secret, ProviderError> {
+        Ok(Secret::new("correct horse"))
+    }
+
+    fn random_token(&self, length: usize) -> String {
+        let number = self.world.tokens.fetch_add(1, Ordering::SeqCst);
+        let token = format!("{number:0>length$}");
+        token
+    }
+
+    fn now(&self) -> Timestamp {
+        *self.world.now.lock().unwrap()
+    }
+}
+
+struct FakeSource {
+    world: Arc<World>,
+    shards: Vec<SourceShard>,
+}
+
+#[async_trait]
+impl DataSource for FakeSource {
+    fn address(&self) -> String {
+        "redis://10.0.0.1:6379".to_owned()
+    }
+
+    fn mode(&self) -> &'static str {
+        if self.shards.len() > 1 { "cluster" } else { "standalone" }
+    }
+
+    fn shards(&self) -> &[SourceShard] {
+        &self.shards
+    }
+
+    async fn check_topology(&self) -> Result<(), ProviderError> {
+        match self.world.topology.lock().unwrap().clone() {
+            None => Ok(()),
+            Some(moved) => Err(ProviderError::new(Class::Failed, "SlotsMoved", moved)),
+        }
+    }
+}
+
+/// Reads an artifact to its end.
+async fn read_whole(store: &Arc<dyn ArtifactStore>, name: &str) -> Result<Vec<u8>, MethodError> {
+    let mut source = store.open(name).await?;
+    let mut bytes = Vec::new();
+    loop {
+        let chunk = source.read(64 << 10).await?;
+        if chunk.is_empty() {
+            return Ok(bytes);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+}
+
+fn count(bytes: &[u8]) -> usize {
+    bytes.split(|byte| *byte == b'\n').count() - 1
+}
+
+impl FakeMethod {
+    fn conduct(&self) -> Conduct {
+        self.world.conduct.lock().unwrap().clone()
+    }
+
+    fn remember(&self, run: &Run) {
+        self.world.contexts.lock().unwrap().push(run.context.clone());
+    }
+}
+
+#[async_trait]
+impl Method for FakeMethod {
+    fn info(&self) -> &MethodInfo {
+        &self.info
+    }
+
+    fn digest(&self) -> &'static str {
+        "00ff"
+    }
+
+    async fn validate(&self, parameters: &str) -> Result<(), MethodError> {
+        if parameters.contains("bad") {
+            return Err(MethodError::new(code::INVALID_PARAMETERS, "`bad` is not a parameter"));
+        }
+        Ok(())
+    }
+
+    async fn plan(&self, run: Run) -> Result<Vec<Attribute>, MethodError> {
+        self.remember(&run);
+        if self.conduct() == Conduct::RefusePlan {
+            return Err(MethodError::new(code::REFUSED, "not like this").with_help("do it otherwise"));
+        }
+        Ok(vec![Attribute::new("route", "replication")])
+    }
+
+    async fn capture(&self, run: Run) -> Result<Vec<Attribute>, MethodError> {
+        self.remember(&run);
+        let shard = find(&run.context, "shard").unwrap().to_owned();
+        let keys = self.world.source.lock().unwrap().get(&shard).cloned().unwrap();
+        let artifact_type = self.world.artifact_type.lock().unwrap().clone();
+        let mut attributes = vec![Attribute::new("type", artifact_type)];
+        let conduct = self.conduct();
+        if conduct == Conduct::Secret {
+            attributes.push(Attribute::new("secret", "yes"));
+        }
+        let mut sink = run.artifacts.create("dump.rdb", attributes).await?;
+        let mut written = 0;
+        for chunk in keys.chunks(100) {
+            let text: String = chunk.iter().flat_map(|key| [key.as_str(), "\n"]).collect();
+            written += text.len();
+            sink.write(text.into()).await?;
+            run.events.progress("capture", "keys", (written / 11) as u64, None);
+            match &conduct {
+                Conduct::FailAt(failing, at) if *failing == shard && written >= *at => {
+                    return Err(MethodError::new(code::SOURCE_IO, "the link dropped").retryable());
+                }
+                Conduct::DropSink => return Ok(Vec::new()),
+                Conduct::Hang => std::future::pending().await,
+                _ => {}
+            }
+        }
+        sink.finish(Vec::new()).await?;
+        let boast = usize::from(conduct == Conduct::Boast);
+        Ok(vec![Attribute::new("keys", keys.len() + boast), Attribute::new("databases", "0")])
+    }
+
+    async fn restore(&self, run: Run) -> Result<Vec<Attribute>, MethodError> {
+        self.remember(&run);
+        let bytes = read_whole(&run.artifacts, "dump.rdb").await?;
+        if let Some(files) = &run.files {
+            let mut sink = files.create("dump.rdb").await?;
+            sink.write(bytes.clone().into()).await?;
+            if let Conduct::StopRestore(_) = self.conduct() {
+                return Err(MethodError::new(code::TARGET_IO, "no space left"));
+            }
+            sink.finish(Vec::new()).await?;
+            return Ok(vec![Attribute::new("keys", count(&bytes)), Attribute::new("layout", "dump")]);
+        }
+        let redis = run.redis.clone().unwrap();
+        let mut restored = 0_u64;
+        let text = String::from_utf8(bytes).unwrap();
+        let mut keys: Vec<&str> = text.lines().collect();
+        if self.conduct() == Conduct::LoseKey {
+            keys.pop();
+        }
+        for key in keys {
+            if self.conduct() == Conduct::StopRestore(restored) {
+                return Err(MethodError::new(code::SERVER_REPLY, "OOM command not allowed")
+                    .with_detail("commands", restored)
+                    .with_detail("errors", 1));
+            }
+            redis.command(vec![Bytes::from_static(b"SET"), Bytes::from(key.to_owned())]).await?;
+            restored += 1;
+            run.events.progress("restore", "keys", restored, None);
+        }
+        Ok(vec![Attribute::new("keys-restored", restored)])
+    }
+
+    async fn verify(&self, run: Run) -> Result<Vec<Attribute>, MethodError> {
+        let bytes = read_whole(&run.artifacts, "dump.rdb").await?;
+        Ok(vec![Attribute::new("keys", count(&bytes))])
+    }
+
+    async fn inspect(&self, run: Run, query: &str) -> Result<String, MethodError> {
+        let bytes = read_whole(&run.artifacts, "dump.rdb").await?;
+        Ok(serde_json::json!({"keys": count(&bytes), "query": query}).to_string())
+    }
+}
+
+struct FakeServer {
+    world: Arc<World>,
+}
+
+#[async_trait]
+impl RedisServer for FakeServer {
+    async fn info(&self, _section: Option<&str>) -> Result<Vec<Attribute>, MethodError> {
+        Ok(Vec::new())
+    }
+
+    async fn command(&self, command: Command) -> Result<Bytes, MethodError> {
+        let key = String::from_utf8(command[1].to_vec()).unwrap();
+        self.world.target.lock().unwrap().push(key);
+        Ok(Bytes::from_static(b"+OK\r\n"))
+    }
+
+    async fn pipeline(&self, _commands: Vec<Command>) -> Result<Box<dyn Source>, MethodError> {
+        Err(MethodError::new(code::NOT_SUPPORTED, "no"))
+    }
+
+    async fn replicate(&self, _snapshot_only: bool) -> Result<Box<dyn Replication>, MethodError> {
+        Err(MethodError::new(code::NOT_SUPPORTED, "no"))
+    }
+
+    async fn resume(&self, _id: &str, _offset: u64) -> Result<Box<dyn Replication>, MethodError> {
+        Err(MethodError::new(code::NOT_SUPPORTED, "no"))
+    }
+
+    async fn load(&self, _options: Vec<Attribute>) -> Result<Box<dyn Sink>, MethodError> {
+        Err(MethodError::new(code::NOT_SUPPORTED, "no"))
+    }
+}
+
+#[derive(Default)]
+struct FakeFiles {
+    written: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+}
+
+#[async_trait]
+impl Files for FakeFiles {
+    async fn list_directory(&self, _path: &str) -> Result<Vec<FileEntry>, MethodError> {
+        Ok(Vec::new())
+    }
+
+    async fn open(&self, _path: &str) -> Result<Box<dyn Source>, MethodError> {
+        Err(MethodError::new(code::NOT_FOUND, "no"))
+    }
+
+    async fn create(&self, path: &str) -> Result<Box<dyn Sink>, MethodError> {
+        Ok(Box::new(FakeFile { path: path.to_owned(), bytes: Vec::new(), files: Arc::clone(&self.written) }))
+    }
+
+    async fn remove(&self, _path: &str) -> Result<(), MethodError> {
+        Ok(())
+    }
+}
+
+struct FakeFile {
+    path: String,
+    bytes: Vec<u8>,
+    files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+}
+
+#[async_trait]
+impl Sink for FakeFile {
+    async fn write(&mut self, data: Bytes) -> Result<(), MethodError> {
+        self.bytes.extend_from_slice(&data);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>, attributes: Vec<Attribute>) -> Result<Artifact, MethodError> {
+        let size = self.bytes.len() as u64;
+        self.files.lock().unwrap().insert(self.path.clone(), self.bytes);
+        Ok(Artifact { name: self.path, size, sha256: String::new(), attributes })
+    }
+}
+
+struct FakeStaged {
+    world: Arc<World>,
+    path: String,
+    files: Arc<FakeFiles>,
+}
+
+#[async_trait]
+impl StagedDirectory for FakeStaged {
+    fn files(&self) -> Arc<dyn Files> {
+        self.files.clone()
+    }
+
+    async fn publish(&self) -> Result<(), ProviderError> {
+        *self.world.staged.lock().unwrap() -= 1;
+        let files = self.files.written.lock().unwrap().clone();
+        self.world.directories.lock().unwrap().insert(self.path.clone(), files);
+        Ok(())
+    }
+
+    async fn discard(&self) -> Result<(), ProviderError> {
+        *self.world.staged.lock().unwrap() -= 1;
+        Ok(())
+    }
+}
+
+struct FakeBoot {
+    world: Arc<World>,
+}
+
+#[async_trait]
+impl BootCheck for FakeBoot {
+    async fn boot(
+        &self,
+        directory: &Path,
+        _appendonly: bool,
+        server_name: &str,
+        server_version: &str,
+    ) -> Result<Vec<Attribute>, ProviderError> {
+        let directories = self.world.directories.lock().unwrap();
+        let files = directories.get(&directory.display().to_string()).unwrap();
+        let keys = count(files.get("dump.rdb").unwrap()) as u64 - *self.world.boot_loses.lock().unwrap();
+        Ok(vec![
+            Attribute::new("server", format!("{server_name} {server_version}")),
+            Attribute::new("keys-loaded", keys),
+            Attribute::new("keys-expired", 0),
+            Attribute::new("keys", keys),
+        ])
+    }
+}

@@ -1,0 +1,186 @@
+//! What a plugin may use, and the accounting of it: memory, CPU, wall clock, bytes, log lines.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use wasmtime::ResourceLimiter;
+
+use crate::failure::Stop;
+
+/// Between two ticks of the epoch: the resolution of [`Limits::cpu_slice`].
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Core instances, tables and memories of one component: a Python guest needs more than 20 instances (WASM.md 4.2).
+const INSTANCES: usize = 200;
+const TABLES: usize = 200;
+const MEMORIES: usize = 10;
+/// Elements of all tables together; each takes a pointer in the host.
+const TABLE_ELEMENTS: usize = 1 << 20;
+
+/// What one call of a plugin may use. A call that goes beyond is stopped with an error that says which limit it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory, all memories of the component together, in bytes. 64 MiB.
+    pub memory: usize,
+    /// The same for `describe` and `validate`, in bytes. 16 MiB.
+    pub describe_memory: usize,
+    /// CPU time without a call of the host in between, in steps of 10 ms. 5 s: a chunk of 1 MiB takes a slow guest 10 ms.
+    pub cpu_slice: Duration,
+    /// The same for `describe` and `validate`. 1 s.
+    pub describe_cpu_slice: Duration,
+    /// Wall clock of one `plan`, `capture`, `restore`, `verify` or `inspect`. 24 h: every run ends.
+    pub wall_clock: Duration,
+    /// Wall clock of `describe` and `validate`. 10 s, so that a loaded machine does not refuse a good plugin.
+    pub describe_wall_clock: Duration,
+    /// Bytes written to all sinks of one call together. 16 TiB.
+    pub output: u64,
+    /// Bytes that one call of an import may copy out of the guest, and one export may return. 2 MiB.
+    pub hostcall_bytes: usize,
+    /// Sources, sinks and links open at once. 1024.
+    pub handles: usize,
+    /// Log lines of one call; one more stops it. 1,000,000.
+    pub log_lines: u64,
+    /// Log lines in one second that are shown; further ones are counted and dropped. 1000.
+    pub log_lines_per_second: u32,
+    /// Bytes of one log line, fields included; the rest is cut off. 16 KiB.
+    pub log_line: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            describe_memory: 16 << 20,
+            cpu_slice: Duration::from_secs(5),
+            describe_cpu_slice: Duration::from_secs(1),
+            wall_clock: Duration::from_hours(24),
+            describe_wall_clock: Duration::from_secs(10),
+            output: 16 << 40,
+            hostcall_bytes: 2 << 20,
+            handles: 1024,
+            log_lines: 1_000_000,
+            log_lines_per_second: 1000,
+            log_line: 16 << 10,
+        }
+    }
+}
+
+impl Limits {
+    /// These limits for `describe` and `validate`.
+    pub(crate) fn sandbox(&self) -> Self {
+        Self {
+            memory: self.describe_memory,
+            cpu_slice: self.describe_cpu_slice,
+            wall_clock: self.describe_wall_clock,
+            ..self.clone()
+        }
+    }
+}
+
+/// Ticks that the guest has run since the host last returned to it.
+///
+/// An epoch deadline alone would also count the time inside host calls and kill a guest whose `splice` took long
+/// (WASM.md 4.3). Ticks of running are counted instead of time, so that neither a host call nor a busy machine counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CpuClock(Arc<AtomicU64>);
+
+impl CpuClock {
+    /// Held by every host function; when it is dropped, the guest's slice begins anew.
+    pub(crate) fn enter(&self) -> HostCall {
+        HostCall(Arc::clone(&self.0))
+    }
+
+    /// The guest was still running when a tick came: how often, since the host last returned.
+    pub(crate) fn tick(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// See [`CpuClock::enter`].
+pub(crate) struct HostCall(Arc<AtomicU64>);
+
+impl Drop for HostCall {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Counts memory over all memories of a store (wasmtime's own `StoreLimits` counts each alone) and fails with a typed
+/// error, where `StoreLimits` would have the guest abort without a word.
+#[derive(Debug)]
+pub(crate) struct MemoryMeter {
+    limit: usize,
+    used: usize,
+    elements: usize,
+}
+
+impl MemoryMeter {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, used: 0, elements: 0 }
+    }
+}
+
+impl ResourceLimiter for MemoryMeter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool, wasmtime::Error> {
+        let wanted = self.used.saturating_add(desired.saturating_sub(current));
+        if wanted > self.limit {
+            return Err(Stop::Memory { wanted, limit: self.limit }.into());
+        }
+        self.used = wanted;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool, wasmtime::Error> {
+        let wanted = self.elements.saturating_add(desired.saturating_sub(current));
+        if wanted > TABLE_ELEMENTS {
+            return Err(Stop::Tables { limit: TABLE_ELEMENTS }.into());
+        }
+        self.elements = wanted;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_counted_over_all_memories() {
+        let mut meter = MemoryMeter::new(100);
+        assert!(meter.memory_growing(0, 60, None).unwrap());
+        assert!(meter.memory_growing(60, 70, None).unwrap());
+        let error = meter.memory_growing(0, 31, None).unwrap_err();
+        assert!(matches!(error.downcast_ref::<Stop>(), Some(Stop::Memory { wanted: 101, limit: 100 })));
+    }
+
+    #[test]
+    fn a_host_call_starts_the_slice_anew() {
+        let clock = CpuClock::default();
+        assert_eq!((clock.tick(), clock.tick()), (1, 2));
+        drop(clock.enter());
+        assert_eq!(clock.tick(), 1);
+    }
+}

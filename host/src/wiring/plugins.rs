@@ -1,0 +1,378 @@
+//! Which plugins there are, what the bundled ones are granted, and which of them reads a backup.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redkeep_core::classify::Class;
+use redkeep_core::method::{Method, MethodInfo};
+use redkeep_core::provider::ProviderError;
+use redkeep_core::task::MethodSpec;
+use redkeep_plugin::{Grants, HostConfig, Limits, LoadOptions, PluginHost, read_component};
+use serde::Serialize;
+
+use super::{provided, unusable};
+use crate::arguments::method::method_name;
+
+include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+
+/// A folder of plugins besides the bundled ones; of the same name it is this one that counts.
+const FOLDER_VARIABLE: &str = "REDKEEP_PLUGIN_DIR";
+
+/// What the bundled plugins are granted: reviewed here, whatever they ask for. A request that is not listed fails a test.
+const BUNDLED_GRANTS: &[(&str, &[&str])] = &[
+    (
+        "redis-rdb",
+        &[
+            "redis:info",
+            "redis:replicate",
+            "redis:load",
+            "redis:command:BGSAVE",
+            "redis:command:LASTSAVE",
+            "redis:command:CONFIG|GET",
+            "redis:command:ACL|LIST",
+            "redis:command:SELECT",
+            "redis:command:EXISTS",
+            "redis:command:FUNCTION|LIST",
+            "files:list",
+            "files:read:**",
+            "files:write:**",
+        ],
+    ),
+    (
+        "redis-aof",
+        &[
+            "redis:info",
+            "redis:replicate",
+            "redis:load",
+            "redis:command:CONFIG|GET",
+            "files:list",
+            "files:read:**",
+            "files:write:**",
+        ],
+    ),
+];
+
+/// Where a plugin's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    Bundled(&'static [u8]),
+    File(PathBuf),
+}
+
+/// The plugins at hand.
+pub(super) struct Plugins {
+    host: tokio::sync::OnceCell<PluginHost>,
+    loaded: Mutex<HashMap<String, Arc<dyn Method>>>,
+}
+
+/// What `plugin inspect` shows.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PluginDescription {
+    /// Where it was found.
+    pub(crate) origin: String,
+    /// SHA-256 of the component.
+    pub(crate) digest: String,
+    /// Its bytes.
+    pub(crate) size: u64,
+    /// The version of the contract that it was built against.
+    pub(crate) api_version: String,
+    /// Names of its imports.
+    pub(crate) imports: Vec<String>,
+    /// What it says of itself.
+    pub(crate) method: MethodInfo,
+    /// What it is granted without being asked: bundled plugins only.
+    pub(crate) granted: Vec<String>,
+}
+
+impl Plugins {
+    pub(super) fn new() -> Self {
+        Self { host: tokio::sync::OnceCell::new(), loaded: Mutex::default() }
+    }
+
+    /// Loads the method that the user named.
+    pub(super) async fn method(&self, spec: &MethodSpec) -> Result<Arc<dyn Method>, ProviderError> {
+        if let Some(file) = &spec.file {
+            let method = self.load_file(file, spec).await?;
+            let wanted = method_name(&spec.name);
+            if !wanted.is_empty() && method.info().name != wanted {
+                return Err(unusable(
+                    Class::NotFound,
+                    "MethodNotFound",
+                    format!("the plugin {} is the method `{}`, not `{wanted}`", file.display(), method.info().name),
+                    format!("use --method {}, or leave --method out", method.info().name),
+                ));
+            }
+            return Ok(method);
+        }
+        let known = available()?;
+        let name = method_name(&spec.name);
+        match known.get(name) {
+            Some(origin) => self.load_known(name, origin, spec).await,
+            None => Err(unknown_method(&spec.name, &known)),
+        }
+    }
+
+    /// Finds a method that reads artifacts of these types.
+    pub(super) async fn method_that_reads(
+        &self,
+        spec: &MethodSpec,
+        preferred: &str,
+        artifact_types: &[String],
+    ) -> Result<Arc<dyn Method>, ProviderError> {
+        if spec.file.is_some() || !spec.name.is_empty() {
+            let method = self.method(spec).await?;
+            return if reads_all(method.info(), artifact_types) {
+                Ok(method)
+            } else {
+                Err(unreadable(&format!("the method {} does not read", method.info().name), preferred, artifact_types))
+            };
+        }
+        let known = available()?;
+        let order =
+            known.keys().filter(|name| *name == preferred).chain(known.keys().filter(|name| *name != preferred));
+        for name in order {
+            let Some(origin) = known.get(name) else { continue };
+            let method = self.load_known(name, origin, spec).await?;
+            if reads_all(method.info(), artifact_types) {
+                return Ok(method);
+            }
+        }
+        Err(unreadable("no plugin at hand reads", preferred, artifact_types))
+    }
+
+    /// What a plugin says of itself.
+    pub(super) async fn describe(&self, name_or_file: &str) -> Result<PluginDescription, ProviderError> {
+        let known = available()?;
+        let name = method_name(name_or_file);
+        let origin = match known.get(name) {
+            Some(origin) => origin.clone(),
+            None if name_or_file.contains('/') || Path::new(name_or_file).is_file() => {
+                Origin::File(name_or_file.into())
+            }
+            None => return Err(unknown_method(name_or_file, &known)),
+        };
+        let granted = if known.contains_key(name) { bundled_grants(name) } else { Vec::new() };
+        let (bytes, origin) = read(&origin, name).await?;
+        let described = self.host().await?.describe(bytes, &origin, Limits::default()).await.map_err(provided)?;
+        Ok(PluginDescription {
+            origin,
+            digest: described.outline.digest,
+            size: described.outline.size,
+            api_version: described.outline.api_version,
+            imports: described.outline.imports,
+            method: described.info,
+            granted,
+        })
+    }
+
+    async fn load_file(&self, file: &Path, spec: &MethodSpec) -> Result<Arc<dyn Method>, ProviderError> {
+        let grants = Grants::parse(&spec.grants).map_err(provided)?;
+        self.load(&Origin::File(file.to_owned()), &file.display().to_string(), grants, spec).await
+    }
+
+    async fn load_known(
+        &self,
+        name: &str,
+        origin: &Origin,
+        spec: &MethodSpec,
+    ) -> Result<Arc<dyn Method>, ProviderError> {
+        let grants = Grants::parse(&bundled_grants(name)).map_err(provided)?;
+        self.load(origin, name, grants, spec).await
+    }
+
+    async fn load(
+        &self,
+        origin: &Origin,
+        name: &str,
+        grants: Grants,
+        spec: &MethodSpec,
+    ) -> Result<Arc<dyn Method>, ProviderError> {
+        let key = format!("{name}\0{:?}\0{:?}", spec.digest, grants.names());
+        if let Some(method) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(method));
+        }
+        let (bytes, origin) = read(origin, name).await?;
+        let options = LoadOptions { grants, limits: Limits::default(), demanded_digest: spec.digest.clone(), origin };
+        let method = self.host().await?.load(bytes, options).await.map_err(provided)?;
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&method));
+        Ok(method)
+    }
+
+    async fn host(&self) -> Result<&PluginHost, ProviderError> {
+        self.host
+            .get_or_try_init(|| async { PluginHost::new(HostConfig { cache_dir: cache_dir() }).map_err(provided) })
+            .await
+    }
+}
+
+/// What a bundled plugin is granted.
+fn bundled_grants(name: &str) -> Vec<String> {
+    let grants = BUNDLED_GRANTS.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, grants)| grants);
+    grants.iter().map(ToString::to_string).collect()
+}
+
+/// Where compiled plugins are kept: `$XDG_CACHE_HOME/redkeep`, else `~/.cache/redkeep`. Nowhere, where that cannot be made.
+fn cache_dir() -> Option<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
+    let folder = base.join("redkeep");
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
+        Ok(()) => Some(folder),
+        Err(error) => {
+            tracing::info!(folder = %folder.display(), %error, "compiled plugins are not kept: no cache folder");
+            None
+        }
+    }
+}
+
+/// Every plugin by its name: the bundled ones, and over them those of the folder.
+fn available() -> Result<BTreeMap<String, Origin>, ProviderError> {
+    let folder = std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    available_in(BUNDLED, folder.as_deref())
+}
+
+fn available_in(
+    bundled: &'static [(&'static str, &'static [u8])],
+    folder: Option<&Path>,
+) -> Result<BTreeMap<String, Origin>, ProviderError> {
+    let mut known: BTreeMap<String, Origin> =
+        bundled.iter().map(|(name, bytes)| ((*name).to_owned(), Origin::Bundled(bytes))).collect();
+    let Some(folder) = folder else { return Ok(known) };
+    let failed = |error: std::io::Error| {
+        unusable(
+            Class::NotFound,
+            "PluginFolder",
+            format!("failed to read the plugins in {}", folder.display()),
+            format!("{FOLDER_VARIABLE} must name a folder of plugins, or not be set"),
+        )
+        .caused_by(error)
+    };
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_stem().and_then(|name| name.to_str()).map(str::to_owned);
+        if let Some(name) = name
+            && path.extension().is_some_and(|extension| extension == "wasm")
+        {
+            known.insert(name, Origin::File(path));
+        }
+    }
+    Ok(known)
+}
+
+fn reads_all(info: &MethodInfo, artifact_types: &[String]) -> bool {
+    artifact_types.iter().all(|artifact_type| info.reads(artifact_type))
+}
+
+fn unknown_method(name: &str, known: &BTreeMap<String, Origin>) -> ProviderError {
+    let help = if known.is_empty() {
+        "this redkeep was built without plugins: run `cargo xtask plugins` and build it again, or use --plugin FILE"
+            .to_owned()
+    } else {
+        let names: Vec<&str> = known.keys().map(|name| short_name(name)).collect();
+        format!("use {}, or --plugin FILE", names.join(", "))
+    };
+    unusable(Class::NotFound, "MethodNotFound", format!("there is no method `{name}`"), help)
+}
+
+fn short_name(name: &str) -> &str {
+    match name {
+        "redis-rdb" => "rdb",
+        "redis-aof" => "aof",
+        other => other,
+    }
+}
+
+fn unreadable(what: &str, preferred: &str, artifact_types: &[String]) -> ProviderError {
+    let types: Vec<String> = artifact_types.iter().map(|artifact_type| format!("`{artifact_type}`")).collect();
+    unusable(
+        Class::Refused,
+        "NoPluginReads",
+        format!("{what} artifacts of type {}", types.join(" and ")),
+        format!("the backup was made by the method {preferred}: give its plugin by --plugin FILE"),
+    )
+}
+
+/// A plugin's bytes, and where they are from.
+async fn read(origin: &Origin, name: &str) -> Result<(Vec<u8>, String), ProviderError> {
+    match origin {
+        Origin::Bundled(bytes) => Ok((bytes.to_vec(), format!("bundled {name}"))),
+        Origin::File(path) => {
+            let file = path.clone();
+            let bytes = tokio::task::spawn_blocking(move || read_component(&file)).await.map_err(|error| {
+                ProviderError::new(
+                    Class::Failed,
+                    "PluginUnreadable",
+                    format!("failed to read the plugin {}", path.display()),
+                )
+                .caused_by(error)
+            })?;
+            Ok((bytes.map_err(provided)?, path.display().to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_of_bundled_plugins_are_well_formed() {
+        for (name, _) in BUNDLED_GRANTS {
+            Grants::parse(&bundled_grants(name)).unwrap();
+        }
+        assert!(bundled_grants("something-else").is_empty());
+    }
+
+    #[tokio::test]
+    async fn bundled_plugins_ask_for_nothing_that_was_not_reviewed() {
+        assert!(
+            !BUNDLED.is_empty() || std::env::var_os("CI").is_none(),
+            "no plugins are bundled: run `cargo xtask plugins` first"
+        );
+        let plugins = Plugins::new();
+        for (name, _) in BUNDLED {
+            let description = plugins.describe(name).await.unwrap();
+            let reviewed = bundled_grants(name);
+            for request in &description.method.requests {
+                let plain = request.strip_prefix('?').unwrap_or(request).to_owned();
+                assert!(reviewed.contains(&plain), "{name} asks for {request}, which nobody has reviewed");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_method_names_those_there_are_or_how_to_build_them() {
+        let known = available_in(&[("redis-aof", b""), ("redis-rdb", b"")], None).unwrap();
+        let error = unknown_method("rbd", &known);
+        assert_eq!((error.class, error.help.as_deref()), (Class::NotFound, Some("use aof, rdb, or --plugin FILE")));
+        let error = unknown_method("rdb", &BTreeMap::new());
+        assert!(error.help.unwrap().contains("cargo xtask plugins"));
+    }
+
+    #[test]
+    fn a_plugin_in_the_folder_counts_before_a_bundled_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["redis-rdb.wasm", "mine.wasm", "notes.txt"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let known = available_in(&[("redis-aof", b""), ("redis-rdb", b"")], Some(folder.path())).unwrap();
+        assert_eq!(known.keys().map(String::as_str).collect::<Vec<_>>(), ["mine", "redis-aof", "redis-rdb"]);
+        assert_eq!(known["redis-rdb"], Origin::File(folder.path().join("redis-rdb.wasm")));
+        assert_eq!(known["redis-aof"], Origin::Bundled(b""));
+        let missing = available_in(&[], Some(Path::new("/no/such/folder"))).unwrap_err();
+        assert!(missing.help.unwrap().contains(FOLDER_VARIABLE));
+    }
+
+    #[test]
+    fn what_no_plugin_reads_is_refused_with_the_method_that_made_it() {
+        let error = unreadable("no plugin at hand reads", "my-method", &["mine".to_owned(), "notes".to_owned()]);
+        assert_eq!(
+            (error.class, error.message.as_str()),
+            (Class::Refused, "no plugin at hand reads artifacts of type `mine` and `notes`")
+        );
+        assert!(error.help.unwrap().contains("my-method"));
+    }
+}

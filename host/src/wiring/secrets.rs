@@ -1,0 +1,143 @@
+//! Secrets: read from their places once, and those that came with the command line.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use redkeep_core::classify::Class;
+use redkeep_core::provider::ProviderError;
+use redkeep_core::secret::{Secret, SecretRef};
+
+use super::unusable;
+
+/// More than any password or passphrase has: a wrong path must not be read whole.
+const MAX_SECRET: u64 = 64 << 10;
+
+/// Secrets of this process.
+#[derive(Default)]
+pub(super) struct Secrets {
+    kept: Mutex<HashMap<String, Secret>>,
+    /// Standard input can be read only once, and a task may ask more often.
+    read: Mutex<HashMap<std::path::PathBuf, Secret>>,
+}
+
+impl Secrets {
+    /// Keeps a value; what is returned names it. No variable can have such a name.
+    pub(super) fn keep(&self, secret: Secret) -> SecretRef {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = format!("=command-line-{}", kept.len());
+        kept.insert(name.clone(), secret);
+        SecretRef::Env(name)
+    }
+
+    /// The value at a place.
+    pub(super) async fn read(&self, place: &SecretRef) -> Result<Secret, ProviderError> {
+        match place {
+            SecretRef::Env(name) => {
+                let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+                match kept {
+                    Some(secret) => Ok(secret),
+                    None => variable(name),
+                }
+            }
+            SecretRef::File(path) => {
+                if let Some(secret) = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
+                    return Ok(secret.clone());
+                }
+                let owned = path.clone();
+                // Standard input may wait for somebody to type.
+                let text = tokio::task::spawn_blocking(move || file(&owned)).await.map_err(|error| {
+                    ProviderError::new(Class::Failed, "SecretUnreadable", "failed to read a secret").caused_by(error)
+                })??;
+                let secret = Secret::new(text);
+                self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), secret.clone());
+                Ok(secret)
+            }
+        }
+    }
+}
+
+fn variable(name: &str) -> Result<Secret, ProviderError> {
+    std::env::var(name).map(Secret::new).map_err(|error| {
+        unusable(
+            Class::Usage,
+            "SecretMissing",
+            format!("failed to read a secret from the variable {name}"),
+            format!("set {name}, or name a file"),
+        )
+        .caused_by(error)
+    })
+}
+
+fn file(path: &Path) -> Result<String, ProviderError> {
+    let failed = |error: std::io::Error| {
+        unusable(
+            Class::Usage,
+            "SecretUnreadable",
+            format!("failed to read a secret from {}", path.display()),
+            "name a file that holds the secret alone and that you may read".to_owned(),
+        )
+        .caused_by(error)
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(MAX_SECRET + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_SECRET {
+        return Err(failed(std::io::Error::other("it is larger than any secret (64 KiB)")));
+    }
+    let mut text = String::from_utf8(bytes).map_err(|_| failed(std::io::Error::other("it is not text")))?;
+    // Editors and `echo` end a file in a newline that is not part of the secret.
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_newline_at_the_end_is_not_part_of_the_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let secrets = Secrets::default();
+        for (number, (text, value)) in
+            [("plain", "plain"), ("line\n", "line"), ("dos\r\n", "dos"), ("two\n\n", "two\n"), (" x ", " x ")]
+                .into_iter()
+                .enumerate()
+        {
+            let path = folder.path().join(number.to_string());
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(secrets.read(&SecretRef::File(path)).await.unwrap(), Secret::new(value));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kept_secret_is_found_by_its_reference_and_shown_nowhere() {
+        let secrets = Secrets::default();
+        let first = secrets.keep(Secret::new("hunter2"));
+        let second = secrets.keep(Secret::new("other"));
+        assert_eq!(secrets.read(&first).await.unwrap().expose(), "hunter2");
+        assert_eq!(secrets.read(&second).await.unwrap().expose(), "other");
+        assert!(!serde_json::to_string(&first).unwrap().contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_a_usage_error_that_names_the_place() {
+        let secrets = Secrets::default();
+        let folder = tempfile::tempdir().unwrap();
+        let huge = folder.path().join("huge");
+        std::fs::write(&huge, vec![b'x'; 70_000]).unwrap();
+        for (place, name) in [
+            (SecretRef::File("/no/such/file".into()), "/no/such/file"),
+            (SecretRef::File(huge), "huge"),
+            (SecretRef::Env("REDKEEP_NO_SUCH_VARIABLE".into()), "REDKEEP_NO_SUCH_VARIABLE"),
+        ] {
+            let error = secrets.read(&place).await.unwrap_err();
+            assert!(error.class == Class::Usage && error.message.contains(name) && error.help.is_some(), "{error:?}");
+        }
+    }
+}
