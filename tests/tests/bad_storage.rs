@@ -183,7 +183,7 @@ async fn a_full_disk_is_named_and_leaves_no_backup() {
     server.command(&["DEBUG", "POPULATE", "100000", "key", "200"]).await.unwrap();
     let place = tempfile::tempdir().unwrap();
     let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(place.path()).status().unwrap();
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(place.path()).status().unwrap();
     assert!(mounted.success(), "failed to mount a small file system");
     let store = place.path().join("store").display().to_string();
     let mut command = redkeep();

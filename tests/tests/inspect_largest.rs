@@ -61,7 +61,7 @@ async fn check(version: Version) -> Result<()> {
         .as_array()
         .with_context(|| format!("no largest keys in {answer:#}"))?
         .iter()
-        .map(|entry| entry["key"].as_str().unwrap_or_default().to_owned())
+        .map(|entry| entry["name"].as_str().unwrap_or_default().to_owned())
         .collect();
     anyhow::ensure!(named == by_scan(&server, 10).await?, "inspect names {named:?}");
     Ok(())

@@ -29,7 +29,11 @@ pub(crate) fn start(options: &Options) -> Result<()> {
         for target in pair {
             say(&format!("fuzzing {target} for {} s", options.seconds));
             let mut command = fuzz(&build, "run");
-            command.args(["--release", target, "--"]).arg(format!("-max_total_time={}", options.seconds));
+            // New inputs go to a folder of the build; the corpus in the repository only gains what someone adds.
+            let found = build.join("corpus").join(target);
+            std::fs::create_dir_all(&found)?;
+            command.args(["--release", target]).arg(found).arg(format!("tests/fuzz/corpus/{target}"));
+            command.arg("--").arg(format!("-max_total_time={}", options.seconds));
             command.args(["-rss_limit_mb=1024", "-timeout=20", "-print_final_stats=1"]);
             command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
             running.push((target, command.spawn().context("failed to start cargo fuzz")?));
@@ -41,7 +45,8 @@ pub(crate) fn start(options: &Options) -> Result<()> {
                 let tail: Vec<&str> = said.lines().rev().take(40).collect();
                 bail!("fuzz target {target} failed:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
             }
-            let runs = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:")).unwrap_or("?");
+            let runs =
+                said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:")).unwrap_or("?");
             say(&format!("fuzz {target}: {} runs, no crash", runs.trim()));
         }
     }

@@ -27,6 +27,11 @@ pub(crate) fn install_storage() -> Result<()> {
     run(&mut Command::new(script("install-storage-servers"))).context("failed to install storage servers")
 }
 
+/// Where `tests/services/redis-servers` puts them.
+pub(crate) fn folder() -> PathBuf {
+    PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/redkeep-servers")
+}
+
 fn script(name: &str) -> PathBuf {
     root().join("tests/services").join(name)
 }

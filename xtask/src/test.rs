@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::workspace::{cargo, run, say};
-use crate::{check, plugins, servers};
+use crate::{check, fuzz, plugins, servers};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -31,12 +31,14 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     step("build", || run(cargo().args(["build", "--quiet", "--workspace", "--bins"])))?;
     step("tests", || {
         let mut command = cargo();
-        command.args(["test", "--workspace", "--no-fail-fast"]);
+        command.args(["test", "--workspace", "--no-fail-fast"]).env("REDKEEP_SERVERS", servers::folder());
         if options.full {
             command.env("REDKEEP_FULL", "1");
         }
         run(&mut command)
-    })
+    })?;
+    let seconds = if options.full { 300 } else { 60 };
+    step("fuzzing", || fuzz::start(&fuzz::Options { seconds }))
 }
 
 /// Runs one step and says how long it took.

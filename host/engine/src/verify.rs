@@ -169,7 +169,7 @@ async fn levels(
         return Ok(());
     }
     for shard in &manifest.shards {
-        events.stage("boot", &format!("a throw-away server on shard {}", shard.name));
+        events.stage("boot", &format!("shard {}", shard.name));
         let seen = boot(opened, shard, &method, providers, events, warnings).await?;
         if let Some(server) = find(&seen, "server") {
             facts.insert("booted-server".to_owned(), server.to_owned());

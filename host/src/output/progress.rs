@@ -118,7 +118,7 @@ impl Counts {
 fn waiting_text(stage: &str, detail: &str) -> String {
     let doing = match stage {
         "plan" => "planning",
-        "capture" => "waiting for the server (it may hold a snapshot back by its repl-diskless-sync-delay)",
+        "capture" => "waiting for the server (its repl-diskless-sync-delay is 5 s unless set)",
         "commit" => "committing",
         "checksum" => "checking digests",
         "parse" => "reading the backup",
@@ -242,7 +242,7 @@ impl TaskEvents for Progress {
             }
             Mode::Lines => {
                 drop(state);
-                self.say(&format!("{}: {text}", one_line(name)));
+                self.say(&text);
             }
         }
     }

@@ -52,7 +52,7 @@ pub(super) async fn restore(
     let done = match filled {
         // Publishing is not interrupted: it is a few renames.
         Ok(RestoreResult::Restored(shards)) => {
-            work.events.stage("publish", "moving the files into place");
+            work.events.stage("publish", "");
             match staged.publish().await {
                 Ok(()) => return Ok((address, RestoreResult::Restored(shards))),
                 Err(error) => Err(error.into()),
