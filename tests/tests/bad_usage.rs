@@ -79,7 +79,7 @@ async fn bad_values_are_refused_with_the_form_that_works() {
 async fn check_tells_a_monitor_when_the_newest_backup_is_too_old() {
     let (_server, _place, store) = with_two_backups().await;
     succeed(["check", "--storage", &store, "--max-age", "1h"]);
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
     fail(1, &["old"], ["check", "--storage", &store, "--max-age", "1s"]);
 }
 
