@@ -161,14 +161,7 @@ where
 }
 
 fn start_logging(output: &OutputArgs, colours: bool, progress: &Arc<Progress>) {
-    let level = output.log_level.name();
-    // Other crates' details are for those who ask for everything.
-    let others = if level == "trace" { "trace" } else { "warn" };
-    let others = if level == "error" { "error" } else { others };
-    let filter = tracing_subscriber::EnvFilter::new(format!(
-        "{others},redkeep={level},redkeep_core={level},redkeep_engine={level},redkeep_storage={level},\
-         redkeep_redis={level},redkeep_plugin={level}"
-    ));
+    let filter = tracing_subscriber::EnvFilter::new(filter_of(output.log_level.name()));
     let writer = LogWriter(Arc::clone(progress));
     // A second call in one process (tests) keeps the first subscriber.
     drop(
@@ -180,9 +173,33 @@ fn start_logging(output: &OutputArgs, colours: bool, progress: &Arc<Progress>) {
     );
 }
 
+/// What is logged: other crates' details are for those who ask for everything.
+fn filter_of(level: &str) -> String {
+    let others = match level {
+        "trace" => "trace",
+        "error" => "error",
+        _ => "warn",
+    };
+    // It dumps whole HTTP answers of each place where credentials are not; the error of the request says it in one line.
+    let credentials = if level == "trace" { "trace" } else { "error" };
+    format!(
+        "{others},aws_config={credentials},redkeep={level},redkeep_core={level},redkeep_engine={level},\
+         redkeep_storage={level},redkeep_redis={level},redkeep_plugin={level}"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_search_for_credentials_is_logged_only_for_those_who_ask_for_everything() {
+        for (level, wanted) in [("error", "error"), ("warn", "error"), ("debug", "error"), ("trace", "trace")] {
+            let filter = filter_of(level);
+            assert!(filter.split(',').any(|part| part == format!("aws_config={wanted}")), "{filter}");
+            assert!(filter.parse::<tracing_subscriber::EnvFilter>().is_ok());
+        }
+    }
 
     #[test]
     fn an_interruption_promises_only_what_the_stage_allows() {

@@ -207,3 +207,27 @@ async fn a_full_disk_is_named_and_leaves_no_backup() {
     assert_eq!(String::from_utf8_lossy(&manifests.stdout), "", "something was left behind");
     assert!(unmounted.success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storage_slower_than_the_server_does_not_lose_the_end_of_a_snapshot() {
+    for version in Version::ALL {
+        let server = RedisServer::start(version).unwrap();
+        let mut connection = server.connect().await.unwrap();
+        // More than the server's send queue, and nothing that compresses.
+        let mut state: u64 = 1;
+        for number in 0..160 {
+            let mut value = Vec::with_capacity(100 << 10);
+            while value.len() < 100 << 10 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                value.extend(state.to_be_bytes());
+            }
+            redis::cmd("SET").arg(format!("key:{number}")).arg(value).query_async::<()>(&mut connection).await.unwrap();
+        }
+        let place = tempfile::tempdir().unwrap();
+        let store = place.path().join("store").display().to_string();
+        let arguments =
+            ["backup", "--method", "rdb", "--cluster", "slow", "--compression", "none", "--limit-rate", "3M"];
+        succeed(arguments.iter().copied().chain(["--source", &server.url(), "--storage", &store]));
+        succeed(["verify", "--storage", &store, "latest"]);
+    }
+}

@@ -101,3 +101,20 @@ async fn the_last_and_the_pinned_backup_are_not_deleted() {
     succeed(["delete", "--storage", &store, &ids[1], "--force"]);
     fail(4, &[], ["verify", "--storage", &store, "latest"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_does_not_call_a_damaged_backup_good() {
+    let (_server, _place, store) = with_two_backups().await;
+    let listed = succeed(["list", "--storage", &store, "-o", "json"]).json();
+    for entry in listed.as_array().unwrap() {
+        let id = entry["backupId"].as_str().unwrap();
+        let damaged = std::process::Command::new("bash")
+            .args(["-c", &format!("for f in {store}/default/one/{id}/*/0/dump.rdb*; do printf x >> $f; done")])
+            .status()
+            .unwrap();
+        assert!(damaged.success());
+        fail(3, &["dump.rdb"], ["verify", "--storage", &store, id]);
+    }
+    fail(1, &["verification"], ["check", "--storage", &store, "--max-age", "1h"]);
+    fail(2, &["--keep-last"], ["prune", "--storage", &store, "--keep-last", "0"]);
+}

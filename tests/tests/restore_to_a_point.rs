@@ -54,7 +54,7 @@ async fn check(version: Version) -> Result<()> {
     ensure!(last > first, "the stream is empty");
 
     let whole = restored(version, &shape, &store, place.path(), None).await?;
-    let middle = ((first + last) / 2).to_string();
+    let middle = u64::midpoint(first, last).to_string();
     let half = restored(version, &shape, &store, place.path(), Some(&middle)).await?;
     let by_time =
         restored(version, &shape, &store, place.path(), Some(&halfway(fact("first-time")?, fact("last-time")?)?))

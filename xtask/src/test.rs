@@ -28,7 +28,8 @@ pub(crate) fn start(options: &Options) -> Result<()> {
             run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         })?;
     }
-    step("build", || run(cargo().args(["build", "--quiet", "--workspace", "--bins"])))?;
+    // `cargo test` builds the program too (host/tests/program.rs), before the first test runs.
+    step("build", || run(cargo().args(["test", "--quiet", "--workspace", "--no-run"])))?;
     step("tests", || {
         let mut command = cargo();
         command.args(["test", "--workspace", "--no-fail-fast"]).env("REDKEEP_SERVERS", servers::folder());

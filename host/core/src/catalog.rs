@@ -204,12 +204,13 @@ pub fn named_objects(manifest: &Manifest) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether every object that the manifest names lies in the backup's own folder. One that does not is not a manifest that
-/// redkeep wrote, and following it could delete or read what belongs to others.
+/// Whether every object that the manifest names lies where artifacts lie in the backup's own folder: not elsewhere, and not
+/// where its manifest, its pin or a verification's result is. One that does not is not a manifest that redkeep wrote, and
+/// following it could delete or read what belongs to others.
 pub fn stays_in_its_folder(manifest: &Manifest, folder: &BackupFolder) -> bool {
     named_objects(manifest).iter().all(|key| {
-        key.strip_prefix(folder.prefix())
-            .is_some_and(|rest| rest.split('/').all(|segment| !segment.is_empty() && segment != "." && segment != ".."))
+        matches!(place(key), Place::Artifact(backup) if backup.folder() == *folder)
+            && key.split('/').all(|segment| segment != "." && segment != "..")
     })
 }
 

@@ -114,10 +114,26 @@ fn a_manifest_that_names_what_lies_elsewhere_is_noticed() {
     let mut manifest = manifest();
     let folder = CatalogEntry::of(&manifest).backup().folder();
     assert!(stays_in_its_folder(&manifest, &folder));
-    for key in ["default/other/x", "default/cache/20261121T091348Z-cache-x7k2p/../y", "/etc/passwd"] {
-        manifest.artifacts[0].key = key.to_owned();
+    let mut elsewhere = vec!["default/other/x".to_owned(), "/etc/passwd".to_owned()];
+    // Nor its own manifest, nor what comes and goes, nor another backup's artifacts by a detour.
+    let rests =
+        ["../y", "../../x", "../20261121T091348Z-cache-bbbbb/a1/0/x", "", "manifest.json", "pin.json", "notes.txt"];
+    elsewhere.extend(rests.iter().map(|rest| format!("{FOLDER}{rest}")));
+    elsewhere.push(format!("{FOLDER}verify-20261121T101348Z.json"));
+    elsewhere.push("default/cache/20261121T091348Z-cache-bbbbb/a1/0/dump.rdb.zst".to_owned());
+    for key in elsewhere {
+        manifest.artifacts[0].key.clone_from(&key);
         assert!(!stays_in_its_folder(&manifest, &folder), "{key}");
     }
+}
+
+#[test]
+fn sizes_of_a_hostile_manifest_do_not_overflow() {
+    let mut manifest = manifest();
+    manifest.artifacts.push(manifest.artifacts[0].clone());
+    manifest.artifacts[0].size = u64::MAX;
+    manifest.artifacts[0].stored_size = u64::MAX;
+    assert_eq!(manifest.sizes(), (u64::MAX, u64::MAX));
 }
 
 #[test]
@@ -131,6 +147,18 @@ fn a_manifest_survives_its_own_bytes_and_a_newer_major_is_refused() {
         let error = Manifest::parse("m", damaged.as_bytes()).unwrap_err();
         assert_eq!(crate::Classify::class(&error), crate::Class::Damaged, "{damaged:?}");
     }
+}
+
+#[test]
+fn a_manifest_that_would_fill_the_memory_is_not_parsed() {
+    let mut value = serde_json::to_value(manifest()).unwrap();
+    let mut dense = |elements: usize| {
+        value["parameters"] = vec![0; elements].into();
+        Manifest::parse("m", value.to_string().as_bytes())
+    };
+    assert!(dense(1_000_000).is_ok());
+    let error = std::error::Error::source(&dense(1_100_000).unwrap_err()).unwrap().to_string();
+    assert_eq!(error, "it has more elements than any manifest");
 }
 
 proptest::proptest! {

@@ -1,4 +1,4 @@
-//! Where each object of a backup lies (DESIGN 5, `docs/format.md`). The only place that builds or takes apart keys.
+//! Where each object of a backup lies (DESIGN 5, `docs/format.md`): builds its key. [`crate::catalog::place`] takes keys apart.
 
 use crate::identifier::{ArtifactName, AttemptId, BackupId, ClusterName, Namespace, ShardName};
 

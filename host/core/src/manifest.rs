@@ -14,6 +14,10 @@ use crate::identifier::{ArtifactName, AttemptId, BackupId, ClusterName, Namespac
 /// The major version of the format that this code writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// Elements (`,`, `[` and `{`) of the largest manifest that is read. Each can take many times its bytes in memory; a thousand
+/// shards with two artifacts each have about 50,000.
+const MAX_ELEMENTS: usize = 1 << 20;
+
 /// A range of hash slots, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SlotRange {
@@ -253,6 +257,9 @@ impl Manifest {
             format_version: u64,
         }
         let malformed = |source| ManifestError::Malformed { key: key.to_owned(), source };
+        if bytes.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() > MAX_ELEMENTS {
+            return Err(malformed(serde::de::Error::custom("it has more elements than any manifest")));
+        }
         let head: Head = serde_json::from_slice(bytes).map_err(malformed)?;
         if head.format_version > u64::from(FORMAT_VERSION) {
             return Err(ManifestError::Newer { key: key.to_owned(), found: head.format_version });
@@ -268,10 +275,10 @@ impl Manifest {
         bytes
     }
 
-    /// Plain and stored bytes of all artifacts.
+    /// Plain and stored bytes of all artifacts; the largest number where a hostile manifest says more.
     pub fn sizes(&self) -> (u64, u64) {
-        self.artifacts
-            .iter()
-            .fold((0, 0), |(plain, stored), artifact| (plain + artifact.size, stored + artifact.stored_size))
+        self.artifacts.iter().fold((0_u64, 0_u64), |(plain, stored), artifact| {
+            (plain.saturating_add(artifact.size), stored.saturating_add(artifact.stored_size))
+        })
     }
 }

@@ -169,7 +169,10 @@ fn plan_cluster(
     entries.sort_by(|left, right| (right.started_at, &right.backup_id).cmp(&(left.started_at, &left.backup_id)));
     let is_ours = |entry: &CatalogEntry| origin.is_none_or(|origin| origin == entry.origin);
     let ours: Vec<&CatalogEntry> = entries.iter().copied().filter(|entry| is_ours(entry)).collect();
-    let mut reasons = by_rules(&ours, rules, now);
+    // A backup known to be damaged never takes the place of one that is not.
+    let counted: Vec<&CatalogEntry> =
+        ours.iter().copied().filter(|entry| entry.verified.as_ref().is_none_or(|verified| verified.ok)).collect();
+    let mut reasons = by_rules(&counted, &ours, rules, now);
     if let Some((floor, reason)) = floor(&ours) {
         reasons.entry(floor.backup_id.as_str()).or_default().push(reason);
     }
@@ -202,9 +205,10 @@ fn plan_cluster(
         .collect()
 }
 
-/// The reasons that the rules give; `newest_first` are the backups that count.
+/// The reasons that the rules give; `newest_first` are the backups that count, `all` those that an age alone keeps.
 fn by_rules<'a>(
     newest_first: &[&'a CatalogEntry],
+    all: &[&'a CatalogEntry],
     rules: &KeepRules,
     now: Timestamp,
 ) -> BTreeMap<&'a str, Vec<Reason>> {
@@ -226,7 +230,7 @@ fn by_rules<'a>(
         }
     }
     if let Some(seconds) = rules.within_seconds {
-        for entry in newest_first {
+        for entry in all {
             // A start in the future (clocks differ) is young.
             let age = now.as_second().saturating_sub(entry.started_at.as_second());
             if u64::try_from(age).is_ok_and(|age| age > seconds) {

@@ -131,12 +131,22 @@ fn clusters_are_decided_each_for_itself() {
     assert_eq!(keeps, [true, false, true]);
 }
 
+#[test]
+fn a_backup_known_to_be_damaged_takes_no_place_of_a_good_one() {
+    let good = [entry("2026-11-18T00:00:00Z"), entry("2026-11-17T00:00:00Z")];
+    let bad = [verified(entry("2026-11-20T00:00:00Z"), false), verified(entry("2026-11-19T00:00:00Z"), false)];
+    let all = [bad[0].clone(), bad[1].clone(), good[0].clone(), good[1].clone()];
+    assert_eq!(kept(&all, &rules("last=2")), ["2026-11-18T00:00:00Z", "2026-11-17T00:00:00Z"]);
+}
+
 /// The model: an entry is kept by a span's rule when fewer than N spans that have a backup are newer than its own, and no
 /// backup of its own span is newer.
 fn naive_keeps(entries: &[CatalogEntry], index: usize, rules: &KeepRules, now: Timestamp) -> bool {
     let entry = &entries[index];
     let key = |entry: &CatalogEntry| (entry.started_at, entry.backup_id.clone());
     let newer = |other: &&CatalogEntry| key(other) > key(entry);
+    let known_bad = |entry: &CatalogEntry| entry.verified.as_ref().is_some_and(|result| !result.ok);
+    let counted: Vec<CatalogEntry> = entries.iter().filter(|entry| !known_bad(entry)).cloned().collect();
     let seconds = |span: Span, time: Timestamp| {
         let zoned = time.to_zoned(TimeZone::UTC);
         let date = zoned.date();
@@ -153,11 +163,11 @@ fn naive_keeps(entries: &[CatalogEntry], index: usize, rules: &KeepRules, now: T
     let by_span = Span::ALL.into_iter().zip(counts).any(|(span, count)| {
         let own = seconds(span, entry.started_at);
         let newer_spans: BTreeSet<i64> =
-            entries.iter().map(|other| seconds(span, other.started_at)).filter(|other| *other > own).collect();
-        let newest_of_own = !entries.iter().filter(newer).any(|other| seconds(span, other.started_at) == own);
+            counted.iter().map(|other| seconds(span, other.started_at)).filter(|other| *other > own).collect();
+        let newest_of_own = !counted.iter().filter(newer).any(|other| seconds(span, other.started_at) == own);
         newest_of_own && (newer_spans.len() as u64) < u64::from(count.unwrap_or(0))
     });
-    let by_last = (entries.iter().filter(newer).count() as u64) < u64::from(rules.last.unwrap_or(0));
+    let by_last = (counted.iter().filter(newer).count() as u64) < u64::from(rules.last.unwrap_or(0));
     let by_age = rules.within_seconds.is_some_and(|within| {
         i128::from(now.as_second()) - i128::from(entry.started_at.as_second()) <= i128::from(within)
     });
@@ -171,7 +181,8 @@ fn naive_keeps(entries: &[CatalogEntry], index: usize, rules: &KeepRules, now: T
     } else {
         is_newest(&|entry| !bad(entry))
     };
-    rules.is_empty() || entry.pinned || by_span || by_last || by_age || by_floor
+    let by_rule = !known_bad(entry) && (by_span || by_last);
+    rules.is_empty() || entry.pinned || by_rule || by_age || by_floor
 }
 
 proptest! {

@@ -367,7 +367,7 @@ pub struct PruneTask {
     /// Retention touches only backups of this origin; `None`: of all.
     #[serde(default)]
     pub origin: Option<String>,
-    /// Garbage younger than this stays, in seconds.
+    /// Garbage younger than this stays, in seconds: longer than any backup may run, or a running one loses its artifacts.
     pub grace_seconds: u64,
     /// Show only.
     #[serde(default)]

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use redkeep_core::Attribute;
 use redkeep_core::attribute::{find, to_map};
 use redkeep_core::catalog::{BackupRef, backup_id_of};
 use redkeep_core::facts::aggregate;
@@ -19,16 +18,19 @@ use redkeep_core::provider::{DataSource, Providers, SourceShard};
 use redkeep_core::storage::{PutOutcome, StorageError, StorageErrorKind, WriteStorage};
 use redkeep_core::stream::{Artifact, Sink, Source};
 use redkeep_core::task::BackupTask;
+use redkeep_core::{Attribute, Class, Classify};
 
 use crate::attempt::Attempt;
 use crate::cancel;
 use crate::error::EngineError;
 use crate::events::{ShardEvents, TaskEvents, Warnings};
 use crate::opened;
-use crate::pipeline::{CaptureOptions, CaptureStore, Recipients};
+use crate::pipeline::{CaptureOptions, CaptureStore, Recipients, check_sizes};
 
 /// Shards captured at the same time: each has a plugin and a pipeline of its own, and together they must stay below 96 MiB.
 const SHARDS_AT_ONCE: usize = 2;
+/// Objects looked at at the same time before the commit.
+const CHECKS_AT_ONCE: usize = 16;
 /// Length of the random part of a backup's id.
 const UID_LENGTH: usize = 5;
 /// Length of an attempt's id: attempts of one backup must never meet.
@@ -102,6 +104,8 @@ pub async fn backup(
     let work = async {
         let captured = capture(task, &prepared, &attempt, events, &warnings).await?;
         prepared.source.check_topology().await.map_err(|source| EngineError::TopologyChanged { source })?;
+        // Last, so that the commit follows at once.
+        check_artifacts(&prepared, &captured).await?;
         Ok(captured)
     };
     let captured = cancel::until(&token, work).await;
@@ -371,6 +375,26 @@ async fn capture_shard(
     Ok(CapturedShard { record, artifacts })
 }
 
+/// Every object is still there with its size. A `prune` whose grace period is shorter than the run, or whose clock is ahead,
+/// may have deleted it, and a manifest without its artifacts is the one thing that must never be.
+async fn check_artifacts(prepared: &Prepared, captured: &[CapturedShard]) -> Result<(), EngineError> {
+    stream::iter(captured.iter().flat_map(|shard| &shard.artifacts))
+        .map(|artifact| async move {
+            let (name, shard) = (&artifact.name, &artifact.shard);
+            check_sizes(prepared.storage.as_ref(), artifact).await.map_err(|error| match error.class() {
+                Class::Damaged => EngineError::ArtifactGone {
+                    artifact: name.to_string(),
+                    shard: shard.to_string(),
+                    source: Box::new(error),
+                },
+                _ => EngineError::pipeline(format!("look whether {name} of shard {shard} is still there"))(error),
+            })
+        })
+        .buffer_unordered(CHECKS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
 /// Writes the manifest, last.
 async fn commit(
     task: &BackupTask,
@@ -388,16 +412,15 @@ async fn commit(
         // Before the manifest, so that no retention can come between.
         put_pin(prepared.storage.as_ref(), &prepared.backup, providers.now()).await?;
     }
+    // From here on the manifest may be there: the artifacts go only where it is known not to be, never by a drop.
+    attempt.keep();
     let put = prepared.storage.put_if_absent(&folder.manifest(), manifest.to_bytes().into()).await;
     let error = match put {
-        Ok(PutOutcome::Created) => {
-            attempt.keep();
-            return Ok(BackupResult::Committed(Box::new(manifest)));
-        }
+        Ok(PutOutcome::Created) => return Ok(BackupResult::Committed(Box::new(manifest))),
         Ok(PutOutcome::Exists) => return someone_else_won(task, prepared, attempt, events).await,
         Err(error) => error,
     };
-    settle(prepared, attempt, manifest, error).await
+    settle(prepared, manifest, error).await
 }
 
 /// The pin of a backup.
@@ -416,10 +439,17 @@ async fn someone_else_won(
     attempt: &Attempt,
     events: &Arc<dyn TaskEvents>,
 ) -> Result<BackupResult, EngineError> {
-    let manifest = opened::manifest(prepared.storage.as_ref(), &prepared.backup).await?;
+    let read = opened::manifest(prepared.storage.as_ref(), &prepared.backup).await;
+    let manifest = read.map_err(|error| {
+        // Whose it is stays open: it may be ours.
+        let source = match error {
+            EngineError::Storage { source, .. } => source,
+            error => StorageError::new(StorageErrorKind::Damaged, error.chain()),
+        };
+        EngineError::CommitUnclear { manifest: prepared.address(), source }
+    })?;
     if manifest.attempt == prepared.attempt {
         // Ours after all: an earlier try of the same request that was thought lost.
-        attempt.keep();
         return Ok(BackupResult::Committed(Box::new(manifest)));
     }
     if task.backup_id.is_none() {
@@ -431,28 +461,17 @@ async fn someone_else_won(
 
 /// The commit failed. Only where the storage plainly said no are the artifacts taken back: a request that was cut off may
 /// still take effect, and a manifest without its artifacts is the one thing that must never be.
-async fn settle(
-    prepared: &Prepared,
-    attempt: &Attempt,
-    manifest: Manifest,
-    error: StorageError,
-) -> Result<BackupResult, EngineError> {
+async fn settle(prepared: &Prepared, manifest: Manifest, error: StorageError) -> Result<BackupResult, EngineError> {
     let said_no = matches!(
         error.kind,
         StorageErrorKind::Denied | StorageErrorKind::Full | StorageErrorKind::Invalid | StorageErrorKind::Unsupported
     );
     match opened::manifest(prepared.storage.as_ref(), &prepared.backup).await {
-        Ok(found) if found.attempt == manifest.attempt => {
-            attempt.keep();
-            Ok(BackupResult::Committed(Box::new(manifest)))
-        }
+        Ok(found) if found.attempt == manifest.attempt => Ok(BackupResult::Committed(Box::new(manifest))),
         Err(EngineError::Storage { source, .. }) if said_no && source.kind == StorageErrorKind::NotFound => {
             Err(EngineError::storage("store the manifest")(error))
         }
-        _ => {
-            attempt.keep();
-            Err(EngineError::CommitUnclear { manifest: prepared.address(), source: error })
-        }
+        _ => Err(EngineError::CommitUnclear { manifest: prepared.address(), source: error }),
     }
 }
 

@@ -10,16 +10,17 @@ use redkeep_core::layout::cluster_folder;
 use redkeep_core::storage::{ObjectMeta, StorageError, StorageErrorKind, WriteStorage};
 use redkeep_core::{Class, Classify};
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use crate::cover;
 use crate::error::EngineError;
 use crate::index::{self, Index, Line, VerificationLine, version_of};
-use crate::object;
+use crate::object::{self, MAX_MANIFEST, SMALL_MANIFEST};
 use crate::opened;
 
 /// Listings at the same time.
 const LISTINGS_AT_ONCE: usize = 16;
-/// Manifests read at the same time.
+/// Manifests read at the same time; of those larger than [`SMALL_MANIFEST`] one, or a hostile storage could fill the memory.
 const READS_AT_ONCE: usize = 32;
 /// Manifests that the index may lack before it is written anew: reading these few costs less than a write each time.
 const LACKING: usize = 32;
@@ -239,8 +240,9 @@ pub(crate) async fn read_cluster(
     let mut changed: BTreeSet<BackupId> = index.lines.into_keys().collect();
     let mut catalog = Catalog::default();
     let mut lines = Vec::with_capacity(work.len());
+    let large = Mutex::new(());
     let mut results = stream::iter(work)
-        .map(|(id, folder, manifest, known)| read_backup(storage, listing.backup(id), folder, manifest, known))
+        .map(|(id, folder, manifest, known)| read_backup(storage, listing.backup(id), folder, manifest, known, &large))
         .buffered(READS_AT_ONCE);
     while let Some(read) = results.next().await {
         match read? {
@@ -276,13 +278,18 @@ async fn read_backup(
     folder: &Folder,
     manifest: &ObjectMeta,
     known: Known,
+    large: &Mutex<()>,
 ) -> Result<ReadBackup, EngineError> {
     let mut fresh = false;
     let mut entry = if let Some(entry) = known.entry {
         entry
     } else {
         fresh = true;
-        match opened::manifest(storage.as_ref(), &backup).await {
+        let is_large = manifest.size > SMALL_MANIFEST;
+        let _turn = if is_large { Some(large.lock().await) } else { None };
+        // A listing that says less than comes buys nothing.
+        let limit = if is_large { MAX_MANIFEST } else { SMALL_MANIFEST };
+        match opened::manifest_within(storage.as_ref(), &backup, limit).await {
             Ok(manifest) => CatalogEntry::of(&manifest),
             Err(EngineError::Storage { source, .. }) if source.kind == StorageErrorKind::NotFound => {
                 // Deleted since it was listed.

@@ -108,17 +108,18 @@ async fn copy_backup(
         Err(error) => return Err(EngineError::storage(&act)(error)),
     }
     let objects = objects(&manifest);
-    let total = objects.iter().map(|object| object.size).sum::<u64>();
-    let mut done = 0;
-    let mut sent = 0;
+    let total = objects.iter().map(|object| object.size).fold(0, u64::saturating_add);
+    let mut done = 0_u64;
+    let mut sent = 0_u64;
     for object in &objects {
         if !is_there(to, object).await.map_err(EngineError::storage(&act))? {
-            sent += copy_object(from, to, object, &act, |bytes| {
-                events.progress(backup.backup_id.as_str(), "copy", "bytes", done + bytes, Some(total));
+            let copied = copy_object(from, to, object, &act, |bytes| {
+                events.progress(backup.backup_id.as_str(), "copy", "bytes", done.saturating_add(bytes), Some(total));
             })
             .await?;
+            sent = sent.saturating_add(copied);
         }
-        done += object.size;
+        done = done.saturating_add(object.size);
     }
     let put = to.put_if_absent(&key, bytes.clone()).await.map_err(EngineError::storage(&act))?;
     if put == PutOutcome::Exists {

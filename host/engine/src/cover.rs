@@ -19,7 +19,10 @@ const MAX_PREFIXES: usize = 200;
 pub(crate) fn prefixes<'a>(objects: impl Iterator<Item = (&'a BackupId, u64)>) -> Vec<String> {
     let known: BTreeMap<&str, u64> = objects.map(|(id, count)| (id.as_str(), count)).collect();
     let weight = |prefix: &str| -> u64 {
-        known.range(prefix..).take_while(|(id, _)| id.starts_with(prefix)).map(|(_, count)| *count).sum()
+        known
+            .range(prefix..)
+            .take_while(|(id, _)| id.starts_with(prefix))
+            .fold(0, |sum, (_, count)| sum.saturating_add(*count))
     };
     let limit = PAGE * PAGES_IN_A_ROW;
     if weight("") <= limit {

@@ -88,6 +88,16 @@ pub enum EngineError {
         /// What moved.
         source: ProviderError,
     },
+    /// What was captured is no longer stored when the backup is to be committed.
+    #[error("the artifact {artifact} of shard {shard} is gone before the commit: pruned while the backup ran?")]
+    ArtifactGone {
+        /// The artifact.
+        artifact: String,
+        /// Its shard.
+        shard: String,
+        /// Which object, and what is there instead.
+        source: Box<PipelineError>,
+    },
     /// Another backup has this very id.
     #[error("another backup {backup_id} was stored meanwhile")]
     Conflict {
@@ -194,6 +204,12 @@ pub enum EngineError {
         /// The limit.
         limit_seconds: u64,
     },
+    /// Every backup of a cluster is known to be damaged.
+    #[error("the backup {backup} failed its last verification, and its cluster has no other")]
+    NoGoodBackup {
+        /// The newest one.
+        backup: String,
+    },
     /// There is no backup whose age could be looked at.
     #[error("there is no backup in {storage}")]
     NoBackup {
@@ -282,6 +298,8 @@ impl Classify for EngineError {
             | Self::LastOfCluster { .. }
             | Self::CopyConflict { .. } => Class::Refused,
             Self::Damaged { .. } | Self::FactsDiffer { .. } | Self::BootDiffers { .. } => Class::Damaged,
+            // Whatever kept it from being known says nothing about the backup.
+            Self::CommitUnclear { .. } => Class::Failed,
             // An artifact that is gone is damage of a backup that exists, not a backup that does not.
             Self::Pipeline { source, .. } if is_missing_artifact(source) => Class::Damaged,
             _ => self.inner().map_or(Class::Failed, Classify::class),
@@ -295,6 +313,7 @@ impl Classify for EngineError {
             Self::CapabilityMissing { .. } => "CapabilityMissing",
             Self::NothingCaptured { .. } => "NothingCaptured",
             Self::TopologyChanged { .. } => "TopologyChanged",
+            Self::ArtifactGone { .. } => "ArtifactGone",
             Self::Conflict { .. } => "BackupConflict",
             Self::CommitUnclear { .. } => "CommitUnclear",
             Self::Damaged { .. } => "BackupDamaged",
@@ -306,6 +325,7 @@ impl Classify for EngineError {
             Self::LastOfCluster { .. } => "LastBackup",
             Self::CopyConflict { .. } => "CopyConflict",
             Self::TooOld { .. } => "BackupTooOld",
+            Self::NoGoodBackup { .. } => "NoGoodBackup",
             Self::NoBackup { .. } => "NoBackups",
             Self::Answer { .. } => "InvalidAnswer",
             Self::TemporaryDirectory { .. } => "TemporaryDirectory",
@@ -332,6 +352,9 @@ impl Classify for EngineError {
             Self::CapabilityMissing { .. } => "give the server's URL by --source, or use a method that reads files",
             Self::NothingCaptured { .. } => "this is a defect of the plugin: tell its author; nothing was stored",
             Self::TopologyChanged { .. } => "run the backup again when slots and shards rest; nothing was stored",
+            Self::ArtifactGone { .. } => {
+                "nothing was stored: give `redkeep prune` a --grace longer than any backup runs, compare the clocks, back up again"
+            }
             Self::Conflict { .. } => "run the backup again: it takes a new id",
             Self::CommitUnclear { .. } => {
                 "look with `redkeep list` once the storage answers again: the backup is there whole, or not at all"
@@ -350,6 +373,7 @@ impl Classify for EngineError {
             Self::LastOfCluster { .. } => "make another backup first, or use --force",
             Self::CopyConflict { .. } => "copy to another prefix, or delete one of the two",
             Self::TooOld { .. } => "see why the backups stopped; `redkeep backup` makes one now",
+            Self::NoGoodBackup { .. } => "make another backup now, then see what `redkeep verify` says of this one",
             Self::NoBackup { .. } => "check storage and --cluster; `redkeep backup` makes the first one",
             Self::Answer { .. } => "this is a defect of the plugin: tell its author",
             Self::TemporaryDirectory { .. } => "set TMPDIR to a folder with room for the plain backup",

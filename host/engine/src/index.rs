@@ -20,6 +20,8 @@ use crate::object;
 const INDEX_VERSION: u32 = 1;
 /// The largest chunk that is read: about 50,000 backups in one month.
 const MAX_CHUNK: u64 = 32 << 20;
+/// The most bytes of chunks that are read: what a hostile storage can make a reader hold. The newest months come first.
+const MAX_TOTAL: u64 = 64 << 20;
 /// Chunks read or written at the same time.
 const AT_ONCE: usize = 16;
 
@@ -77,10 +79,21 @@ fn chunk_name(id: &BackupId) -> Option<String> {
 /// Reads the whole index of a cluster. What cannot be read is as if it were not there.
 pub(crate) async fn read(storage: &Arc<dyn WriteStorage>, namespace: &Namespace, cluster: &ClusterName) -> Index {
     let listing = storage.list_folder(&index_folder(namespace, cluster)).await.unwrap_or_default();
-    let chunks: Vec<Option<Vec<Line>>> = stream::iter(listing.objects)
-        .filter(|object| std::future::ready(object.key.ends_with(".jsonl") && object.size <= MAX_CHUNK))
+    let mut room = MAX_TOTAL;
+    let mut objects = listing.objects;
+    objects.retain(|object| object.key.ends_with(".jsonl") && object.size <= MAX_CHUNK);
+    objects.sort_by(|one, other| other.key.cmp(&one.key));
+    objects.retain(|object| match room.checked_sub(object.size) {
+        Some(rest) => {
+            room = rest;
+            true
+        }
+        None => false,
+    });
+    let chunks: Vec<Option<Vec<Line>>> = stream::iter(objects)
         .map(|object| async move {
-            let bytes = object::read(storage.as_ref(), &object.key, MAX_CHUNK).await.ok()?;
+            // What became longer since it was listed is not read: the limit is for what is said and for what comes.
+            let bytes = object::read(storage.as_ref(), &object.key, object.size).await.ok()?;
             decode(&bytes)
         })
         .buffer_unordered(AT_ONCE)

@@ -6,6 +6,8 @@ use redkeep_core::storage::{ReadStorage, StorageError, StorageErrorKind};
 
 /// The largest manifest that is read: a thousand shards with two artifacts each need about 2 MiB.
 pub(crate) const MAX_MANIFEST: u64 = 32 << 20;
+/// The largest manifest of which many are read at the same time.
+pub(crate) const SMALL_MANIFEST: u64 = 1 << 20;
 /// The largest verification result or pin that is read.
 pub(crate) const MAX_ANNOTATION: u64 = 1 << 20;
 

@@ -40,8 +40,17 @@ pub(crate) async fn find(storage: &Arc<dyn WriteStorage>, selector: &BackupSelec
 
 /// Reads a manifest and checks that it belongs where it lies.
 pub(crate) async fn manifest(storage: &dyn ReadStorage, backup: &BackupRef) -> Result<Manifest, EngineError> {
+    manifest_within(storage, backup, object::MAX_MANIFEST).await
+}
+
+/// The same for a manifest of at most `limit` bytes.
+pub(crate) async fn manifest_within(
+    storage: &dyn ReadStorage,
+    backup: &BackupRef,
+    limit: u64,
+) -> Result<Manifest, EngineError> {
     let key = backup.folder().manifest();
-    let bytes = object::read(storage, &key, object::MAX_MANIFEST)
+    let bytes = object::read(storage, &key, limit)
         .await
         .map_err(EngineError::storage(format!("read the manifest of {}", backup.backup_id)))?;
     parse_manifest(storage, backup, &bytes)

@@ -40,6 +40,8 @@ pub struct RestoreOutcome {
     pub facts: BTreeMap<String, String>,
     /// The manifest, for what its reader wants to know of the source.
     pub manifest: Box<Manifest>,
+    /// The `databases` that the server of the directory must be given, where its default is too few.
+    pub databases: Option<u64>,
     /// What was noticed.
     pub warnings: Vec<String>,
 }
@@ -102,12 +104,17 @@ pub async fn restore(
     };
     let facts: Vec<BTreeMap<String, String>> =
         shards.iter().map(|shard| redkeep_core::attribute::to_map(&shard.attributes)).collect();
+    let databases = match &task.target {
+        TargetSpec::Directory(_) => directory::databases(&work.shards),
+        TargetSpec::Live { .. } => None,
+    };
     Ok(RestoreOutcome {
         backup_id: work.opened.backup.backup_id.clone(),
         address: work.opened.address(),
         target,
         facts: sum(&facts),
         result,
+        databases,
         warnings: work.warnings.lines(),
         manifest: Box::new(work.opened.manifest),
     })

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use redkeep_core::attribute::find;
 use redkeep_core::encoding::{Compression, DecryptionKeys, Encryption};
 use redkeep_core::method::{ArtifactStore, Method, MethodError, MethodInfo, Run, code};
@@ -52,6 +53,9 @@ pub(crate) enum Conduct {
     Secret,
 }
 
+/// Something that others do to the storage.
+pub(crate) type Meanwhile = Box<dyn FnOnce(MemoryStorage) -> BoxFuture<'static, ()> + Send>;
+
 /// A method whose artifact `dump.rdb` is one line for each key.
 pub(crate) struct FakeMethod {
     info: MethodInfo,
@@ -67,12 +71,20 @@ pub(crate) struct World {
     /// Keys of each shard of the source.
     pub(crate) source: Mutex<BTreeMap<String, Vec<String>>>,
     pub(crate) topology: Mutex<Option<String>>,
+    /// What others do between a capture and its commit.
+    pub(crate) meanwhile: Mutex<Option<Meanwhile>>,
     pub(crate) source_has_server: Mutex<bool>,
     pub(crate) artifact_type: Mutex<String>,
     pub(crate) requests: Mutex<Vec<String>>,
     /// Keys in the live target.
     pub(crate) target: Mutex<Vec<String>>,
     pub(crate) target_cluster: Mutex<bool>,
+    /// What the live target says of itself, besides `evicted_keys`.
+    pub(crate) target_info: Mutex<Vec<Attribute>>,
+    /// Keys for which the live target has room; it evicts the oldest.
+    pub(crate) target_room: Mutex<usize>,
+    /// Keys that the live target evicted.
+    pub(crate) evicted: Mutex<u64>,
     /// Published directories by path.
     pub(crate) directories: Mutex<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
     /// Directories being filled.
@@ -103,11 +115,15 @@ impl World {
             conduct: Mutex::default(),
             source: Mutex::new(BTreeMap::from([("0".to_owned(), lines(1000, "key:"))])),
             topology: Mutex::default(),
+            meanwhile: Mutex::default(),
             source_has_server: Mutex::new(true),
             artifact_type: Mutex::new("rdb".to_owned()),
             requests: Mutex::new(vec!["redis:replicate".to_owned(), "?files:list".to_owned()]),
             target: Mutex::default(),
             target_cluster: Mutex::new(false),
+            target_info: Mutex::default(),
+            target_room: Mutex::new(usize::MAX),
+            evicted: Mutex::new(7),
             directories: Mutex::default(),
             staged: Mutex::default(),
             boot_loses: Mutex::default(),
@@ -364,6 +380,10 @@ impl DataSource for FakeSource {
     }
 
     async fn check_topology(&self) -> Result<(), ProviderError> {
+        let meanwhile = self.world.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile(self.world.memory.clone()).await;
+        }
         match self.world.topology.lock().unwrap().clone() {
             None => Ok(()),
             Some(moved) => Err(ProviderError::new(Class::Failed, "SlotsMoved", moved)),
@@ -504,12 +524,19 @@ struct FakeServer {
 #[async_trait]
 impl RedisServer for FakeServer {
     async fn info(&self, _section: Option<&str>) -> Result<Vec<Attribute>, MethodError> {
-        Ok(Vec::new())
+        let mut info = self.world.target_info.lock().unwrap().clone();
+        info.push(Attribute::new("evicted_keys", *self.world.evicted.lock().unwrap()));
+        Ok(info)
     }
 
     async fn command(&self, command: Command) -> Result<Bytes, MethodError> {
         let key = String::from_utf8(command[1].to_vec()).unwrap();
-        self.world.target.lock().unwrap().push(key);
+        let mut target = self.world.target.lock().unwrap();
+        target.push(key);
+        if target.len() > *self.world.target_room.lock().unwrap() {
+            target.remove(0);
+            *self.world.evicted.lock().unwrap() += 1;
+        }
         Ok(Bytes::from_static(b"+OK\r\n"))
     }
 

@@ -30,6 +30,30 @@ use crate::restore::directory_context;
 /// Artifacts whose digests are compared at the same time; each is itself read in parts side by side.
 const ARTIFACTS_AT_ONCE: usize = 2;
 
+/// The fact of a [`VerificationRecord`] that says which keys of the booted server were compared with the manifest.
+pub const COMPARED: &str = "booted-keys-compared";
+
+/// Which keys of a booted server were compared with the manifest, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Compared {
+    /// None: the server only loaded everything.
+    None,
+    /// Those of an append-only file's snapshot, not what the commands behind it made of them.
+    Snapshot,
+    /// All.
+    All,
+}
+
+impl Compared {
+    fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Snapshot => "snapshot",
+            Self::All => "all",
+        }
+    }
+}
+
 /// The result of a verification, as stored in `verify-<time>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -168,13 +192,17 @@ async fn levels(
     if task.level < VerifyLevel::Boot {
         return Ok(());
     }
+    let mut least = Compared::All;
     for shard in &manifest.shards {
         events.stage("boot", &format!("shard {}", shard.name));
-        let seen = boot(opened, shard, &method, providers, events, warnings).await?;
+        let (seen, compared) = boot(opened, shard, &method, providers, events, warnings).await?;
+        least = least.min(compared);
         if let Some(server) = find(&seen, "server") {
             facts.insert("booted-server".to_owned(), server.to_owned());
         }
-        if let Some(keys) = find(&seen, "keys-loaded").or(find(&seen, "keys")) {
+        // Behind an append-only file's snapshot come commands: what was loaded is not what is there in the end.
+        let counts = if compared == Compared::All { ["keys-loaded", "keys"] } else { ["keys", "keys-loaded"] };
+        if let Some(keys) = counts.into_iter().find_map(|count| find(&seen, count)) {
             let key = if manifest.shards.len() == 1 {
                 "booted-keys".to_owned()
             } else {
@@ -183,6 +211,7 @@ async fn levels(
             facts.insert(key, keys.to_owned());
         }
     }
+    facts.insert(COMPARED.to_owned(), least.word().to_owned());
     Ok(())
 }
 
@@ -256,7 +285,7 @@ pub(crate) fn check_facts(shard: &ShardRecord, found: &BTreeMap<String, String>)
     }
 }
 
-/// A throw-away server loads the shard, and has the keys that the manifest says.
+/// A throw-away server loads the shard, and has the keys that the manifest says, as far as they can be compared.
 async fn boot(
     opened: &OpenedBackup,
     shard: &ShardRecord,
@@ -264,7 +293,7 @@ async fn boot(
     providers: &Arc<dyn Providers>,
     events: &Arc<dyn TaskEvents>,
     warnings: &Arc<Warnings>,
-) -> Result<Vec<Attribute>, EngineError> {
+) -> Result<(Vec<Attribute>, Compared), EngineError> {
     let appendonly = is_append_only(&opened.manifest, shard);
     let temporary = tempfile::Builder::new()
         .prefix("redkeep-boot-")
@@ -288,8 +317,8 @@ async fn boot(
     let (name, version) = (fact("server-name"), fact("server-version"));
     let name = if name.is_empty() { "redis" } else { name };
     let seen = providers.boot_check().boot(&target.path, appendonly, name, version).await?;
-    compare_boot(shard, appendonly, &seen, shard_events.as_ref())?;
-    Ok(seen)
+    let compared = compare_boot(shard, appendonly, &seen, shard_events.as_ref())?;
+    Ok((seen, compared))
 }
 
 fn is_append_only(manifest: &Manifest, shard: &ShardRecord) -> bool {
@@ -304,38 +333,43 @@ fn compare_boot(
     appendonly: bool,
     seen: &[Attribute],
     events: &dyn RunEvents,
-) -> Result<(), EngineError> {
+) -> Result<Compared, EngineError> {
     let number = |key: &str| find(seen, key).and_then(|count| count.parse::<u64>().ok());
     let captured = shard.facts.get("keys").and_then(|keys| keys.parse::<u64>().ok());
     let commands = shard.facts.get("commands").and_then(|commands| commands.parse::<u64>().ok());
-    if appendonly && commands != Some(0) {
-        // The commands behind the snapshot add and delete keys: only that the server loads all of it can be said.
-        events.log(LogLevel::Info, "the server loaded the append-only file; its key count cannot be compared", &[]);
-        return Ok(());
+    let is_changed = appendonly && commands != Some(0);
+    // Commands behind a snapshot add and delete keys. The fact counts the snapshot's alone, and so does a server that counts
+    // what it loads; of one that does not, only that it loads all of it can be said.
+    if is_changed && find(seen, "counted-by") != Some("server") {
+        let message =
+            "the server loaded the append-only file; it does not count what it loads, so keys are not compared";
+        events.log(LogLevel::Info, message, &[]);
+        return Ok(Compared::None);
     }
+    let same = if is_changed { Compared::Snapshot } else { Compared::All };
     let Some(captured) = captured else {
         events.log(
             LogLevel::Warn,
             "the backup does not say how many keys it has, so the server's count is not compared",
             &[],
         );
-        return Ok(());
+        return Ok(Compared::None);
     };
     let differs = |found: u64| {
         let server = find(seen, "server").unwrap_or("server").to_owned();
         Err(EngineError::BootDiffers { shard: shard.name.to_string(), server, captured, found })
     };
     match (number("keys-loaded"), number("keys-expired"), number("keys")) {
-        (Some(loaded), Some(expired), _) if loaded.checked_add(expired) == Some(captured) => Ok(()),
+        (Some(loaded), Some(expired), _) if loaded.checked_add(expired) == Some(captured) => Ok(same),
         (Some(loaded), Some(expired), _) => differs(loaded.saturating_add(expired)),
         // Servers before 7.0 do not count what they dropped as expired: no more than that can be missing.
         (_, _, Some(keys)) => {
             let expires = shard.facts.get("expires").and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
-            if keys > captured || keys < captured.saturating_sub(expires) { differs(keys) } else { Ok(()) }
+            if keys > captured || keys < captured.saturating_sub(expires) { differs(keys) } else { Ok(same) }
         }
         _ => {
             events.log(LogLevel::Warn, "the server does not say how many keys it loaded", &[]);
-            Ok(())
+            Ok(Compared::None)
         }
     }
 }
@@ -356,25 +390,38 @@ mod tests {
     }
 
     #[rstest]
-    #[case::equal("keys=5", false, "keys-loaded=4 keys-expired=1 keys=4", true)]
-    #[case::one_missing("keys=5", false, "keys-loaded=4 keys-expired=0 keys=4", false)]
-    #[case::one_more("keys=5", false, "keys-loaded=6 keys-expired=0", false)]
-    #[case::empty_server("keys=5", false, "keys-loaded=0 keys-expired=0", false)]
-    #[case::an_old_server_and_no_expires("keys=5 expires=0", false, "keys=5", true)]
-    #[case::an_old_server_dropped_expired_keys("keys=5 expires=2", false, "keys=3", true)]
-    #[case::an_old_server_lost_keys("keys=5 expires=2", false, "keys=2", false)]
-    #[case::commands_change_the_count("keys=5 commands=9", true, "keys-loaded=7 keys-expired=0", true)]
-    #[case::no_commands("keys=5 commands=0", true, "keys-loaded=4 keys-expired=0", false)]
+    #[case::equal("keys=5", false, "keys-loaded=4 keys-expired=1 keys=4", Some(Compared::All))]
+    #[case::one_missing("keys=5", false, "keys-loaded=4 keys-expired=0 keys=4", None)]
+    #[case::one_more("keys=5", false, "keys-loaded=6 keys-expired=0", None)]
+    #[case::empty_server("keys=5", false, "keys-loaded=0 keys-expired=0", None)]
+    #[case::nothing_to_compare_with("", false, "keys-loaded=4 keys-expired=0", Some(Compared::None))]
+    #[case::an_old_server_and_no_expires("keys=5 expires=0", false, "keys=5", Some(Compared::All))]
+    #[case::an_old_server_dropped_expired_keys("keys=5 expires=2", false, "keys=3", Some(Compared::All))]
+    #[case::an_old_server_lost_keys("keys=5 expires=2", false, "keys=2", None)]
+    #[case::commands_add_keys(
+        "keys=5 commands=9",
+        true,
+        "keys-loaded=4 keys-expired=1 keys=7 counted-by=server",
+        Some(Compared::Snapshot)
+    )]
+    #[case::a_lost_snapshot("keys=5 commands=9", true, "keys-loaded=0 keys-expired=0 keys=5 counted-by=server", None)]
+    #[case::an_old_server_and_commands(
+        "keys=5 commands=9",
+        true,
+        "keys-loaded=7 keys-expired=0 keys=7 counted-by=keys-present",
+        Some(Compared::None)
+    )]
+    #[case::no_commands("keys=5 commands=0", true, "keys-loaded=4 keys-expired=0", None)]
     fn the_servers_count_is_compared(
         #[case] facts: &str,
         #[case] appendonly: bool,
         #[case] seen: &str,
-        #[case] holds: bool,
+        #[case] compared: Option<Compared>,
     ) {
         let pairs = seen.split_whitespace().filter_map(|pair| pair.split_once('='));
         let seen: Vec<Attribute> = pairs.map(|(key, value)| Attribute::new(key, value)).collect();
         let events: Arc<dyn TaskEvents> = Arc::new(crate::events::Silent);
         let shard_events = ShardEvents::new("0", &events, &Arc::new(Warnings::default()));
-        assert_eq!(compare_boot(&shard(facts), appendonly, &seen, shard_events.as_ref()).is_ok(), holds);
+        assert_eq!(compare_boot(&shard(facts), appendonly, &seen, shard_events.as_ref()).ok(), compared);
     }
 }

@@ -1,6 +1,7 @@
 //! A throw-away server on a restored directory: the last proof that a backup can be used.
 //!
-//! It listens on a Unix socket in a folder of its own and on no port, saves nothing, and is killed by its process id.
+//! It listens on a Unix socket in a folder of its own and on no port, saves nothing, has no command that reaches beyond its
+//! data, and is killed by its process id.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,23 @@ const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// How long a server may take until it listens; loading itself may take as long as it likes.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// Commands that a throw-away server does not have: they load code, reach other hosts, write files or stop it, and what it
+/// loads may be forged. Every release since 6.2 knows all of them.
+const FORBIDDEN: [&str; 13] = [
+    "MODULE",
+    "SLAVEOF",
+    "REPLICAOF",
+    "DEBUG",
+    "CONFIG",
+    "SAVE",
+    "BGSAVE",
+    "BGREWRITEAOF",
+    "SHUTDOWN",
+    "MIGRATE",
+    "CLUSTER",
+    "ACL",
+    "FAILOVER",
+];
 /// Lines of its log in an error.
 const LOG_LINES: usize = 8;
 
@@ -153,6 +171,9 @@ impl BootCheck for LocalBootCheck {
                 if appendonly { "yes" } else { "no" },
             ])
             .args(["--auto-aof-rewrite-percentage", "0", "--databases", "16384", "--supervised", "no"])
+            .args(FORBIDDEN.iter().flat_map(|name| ["--rename-command", name, ""]))
+            // A server that repairs a torn file by itself proves nothing about it.
+            .args(["--aof-load-truncated", "no"])
             .arg("--unixsocket")
             .arg(&socket)
             .arg("--logfile")

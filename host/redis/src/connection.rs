@@ -20,6 +20,8 @@ use crate::transport::{ByteStream, Transport, tls_help};
 
 /// How long the first reply may take: a peer that is not Redis may wait for ever for the end of a request.
 const FIRST_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest reply that is taken apart. `COMMAND` of Redis 8.2 has 64 KiB; `CLUSTER NODES` some 200 bytes a node.
+const MAX_PARSED: usize = 4 << 20;
 /// How much is read at once.
 const READ_SIZE: usize = 64 << 10;
 
@@ -99,7 +101,7 @@ impl Connection {
         let mut request = BytesMut::new();
         resp::encode_command(arguments, &mut request);
         self.send(&request).await?;
-        let reply = self.reply(64 << 20).await?;
+        let reply = self.reply(MAX_PARSED).await?;
         if let Some(text) = reply.strip_prefix(b"-") {
             return Err(AccessError::from_reply(&self.address, name, String::from_utf8_lossy(text).trim_end()));
         }

@@ -1,7 +1,7 @@
 //! A replication link over a socket: one task reads ahead into a bounded channel and acknowledges, the handle decodes.
 //!
-//! `ACK 0` goes out every second: the stream needs acknowledgements to start, and real offsets would make `WAIT` count us
-//! and `FAILOVER` choose us (REDIS.md 2). Dropping the handle ends the task and closes the link.
+//! On a link with a command stream `ACK 0` goes out every second: the stream needs acknowledgements to start, and real
+//! offsets would make `WAIT` count us and `FAILOVER` choose us (REDIS.md 2). A link for a snapshot alone sends none. Dropping the handle ends the task and closes the link.
 
 use std::collections::VecDeque;
 use std::io;
@@ -77,6 +77,10 @@ impl Link {
     /// Connects, agrees, and begins to read ahead.
     pub(crate) async fn open(node: &Node, request: Request) -> Result<Self, AccessError> {
         let resumed = matches!(request, Request::Resume { .. });
+        // A server that was asked for the snapshot alone closes its socket once the last byte is *written*; what then still
+        // lies in its send queue is lost if an acknowledgement reaches the closed socket (the kernel answers with a reset).
+        // Only a stream needs acknowledgements to begin.
+        let acknowledges = !matches!(request, Request::Full { snapshot_only: true });
         let address = node.address.to_string();
         let (mut stream, already) = node.connect().await?.into_parts();
         let mut handshake = Handshake::new(request, &address, |command| node.name_of(command));
@@ -104,7 +108,7 @@ impl Link {
         let (reader, writer) = tokio::io::split(stream);
         let mut acknowledgement = BytesMut::new();
         encode_command(&[node.name_of("REPLCONF"), "ACK".into(), "0".into()], &mut acknowledgement);
-        let task = tokio::spawn(keep(reader, writer, sender, acknowledgement.freeze()));
+        let task = tokio::spawn(keep(reader, writer, sender, acknowledges.then(|| acknowledgement.freeze())));
         let offset = agreement.offset;
         let decoding = Decoding {
             address,
@@ -131,12 +135,12 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Reads ahead and acknowledges until the link ends or nobody listens.
+/// Reads ahead, and acknowledges where there is something to acknowledge with, until the link ends or nobody listens.
 async fn keep(
     reader: ReadHalf<Box<dyn ByteStream>>,
     writer: WriteHalf<Box<dyn ByteStream>>,
     sender: mpsc::Sender<Result<Arrival, io::Error>>,
-    acknowledgement: Bytes,
+    acknowledgement: Option<Bytes>,
 ) {
     tokio::select! {
         () = read_ahead(reader, &sender) => (),
@@ -182,7 +186,9 @@ async fn read_ahead(mut reader: ReadHalf<Box<dyn ByteStream>>, sender: &mpsc::Se
 }
 
 /// Never returns: how a link ends is for the reader to find.
-async fn acknowledge(mut writer: WriteHalf<Box<dyn ByteStream>>, acknowledgement: Bytes) {
+async fn acknowledge(mut writer: WriteHalf<Box<dyn ByteStream>>, acknowledgement: Option<Bytes>) {
+    // The write half is kept either way: dropping it would close our side.
+    let Some(acknowledgement) = acknowledgement else { return std::future::pending().await };
     let mut ticks = tokio::time::interval(ACKNOWLEDGE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 /// Deepest nesting of arrays in a reply that is read.
 const MAX_DEPTH: usize = 32;
+/// Most values of a reply that is taken apart; `COMMAND` of Redis 8.2 has 11 000.
+const MAX_VALUES: usize = 200_000;
 /// Longest header line (`*3`, `$12`, `:42`); an integer of 64 bits needs 21 bytes.
 const MAX_HEADER: usize = 32;
 
@@ -195,14 +197,15 @@ impl ReplyScanner {
 /// Takes a whole reply apart, without copying strings.
 ///
 /// # Errors
-/// What is not RESP2, or not whole.
+/// What is not RESP2, or not whole, or more than 200 000 values.
 pub fn parse(reply: &Bytes) -> Result<Value, RespError> {
-    let mut position = 0;
-    let value = parse_value(reply, &mut position, 0)?;
+    let (mut position, mut budget) = (0, MAX_VALUES);
+    let value = parse_value(reply, &mut position, 0, &mut budget)?;
     if position == reply.len() { Ok(value) } else { Err(RespError("bytes after the reply".to_owned())) }
 }
 
-fn parse_value(reply: &Bytes, position: &mut usize, depth: usize) -> Result<Value, RespError> {
+fn parse_value(reply: &Bytes, position: &mut usize, depth: usize, budget: &mut usize) -> Result<Value, RespError> {
+    *budget = budget.checked_sub(1).ok_or_else(|| RespError(format!("more than {MAX_VALUES} values in a reply")))?;
     let cut_short = || RespError("a reply cut short".to_owned());
     let rest = reply.get(*position..).ok_or_else(cut_short)?;
     let end = memchr::memchr(b'\n', rest).ok_or_else(cut_short)?;
@@ -232,7 +235,7 @@ fn parse_value(reply: &Bytes, position: &mut usize, depth: usize) -> Result<Valu
             let count = number()?.max(0);
             let mut elements = Vec::new();
             for _ in 0..count {
-                elements.push(parse_value(reply, position, depth + 1)?);
+                elements.push(parse_value(reply, position, depth + 1, budget)?);
             }
             Value::Array(elements)
         }
@@ -324,5 +327,8 @@ mod tests {
         assert_eq!(ReplyScanner::default().push(b"*9223372036854775807\r\n"), Ok((22, false)));
         assert!(parse(&Bytes::from_static(b"*9223372036854775807\r\n:1\r\n")).is_err());
         assert!(parse(&Bytes::from_static(b"$9223372036854775807\r\n")).is_err());
+        let many = |count: usize| Bytes::from([format!("*{count}\r\n").into_bytes(), b":1\r\n".repeat(count)].concat());
+        assert!(parse(&many(MAX_VALUES - 1)).is_ok());
+        assert_eq!(parse(&many(MAX_VALUES)).unwrap_err().0, "more than 200000 values in a reply");
     }
 }

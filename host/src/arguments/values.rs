@@ -77,14 +77,15 @@ pub(crate) fn point(text: &str) -> Result<String, String> {
     })
 }
 
-/// A server's version: `7.2` or `8.1.3`.
+/// A server's version: `7.2` or `8.1.3`, with its name where it is not that of the backup: `valkey-8.1`.
 pub(crate) fn server_version(text: &str) -> Result<String, String> {
-    let parts: Vec<&str> = text.split('.').collect();
+    let version = text.strip_prefix("redis-").or_else(|| text.strip_prefix("valkey-")).unwrap_or(text);
+    let parts: Vec<&str> = version.split('.').collect();
     let numbers = parts.iter().all(|part| part.parse::<u16>().is_ok() && !part.starts_with('+'));
     if (2..=3).contains(&parts.len()) && numbers {
         Ok(text.to_owned())
     } else {
-        Err(format!("`{text}` is not a version; write for example `7.2` or `8.1.3`"))
+        Err(format!("`{text}` is not a version; write for example `7.2`, `8.1.3` or `valkey-8.1`"))
     }
 }
 
@@ -162,10 +163,10 @@ mod tests {
 
     #[test]
     fn versions_have_two_or_three_numbers() {
-        for good in ["6.2", "7.0.15", "8.2.3"] {
+        for good in ["6.2", "7.0.15", "8.2.3", "valkey-9.0", "redis-7.2.1"] {
             assert_eq!(server_version(good).as_deref(), Ok(good));
         }
-        for bad in ["", "7", "v7.2", "7.x", "7.0.1.2", "7.", "+7.1", "7.2-rc1"] {
+        for bad in ["", "7", "v7.2", "7.x", "7.0.1.2", "7.", "+7.1", "7.2-rc1", "valkey-", "keydb-6.3", "-7.2"] {
             assert!(server_version(bad).is_err(), "{bad}");
         }
     }

@@ -69,9 +69,9 @@ pub(crate) struct BackupCommand {
     /// Bytes a second towards the storage, e.g. 50M
     #[arg(long, value_name = "RATE", value_parser = rate)]
     limit_rate: Option<u64>,
-    /// How long slow storage may hold the server, e.g. 10m
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    hold_limit: Option<Duration>,
+    /// How long slow storage may hold the server (and its fork) before the backup is given up, e.g. 10m; 0s: without end
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30m")]
+    hold_limit: Duration,
     /// Pin the backup: retention keeps it
     #[arg(long)]
     pin: bool,
@@ -154,7 +154,7 @@ impl BackupCommand {
             parameters,
             spool: self.spool.clone(),
             limit_rate: self.limit_rate,
-            hold_limit_seconds: self.hold_limit.map(|limit| limit.as_secs()),
+            hold_limit_seconds: Some(self.hold_limit.as_secs()).filter(|seconds| *seconds > 0),
             pin: self.pin,
             dry_run: self.dry_run,
         }
@@ -220,6 +220,16 @@ mod tests {
         assert_eq!(task.namespace, Namespace::default_namespace());
         assert_eq!(task.compression, Compression::Zstd(1));
         assert!(task.encryption.is_none() && !task.pin && !task.dry_run && task.cluster.is_none());
+    }
+
+    #[test]
+    fn slow_storage_does_not_hold_a_server_without_end_unless_told() {
+        let of = |option: &str| {
+            task(&format!("backup --source redis://h --method rdb --storage /s {option}")).hold_limit_seconds
+        };
+        assert_eq!(of(""), Some(1_800));
+        assert_eq!(of("--hold-limit 10m"), Some(600));
+        assert_eq!(of("--hold-limit 0s"), None);
     }
 
     #[test]

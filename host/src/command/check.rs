@@ -7,6 +7,7 @@ use redkeep_engine::check::{ClusterAge, check};
 
 use crate::arguments::values::duration;
 use crate::arguments::{ScopeArgs, StorageArgs};
+use crate::command::list::{fail_for_damage, problem_line};
 use crate::output::failure::Failure;
 use crate::output::table::{Side, Table};
 use crate::output::text;
@@ -29,8 +30,11 @@ impl CheckCommand {
         let (storage, scope) = (self.storage.spec(), self.scope.spec());
         let outcome = check(&storage, &scope, self.max_age, &session.providers(), &session.events()).await?;
         session.progress.clear();
+        for problem in &outcome.problems {
+            session.progress.warn("warning", &problem_line(problem));
+        }
         session.format.print(&outcome.clusters, || render(&outcome.clusters))?;
-        outcome.error.map_or(Ok(()), |error| Err(Failure::from(error)))
+        outcome.error.map_or_else(|| fail_for_damage(&outcome.problems), |error| Err(Failure::from(error)))
     }
 }
 
@@ -42,7 +46,12 @@ fn render(clusters: &[ClusterAge]) -> String {
             format!("{}/{}", cluster.newest.namespace, cluster.newest.cluster),
             cluster.newest.backup_id.to_string(),
             text::duration(Duration::from_secs(cluster.age_seconds)),
-            if cluster.ok { "good" } else { "TOO OLD" }.to_owned(),
+            match (cluster.damaged, cluster.ok) {
+                (true, _) => "DAMAGED",
+                (false, true) => "good",
+                (false, false) => "TOO OLD",
+            }
+            .to_owned(),
         ]);
     }
     if clusters.is_empty() { String::new() } else { table.render() }

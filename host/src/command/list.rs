@@ -50,15 +50,20 @@ impl ListCommand {
             if catalog.entries.is_empty() { String::new() } else { render(&catalog.entries, session.wiring.now()) }
         })?;
         // The list is whole, but a backup that cannot be read must not pass unseen.
-        match catalog.problems.iter().find(|problem| problem.class == Class::Damaged) {
-            Some(problem) => Err(Failure::new(Class::Damaged, "ManifestDamaged", problem_line(problem))
-                .with_help("restore it from a copy, or delete it with `redkeep delete`")),
-            None => Ok(()),
-        }
+        fail_for_damage(&catalog.problems)
     }
 }
 
-fn problem_line(problem: &Problem) -> String {
+/// A failure for the first damaged backup, if there is one.
+pub(crate) fn fail_for_damage(problems: &[Problem]) -> Result<(), Failure> {
+    match problems.iter().find(|problem| problem.class == Class::Damaged) {
+        Some(problem) => Err(Failure::new(Class::Damaged, "ManifestDamaged", problem_line(problem))
+            .with_help("restore it from a copy, or delete it with `redkeep delete`")),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn problem_line(problem: &Problem) -> String {
     format!("{}/{}/{}: {}", problem.backup.namespace, problem.backup.cluster, problem.backup.backup_id, problem.message)
 }
 

@@ -26,22 +26,22 @@ pub(crate) struct PruneCommand {
     #[command(flatten)]
     scope: ScopeArgs,
     /// Keep the newest N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep_last: Option<u32>,
     /// Keep the newest of each of the last N hours that have one
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep_hourly: Option<u32>,
     /// The same for days
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep_daily: Option<u32>,
     /// The same for ISO weeks
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep_weekly: Option<u32>,
     /// The same for months
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep_monthly: Option<u32>,
     /// The same for years
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep_yearly: Option<u32>,
     /// Keep everything younger than this, e.g. 14d
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -52,8 +52,8 @@ pub(crate) struct PruneCommand {
     /// Backups of every origin
     #[arg(long)]
     any_origin: bool,
-    /// Garbage younger than this stays: longer than any backup may run
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "24h")]
+    /// Garbage younger than this stays; must be longer than any backup may run
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "7d")]
     grace: Duration,
     /// Show what would be deleted
     #[arg(long)]
@@ -126,9 +126,9 @@ fn render(outcome: &PruneOutcome, dry_run: bool) -> String {
         ]);
     }
     let mut lines = if outcome.decisions.is_empty() { String::new() } else { table.render() };
-    let freed: u64 =
-        outcome.decisions.iter().filter(|decision| !decision.keep).map(|decision| decision.stored_size).sum();
-    let garbage: u64 = outcome.garbage.iter().map(|object| object.size).sum();
+    let freed = outcome.decisions.iter().filter(|decision| !decision.keep).map(|decision| decision.stored_size);
+    let freed = freed.fold(0, u64::saturating_add);
+    let garbage = outcome.garbage.iter().map(|object| object.size).fold(0, u64::saturating_add);
     let going = outcome.decisions.iter().filter(|decision| !decision.keep).count();
     let (verb, backups) = if dry_run { ("would delete", going) } else { ("deleted", outcome.deleted.len()) };
     let _ = writeln!(
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(all.origin.as_deref(), Some("host:here"));
         assert_eq!(task("prune --storage /s --any-origin").origin, None);
         assert_eq!(task("prune --storage /s --origin x").origin.as_deref(), Some("x"));
-        assert_eq!(task("prune --storage /s").grace_seconds, 86_400);
+        assert_eq!(task("prune --storage /s").grace_seconds, 7 * 86_400);
         assert!(task("prune --storage /s").keep.is_empty());
     }
 

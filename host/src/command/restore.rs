@@ -1,20 +1,26 @@
 //! `redkeep restore`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use redkeep_core::attribute::to_map;
-use redkeep_core::manifest::Manifest;
+use redkeep_core::method::Method;
 use redkeep_core::task::{DirectoryTarget, EndpointSpec, RestoreTask, TargetSpec};
+use redkeep_engine::list::manifest;
 use redkeep_engine::restore::{RestoreOutcome, RestoreResult, RestoredShard, restore};
 use serde_json::{Map, Value};
 
-use crate::arguments::values::{database, file_name, glob, not_empty, point, server_version, yes_no};
-use crate::arguments::{BackupArgs, ConnectionArgs, KeyArgs, PluginArgs, StorageArgs};
+use crate::arguments::values::{database, file_name, glob, key_value, not_empty, point, server_version, yes_no};
+use crate::arguments::{BackupArgs, ConnectionArgs, KeyArgs, PluginArgs, StorageArgs, parameters};
 use crate::output::failure::Failure;
 use crate::output::{table, text as wording};
 use crate::session::Session;
+
+/// Parameters that options give: what they allow is checked, and some allow more than the method alone.
+const OPTIONS: [&str; 5] = ["match", "db", "on-conflict", "ttl", "until"];
 
 /// Put a backup back, into a data directory or a running server or cluster
 #[derive(Args, Debug)]
@@ -70,6 +76,9 @@ pub(crate) struct RestoreCommand {
     /// Do not read and check every stored byte before the first key is written
     #[arg(long, conflicts_with = "target_dir", help_heading = "Live target")]
     skip_preverify: bool,
+    /// A parameter of the method that has no option of its own; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    param: Vec<(String, String)>,
     #[command(flatten)]
     storage: StorageArgs,
     #[command(flatten)]
@@ -109,7 +118,11 @@ impl RestoreCommand {
             .as_deref()
             .map(|target| session.endpoint(|surroundings| self.connection.target(target, surroundings)))
             .transpose()?;
-        let task = self.task(live);
+        let mut task = self.task(live);
+        if !self.param.is_empty() {
+            let method = method(&task, session).await?;
+            add(&mut task.parameters, parameters::typed(&self.param, method.info())?)?;
+        }
         let outcome = restore(&task, &session.providers(), &session.events()).await?;
         session.progress.clear();
         session.warnings(&outcome.warnings);
@@ -166,6 +179,27 @@ impl RestoreCommand {
     }
 }
 
+/// The method that will restore: its schema says which type a parameter has.
+async fn method(task: &RestoreTask, session: &Session) -> Result<Arc<dyn Method>, Failure> {
+    let providers = session.providers();
+    let manifest = manifest(&task.storage, &task.backup, &providers, &session.events()).await?;
+    let types: BTreeSet<String> = manifest.artifacts.iter().map(|artifact| artifact.artifact_type.clone()).collect();
+    let types: Vec<String> = types.into_iter().collect();
+    Ok(providers.method_that_reads(&task.method, &manifest.method.name, &types).await?)
+}
+
+/// Adds parameters of `--param` to those of options; one that has an option is given by that.
+fn add(parameters: &mut Map<String, Value>, more: Map<String, Value>) -> Result<(), Failure> {
+    for (key, value) in more {
+        if OPTIONS.contains(&key.as_str()) {
+            return Err(Failure::usage(format!("the parameter `{key}` has an option of its own"))
+                .with_help(format!("give it by --{key}")));
+        }
+        parameters.insert(key, value);
+    }
+    Ok(())
+}
+
 fn shards_of(outcome: &RestoreOutcome) -> (bool, &[RestoredShard]) {
     match &outcome.result {
         RestoreResult::Restored(shards) => (false, shards),
@@ -174,8 +208,9 @@ fn shards_of(outcome: &RestoreOutcome) -> (bool, &[RestoredShard]) {
 }
 
 /// What the user does next: nothing for a live target, and for a directory the server that loads it.
-fn next_step(manifest: &Manifest, task: &RestoreTask) -> Option<String> {
+fn next_step(outcome: &RestoreOutcome, task: &RestoreTask) -> Option<String> {
     let TargetSpec::Directory(target) = &task.target else { return None };
+    let manifest = &outcome.manifest;
     let is_append_only = |kind: &str| kind.starts_with("aof");
     let appendonly = target
         .appendonly
@@ -183,7 +218,7 @@ fn next_step(manifest: &Manifest, task: &RestoreTask) -> Option<String> {
     let server = manifest.facts.get("server-name").map_or("redis", String::as_str);
     let server = if server == "valkey" { "valkey" } else { "redis" };
     let directory = std::path::absolute(&target.path).unwrap_or_else(|_| target.path.clone());
-    Some(start_line(&directory, target, appendonly, server))
+    Some(start_line(&directory, target, appendonly, server, outcome.databases))
 }
 
 fn value(outcome: &RestoreOutcome, task: &RestoreTask) -> Value {
@@ -199,7 +234,7 @@ fn value(outcome: &RestoreOutcome, task: &RestoreTask) -> Value {
         "planned": planned,
         "facts": outcome.facts,
         "shards": shards,
-        "next": next_step(&outcome.manifest, task),
+        "next": next_step(outcome, task),
         "warnings": outcome.warnings,
     })
 }
@@ -224,14 +259,20 @@ fn text(outcome: &RestoreOutcome, task: &RestoreTask) -> String {
             text.push_str(&table::pairs(&lines));
         }
     }
-    if let Some(next) = next_step(&outcome.manifest, task).filter(|_| !planned) {
+    if let Some(next) = next_step(outcome, task).filter(|_| !planned) {
         let _ = write!(text, "\nThe server that loads it starts with\n  {next}\n");
     }
     text
 }
 
 /// The command line of a server that will load the directory; quoted for a shell.
-fn start_line(directory: &Path, target: &DirectoryTarget, appendonly: bool, server: &str) -> String {
+fn start_line(
+    directory: &Path,
+    target: &DirectoryTarget,
+    appendonly: bool,
+    server: &str,
+    databases: Option<u64>,
+) -> String {
     let mut words = vec![
         format!("{server}-server"),
         "--dir".to_owned(),
@@ -248,6 +289,9 @@ fn start_line(directory: &Path, target: &DirectoryTarget, appendonly: bool, serv
         if let Some(name) = name {
             words.extend([option.to_owned(), quoted(name)]);
         }
+    }
+    if let Some(databases) = databases {
+        words.extend(["--databases".to_owned(), databases.to_string()]);
     }
     words.join(" ")
 }
@@ -329,12 +373,29 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_that_has_an_option_is_given_by_that() {
+        let mut parameters = Map::from_iter([("until".to_owned(), json!("17"))]);
+        add(&mut parameters, Map::from_iter([("speed".to_owned(), json!(5))])).unwrap();
+        assert_eq!(Value::Object(parameters.clone()), json!({"until": "17", "speed": 5}));
+        let failure = add(&mut parameters, Map::from_iter([("on-conflict".to_owned(), json!("skip"))])).unwrap_err();
+        assert_eq!(failure.exit_code(), 2);
+        assert!(failure.help.unwrap().contains("--on-conflict"));
+    }
+
+    #[test]
     fn the_next_step_can_be_pasted_into_a_shell() {
         let plain = DirectoryTarget::default();
-        assert_eq!(start_line(Path::new("/data"), &plain, true, "redis"), "redis-server --dir /data --appendonly yes");
+        assert_eq!(
+            start_line(Path::new("/data"), &plain, true, "redis", None),
+            "redis-server --dir /data --appendonly yes"
+        );
+        assert_eq!(
+            start_line(Path::new("/data"), &plain, false, "redis", Some(18)),
+            "redis-server --dir /data --appendonly no --databases 18"
+        );
         let named = DirectoryTarget { dbfilename: Some("my dump.rdb".into()), ..DirectoryTarget::default() };
         assert_eq!(
-            start_line(Path::new("/it's data"), &named, false, "valkey"),
+            start_line(Path::new("/it's data"), &named, false, "valkey", None),
             r"valkey-server --dir '/it'\''s data' --appendonly no --dbfilename 'my dump.rdb'"
         );
     }

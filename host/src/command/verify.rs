@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use redkeep_core::task::{VerifyLevel, VerifyTask};
-use redkeep_engine::verify::{VerificationRecord, verify};
+use redkeep_engine::verify::{COMPARED, VerificationRecord, verify};
 
 use crate::arguments::{BackupArgs, KeyArgs, PluginArgs, StorageArgs};
 use crate::output::failure::Failure;
@@ -35,7 +35,7 @@ enum Level {
     Checksum,
     /// The plugin read every artifact whole, and it holds what the manifest says
     Parse,
-    /// A throw-away server loaded it, and has the keys that the manifest says
+    /// A throw-away server loaded it, and has the keys that the manifest says (of an append-only file: its snapshot's)
     Boot,
 }
 
@@ -74,13 +74,24 @@ fn render(record: &VerificationRecord) -> String {
     let proved = match record.level {
         VerifyLevel::Checksum => "every stored byte has its digest",
         VerifyLevel::Parse => "every artifact was read whole and holds what the manifest says",
-        VerifyLevel::Boot => "a throw-away server loaded it and has the keys of the manifest",
+        VerifyLevel::Boot => match record.facts.get(COMPARED).map(String::as_str) {
+            Some("all") => "a throw-away server loaded it and has the keys of the manifest",
+            Some("snapshot") => {
+                "a throw-away server loaded it; the keys of its snapshot are as many as the manifest says, those after the \
+                 commands behind it were not compared"
+            }
+            _ => "a throw-away server loaded it; its keys were not compared",
+        },
     };
     let mut lines = vec![
         ("backup".to_owned(), record.backup_id.to_string()),
         ("result".to_owned(), if record.ok { format!("good: {proved}") } else { "DAMAGED".to_owned() }),
     ];
-    let shown = record.facts.iter().filter(|(key, _)| !key.starts_with("keys-db-") && !key.starts_with("expires-db-"));
+    // What was compared is in the result's own words.
+    let shown = record
+        .facts
+        .iter()
+        .filter(|(key, _)| !key.starts_with("keys-db-") && !key.starts_with("expires-db-") && *key != COMPARED);
     lines.extend(shown.map(|(key, value)| {
         let value = match key.as_str() {
             "stored-bytes" => value.parse().map_or_else(|_| value.clone(), text::size),
@@ -126,5 +137,25 @@ mod tests {
             "backup: 20261121T090000Z-a-aaaaa\nresult: good: every stored byte has its digest\nkeys:   1,234\n"
         );
         assert!(render(&record(false)).contains("DAMAGED"));
+    }
+
+    #[test]
+    fn a_boot_claims_only_the_keys_that_were_compared() {
+        let text = |compared: &[&str]| {
+            render(&VerificationRecord {
+                backup_id: "20261121T090000Z-a-aaaaa".parse().unwrap(),
+                level: VerifyLevel::Boot,
+                ok: true,
+                time: redkeep_core::Timestamp::UNIX_EPOCH,
+                tool: "redkeep".into(),
+                facts: compared.iter().map(|word| (COMPARED.to_owned(), (*word).to_owned())).collect(),
+                error: None,
+            })
+        };
+        assert!(text(&["all"]).ends_with("has the keys of the manifest\n"));
+        assert!(text(&["snapshot"]).contains("the keys of its snapshot"));
+        for not_compared in [&["none"][..], &[]] {
+            assert!(text(not_compared).ends_with("its keys were not compared\n"));
+        }
     }
 }

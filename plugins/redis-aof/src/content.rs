@@ -16,6 +16,29 @@ const OTHER_NAMES: &str = "(other)";
 /// How an RDB file begins, by server (Valkey 9 writes the second).
 const MAGICS: [&[u8]; 2] = [b"REDIS", b"VALKEY"];
 
+/// Commands that no server writes to an append-only file. A server that loads one runs any of them: these load code, reach
+/// other hosts, write files or stop it.
+const FORBIDDEN: [&str; 18] = [
+    "MODULE",
+    "SLAVEOF",
+    "REPLICAOF",
+    "DEBUG",
+    "CONFIG",
+    "SAVE",
+    "BGSAVE",
+    "BGREWRITEAOF",
+    "SHUTDOWN",
+    "MIGRATE",
+    "CLUSTER",
+    "ACL",
+    "FAILOVER",
+    "PSYNC",
+    "SYNC",
+    "MONITOR",
+    "LATENCY",
+    "CLIENT",
+];
+
 /// What the command parts of one or several files hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -30,11 +53,14 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, event: &Event<'_>) {
+    /// Counts what ended; an error for a [forbidden](FORBIDDEN) command.
+    fn count(&mut self, event: &Event<'_>) -> Result<(), String> {
         match event {
-            Event::Command { name, .. } => {
+            Event::Command { name, start, .. } => {
                 self.commands += 1;
-                self.count_name(name);
+                self.count_name(name).map_err(|name| {
+                    format!("a command that no server writes to an append-only file: {name} at byte {start}")
+                })?;
             }
             Event::Annotation { text, .. } => {
                 self.annotations += 1;
@@ -44,17 +70,22 @@ impl Tally {
                 }
             }
         }
+        Ok(())
     }
 
-    fn count_name(&mut self, name: &[u8]) {
+    fn count_name(&mut self, name: &[u8]) -> Result<(), String> {
         // Looked up as written first: a stream uses one spelling, and a look-up allocates nothing.
         if let Some(count) = std::str::from_utf8(name).ok().and_then(|name| self.by_name.get_mut(name)) {
             *count += 1;
-            return;
+            return Ok(());
         }
         let name = String::from_utf8_lossy(name).to_ascii_uppercase();
+        if FORBIDDEN.contains(&name.as_str()) {
+            return Err(name);
+        }
         let known = self.by_name.contains_key(&name) || self.by_name.len() < MAXIMUM_NAMES;
         *self.by_name.entry(if known { name } else { OTHER_NAMES.to_owned() }).or_default() += 1;
+        Ok(())
     }
 
     /// Adds what another file holds, which follows this one.
@@ -168,12 +199,16 @@ impl<'run> Content<'run> {
                 }
                 Stage::Commands => {
                     let tally = &mut self.tally;
+                    let mut counted = Ok(());
                     self.scanner
                         .push(rest, |scanner, event| {
-                            tally.count(&event);
-                            observe(scanner, &event);
+                            if counted.is_ok() {
+                                counted = tally.count(&event);
+                                observe(scanner, &event);
+                            }
                         })
                         .map_err(|error| fault(&self.name, &error.to_string()))?;
+                    counted.map_err(|problem| fault(&self.name, &problem))?;
                     self.position += rest.len() as u64;
                     rest = &[];
                 }

@@ -7,6 +7,7 @@ mod trim;
 
 use redkeep_sdk::{Context, Error, Facts, Host, attribute, code};
 
+use crate::marks::Until;
 use crate::parameters::Parameters;
 use crate::stored::{self, Form};
 
@@ -73,6 +74,14 @@ pub(crate) fn restore(host: &dyn Host) -> Result<Facts, Error> {
     if let Some(end) = &end {
         facts.set("restored-until", &end.description);
         facts.set_some("restored-offset", end.offset);
+        if let (Some(Until::Offset(asked)), Some(reached)) = (parameters.until, end.offset)
+            && reached < asked
+        {
+            host.warn(&format!(
+                "restored up to offset {reached}, not {asked}: no command or transaction that this backup can be cut behind ends \
+                 between the two"
+            ));
+        }
     }
     Ok(facts)
 }

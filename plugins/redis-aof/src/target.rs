@@ -1,5 +1,6 @@
 //! Which server reads which snapshot.
 
+use redkeep_sdk::rdb::restore::reads;
 use redkeep_sdk::{Error, rdb};
 
 /// `8` of `8.2.3`.
@@ -17,7 +18,9 @@ pub(crate) fn check_snapshot(
         return Ok(());
     };
     let name = server_name.unwrap_or("redis");
-    let Some(newest) = rdb::rdb_version_of_server(name, version).filter(|newest| *newest < rdb_version) else {
+    let Some(newest) =
+        rdb::rdb_version_of_server(name, version).filter(|newest| !reads((*newest).into(), rdb_version.into()))
+    else {
         return Ok(());
     };
     Err(Error::refused(

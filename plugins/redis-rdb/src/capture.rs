@@ -5,7 +5,12 @@ use redkeep_sdk::resp::Reply;
 use redkeep_sdk::{Attribute, CHUNK, Context, Error, Facts, Host, Progress, Source, attribute, code};
 
 use crate::parameters::{Parameters, SourceRoute};
-use crate::{DUMP, USERS, save};
+use crate::save::{self, Saved};
+use crate::{DUMP, USERS};
+
+/// What a snapshot that the server wrote to its disk first leaves behind.
+const DISK_BASED_SYNC: &str = "the server wrote its own dump.rdb for this backup (disk-based sync): with appendonly no it \
+                               loads that at its next start; set repl-diskless-sync yes";
 
 /// The way that was chosen.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,15 +110,23 @@ pub(crate) fn capture(host: &dyn Host) -> Result<Facts, Error> {
             host.info("waiting for the server to start the transfer");
             let mut link = host.redis().replicate(true)?;
             let mut snapshot = link.snapshot()?;
-            let mut facts = copy(host, snapshot.as_mut())?.facts();
+            // A length ahead is known only of a file (`$<len>`).
+            if snapshot.size().is_some() {
+                host.warn(DISK_BASED_SYNC);
+            }
+            let mut facts = copy(host, snapshot.as_mut(), None)?.facts();
             facts.set("replication-id", link.id()).set("replication-offset", link.start_offset());
             facts
         }
         Route::Save | Route::File => {
-            let path = if route == Route::Save { save::save(host)? } else { find_dump(host, &context)?.0 };
+            let saved = if route == Route::Save { Some(save::save(host)?) } else { None };
+            let path = match &saved {
+                Some(saved) => saved.path.clone(),
+                None => find_dump(host, &context)?.0,
+            };
             let mut source =
                 host.files().open(&path).map_err(|error| error.during(&format!("failed to open {path}")))?;
-            let dataset = copy(host, source.as_mut())?;
+            let dataset = copy(host, source.as_mut(), saved.as_ref())?;
             let mut facts = dataset.facts();
             if let (Some(id), Some(offset)) = (dataset.aux("repl-id"), dataset.aux("repl-offset")) {
                 facts.set("replication-id", id).set("replication-offset", offset);
@@ -126,8 +139,9 @@ pub(crate) fn capture(host: &dyn Host) -> Result<Facts, Error> {
     Ok(facts)
 }
 
-/// From the source into the artifact, through the parser: what is committed was read whole and understood.
-fn copy(host: &dyn Host, source: &mut dyn Source) -> Result<DatasetFacts, Error> {
+/// From the source into the artifact, through the parser: what is committed was read whole and understood, and is of the
+/// save that was asked for.
+fn copy(host: &dyn Host, source: &mut dyn Source, saved: Option<&Saved>) -> Result<DatasetFacts, Error> {
     let mut sink = host.artifacts().create(DUMP, &[Attribute::new("type", "rdb")])?;
     let mut parser = Parser::new();
     let mut facts = DatasetFacts::new();
@@ -142,6 +156,9 @@ fn copy(host: &dyn Host, source: &mut dyn Source) -> Result<DatasetFacts, Error>
         progress.advance(chunk.len(), facts.keys())?;
     }
     parser.finish()?;
+    if let Some(saved) = saved {
+        saved.check(host, facts.created_ms())?;
+    }
     progress.tell(facts.keys())?;
     sink.finish(&[])?;
     Ok(facts)

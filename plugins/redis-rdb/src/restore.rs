@@ -3,7 +3,9 @@
 mod layout;
 
 use redkeep_sdk::rdb::DatasetFacts;
-use redkeep_sdk::rdb::restore::{RestoreParameters, Restorer, check_target, target_rdb_version, version_refusal};
+use redkeep_sdk::rdb::restore::{
+    RestoreParameters, Restorer, check_target, reads, target_rdb_version, version_refusal,
+};
 use redkeep_sdk::{CHUNK, Context, Error, Facts, Host, Sink, code};
 
 use self::layout::Layout;
@@ -78,7 +80,7 @@ fn into_directory(host: &dyn Host, context: &Context) -> Result<Facts, Error> {
     stored::read(host, "restore", &mut dataset, DatasetFacts::keys, |dataset, chunk| {
         // Again from the file itself: a backup's facts may be from elsewhere.
         if let (Some(header), Some(offered)) = (dataset.header(), offered)
-            && u64::from(header.version) > offered
+            && !reads(offered, u64::from(header.version))
         {
             return Err(version_refusal(context, u64::from(header.version), offered));
         }

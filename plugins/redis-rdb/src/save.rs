@@ -10,11 +10,44 @@ const POLL: u32 = 200;
 const NEXT_SECOND: u32 = 1100;
 /// How often a save that seems not to have happened is tried.
 const ATTEMPTS: usize = 3;
+/// The start of a save is told through whole seconds, cut twice.
+const CLOCK_SLACK: u64 = 2;
 
-/// Saves, or joins a save that began after this call; the dump's path.
+/// A save that the server has just made.
+pub(crate) struct Saved {
+    /// The dump in the data directory.
+    pub(crate) path: String,
+    /// The dump cannot have been begun before, seconds since the epoch by the server's clock.
+    earliest: u64,
+}
+
+impl Saved {
+    /// Refuses a dump that is not of this save: the directory may be another server's, or one that the server has left.
+    /// `created_ms` is what the dump itself says (its field `ctime`).
+    pub(crate) fn check(&self, host: &dyn Host, created_ms: Option<u64>) -> Result<(), Error> {
+        if let Some(created) = created_ms.map(|created| created / 1000)
+            && created >= self.earliest
+        {
+            if created <= last_save(host)? {
+                return Ok(());
+            }
+            // A later save may have put its dump there and not have been noted yet.
+            wait_until_idle(host)?;
+            if created <= last_save(host)? {
+                return Ok(());
+            }
+        }
+        Err(Error::refused(
+            format!("{} in the data directory is not the one that the server has just saved", self.path),
+            "check --data-dir against CONFIG GET dir on the server",
+        ))
+    }
+}
+
+/// Saves, or joins a save that began after this call.
 ///
 /// A save counts when `LASTSAVE` moved and `rdb_last_bgsave_status` is `ok`: the file alone could be an old one.
-pub(crate) fn save(host: &dyn Host) -> Result<String, Error> {
+pub(crate) fn save(host: &dyn Host) -> Result<Saved, Error> {
     for _ in 0..ATTEMPTS {
         let before = last_save(host)?;
         start(host)?;
@@ -29,17 +62,21 @@ pub(crate) fn save(host: &dyn Host) -> Result<String, Error> {
             )
             .retryable());
         }
-        if last_save(host)? != before {
-            return dump_name(host);
+        let after = last_save(host)?;
+        if after != before {
+            let duration = attribute::find(&info, "rdb_last_bgsave_time_sec").and_then(|text| text.parse::<u64>().ok());
+            let begun = duration.map_or(before, |duration| after.saturating_sub(duration));
+            return Ok(Saved { path: dump_name(host)?, earliest: begun.saturating_sub(CLOCK_SLACK) });
         }
         host.sleep_ms(NEXT_SECOND)?;
     }
     Err(Error::new(code::SERVER_REPLY, "failed to save: LASTSAVE did not move").retryable())
 }
 
-fn last_save(host: &dyn Host) -> Result<i64, Error> {
+fn last_save(host: &dyn Host) -> Result<u64, Error> {
     let reply = Reply::parse(&host.redis().command(&[b"LASTSAVE"])?)?;
-    reply.integer().ok_or_else(|| Error::new(code::SERVER_REPLY, "failed to read the reply of LASTSAVE"))
+    let seconds = reply.integer().and_then(|seconds| u64::try_from(seconds).ok());
+    seconds.ok_or_else(|| Error::new(code::SERVER_REPLY, "failed to read the reply of LASTSAVE"))
 }
 
 /// Starts a save. One that runs already holds older data: it is waited for, unless it began after we found the server

@@ -1,5 +1,6 @@
 //! The method over a host in memory, with files of real servers from the SDK's fixtures.
 
+use redkeep_sdk::rdb::{DatasetFacts, Parser};
 use redkeep_sdk::testing::{FakeHost, FakeRedis};
 use redkeep_sdk::{Error, Facts, Level, Method, code};
 use rstest::rstest;
@@ -36,6 +37,8 @@ fn a_capture_by_replication_keeps_the_bytes_and_verify_finds_the_same_facts() {
     assert_eq!(facts.get("replication-offset"), Some("42"));
     assert_eq!(facts.get("source-route"), Some("replication"));
     assert_eq!(facts.get("checksum"), Some("crc64"));
+    // A snapshot whose length is known ahead lies on the server's disk.
+    assert!(host.logged.borrow().iter().any(|(_, line)| line.contains("repl-diskless-sync")));
     let verified = RedisRdb::verify(&host).expect("sound");
     for fact in verified.as_slice() {
         assert_eq!(facts.get(&fact.key), Some(fact.value.as_str()), "{}", fact.key);
@@ -111,9 +114,9 @@ fn a_way_that_is_not_there_is_refused(#[case] parameters: &str, #[case] capabili
 
 /// A server that saves: `scene` is asked for each command and each look at `INFO persistence` by the fake's clock.
 fn saving_host(script: impl Fn(&[&[u8]]) -> Result<Vec<u8>, Error> + 'static, status: &str) -> FakeHost {
-    let redis = FakeRedis::default()
-        .with_info("persistence", &[("rdb_bgsave_in_progress", "0"), ("rdb_last_bgsave_status", status)])
-        .with_script(script);
+    let persistence =
+        [("rdb_bgsave_in_progress", "0"), ("rdb_last_bgsave_status", status), ("rdb_last_bgsave_time_sec", "3")];
+    let redis = FakeRedis::default().with_info("persistence", &persistence).with_script(script);
     FakeHost::with_context("capture", &[("capabilities", "redis files")])
         .with_redis(redis)
         .with_files([("named.rdb", REDIS_70.to_vec())])
@@ -121,7 +124,18 @@ fn saving_host(script: impl Fn(&[&[u8]]) -> Result<Vec<u8>, Error> + 'static, st
 }
 
 fn saves(moves: bool) -> impl Fn(&[&[u8]]) -> Result<Vec<u8>, Error> {
-    let time = std::cell::Cell::new(100);
+    saves_at(created(REDIS_70), moves)
+}
+
+/// Seconds: when an RDB says that it was made.
+fn created(bytes: &[u8]) -> i64 {
+    let mut facts = DatasetFacts::new();
+    Parser::new().push_all(bytes, &mut facts).expect("sound");
+    i64::try_from(facts.created_ms().expect("there") / 1000).expect("small")
+}
+
+fn saves_at(time: i64, moves: bool) -> impl Fn(&[&[u8]]) -> Result<Vec<u8>, Error> {
+    let time = std::cell::Cell::new(time - i64::from(moves));
     move |command| match command[0] {
         b"LASTSAVE" => Ok(format!(":{}\r\n", time.get()).into_bytes()),
         b"BGSAVE" => {
@@ -139,6 +153,21 @@ fn a_saved_dump_is_taken_under_the_servers_own_name() {
     let facts = RedisRdb::capture(&host).expect("captured");
     assert_eq!(facts.get("source-route"), Some("files"));
     assert_eq!(host.artifact("dump.rdb").as_deref(), Some(REDIS_70));
+}
+
+#[rstest]
+#[case::as_it_ended(0, true)]
+#[case::as_it_began(5, true)]
+#[case::stale(6, false)]
+#[case::of_a_server_that_saved_later(-1, false)]
+fn a_dump_of_another_time_than_the_servers_save_is_refused(#[case] later: i64, #[case] taken: bool) {
+    let host = saving_host(saves_at(created(REDIS_70) + later, true), "ok");
+    let result = RedisRdb::capture(&host);
+    assert_eq!(result.is_ok(), taken, "{result:?}");
+    assert_eq!(host.artifact("dump.rdb").is_some(), taken);
+    if let Err(error) = result {
+        assert!(error.is(code::REFUSED) && error.detail("help").is_some(), "{error:?}");
+    }
 }
 
 #[test]
@@ -201,6 +230,8 @@ fn damage_leaves_no_file_behind() {
 #[case::older_server(&[("target", "server"), ("server-version", "7.0.15"), ("rdb-version", "10")], "{}")]
 #[case::older_server_known_by_its_version(&[("target", "server"), ("server-version", "7.2.1")], "{}")]
 #[case::valkey_81(&[("target", "directory"), ("server-name", "valkey"), ("server-version", "8.1.8")], "{}")]
+#[case::valkey_9(&[("target", "directory"), ("server-name", "valkey"), ("server-version", "9.0")], "{}")]
+#[case::live_valkey_9(&[("target", "server"), ("server-name", "valkey"), ("rdb-version", "80")], "{}")]
 #[case::cluster_has_one_database(&[("target", "cluster"), ("rdb-version", "12")], "{}")]
 #[case::too_few_databases(&[("target", "server"), ("rdb-version", "12"), ("databases", "4")], "{}")]
 #[case::mapped_out_of_range(&[("target", "server"), ("rdb-version", "12"), ("databases", "16")], r#"{"db":["3:16"]}"#)]

@@ -72,6 +72,40 @@ fn a_string_above_the_limit_is_appended_in_pieces_and_one_at_it_is_restored() {
 }
 
 #[test]
+fn a_rebuilt_value_has_its_expiry_before_its_name() {
+    // Set afterwards, the expiry would fall on a key that a client has made meanwhile.
+    let mut value = Vec::new();
+    text(&mut value, &vec![b'x'; 9 << 20]);
+    let plain = file(0, &value);
+    let (head, key) = plain.split_at(b"REDIS0011\xfe\x00".len());
+    let with_expiry = [head, b"\xfc", &4_000_000_000_000_u64.to_le_bytes(), key].concat();
+    let (counts, _, names, _) = restore(&with_expiry).expect("restored");
+    assert_eq!(counts.rebuilt, 1);
+    assert_eq!(names[names.len() - 3..], [&b"PEXPIREAT"[..], b"RENAMENX", b"DEL"]);
+}
+
+#[test]
+fn a_rebuilt_hash_loses_its_expired_fields_and_without_any_left_counts_as_expired() {
+    // 24: the earliest expiry, then each field after its own, 0 for none, else 1 more than what it is later.
+    let hash = |expiries: &[u8]| {
+        let mut value = 1_u64.to_le_bytes().to_vec();
+        length(&mut value, expiries.len());
+        for expiry in expiries {
+            value.push(*expiry);
+            text(&mut value, b"field");
+            text(&mut value, &vec![b'x'; 5 << 20]);
+        }
+        value
+    };
+    let (counts, _, names, _) = restore(&file(24, &hash(&[1, 2]))).expect("restored");
+    assert_eq!((counts.sent, counts.expired, counts.rebuilt), (0, 1, 0));
+    assert_eq!(names, [&b"SELECT"[..], b"DEL"]);
+    let (counts, _, names, _) = restore(&file(24, &hash(&[1, 0]))).expect("restored");
+    assert_eq!((counts.sent, counts.expired, counts.rebuilt), (1, 0, 1));
+    assert_eq!(names, [&b"SELECT"[..], b"DEL", b"HSET", b"RENAMENX", b"DEL"]);
+}
+
+#[test]
 fn a_compressed_string_of_a_hundred_megabytes_comes_out_in_small_pieces() {
     // One literal, then references of 264 bytes each to the byte before.
     const REFERENCES: usize = 400_000;

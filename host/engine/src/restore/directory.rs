@@ -18,6 +18,9 @@ use crate::error::EngineError;
 use crate::events::ShardEvents;
 use crate::verify::check_facts;
 
+/// The `databases` of a server whose configuration says nothing.
+const DEFAULT_DATABASES: u64 = 16;
+
 /// What a method is told of the directory's server (vocabulary: restore into a directory).
 pub(crate) fn context(target: &DirectoryTarget, shard: &ShardRecord) -> Vec<Attribute> {
     let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
@@ -27,16 +30,31 @@ pub(crate) fn context(target: &DirectoryTarget, shard: &ShardRecord) -> Vec<Attr
         Attribute::new("appenddirname", or(&target.appenddirname, "appendonlydir")),
         Attribute::new("appendfilename", or(&target.appendfilename, "appendonly.aof")),
     ];
-    if let Some(name) = shard.facts.get("server-name") {
+    // `valkey-8.1` names another server than the source's.
+    let given = target.server_version.as_deref();
+    let (given_name, given_version) = match given.and_then(|given| given.split_once('-')) {
+        Some((name, version)) => (Some(name), Some(version)),
+        None => (None, given),
+    };
+    let fact = |key: &str| shard.facts.get(key).map(String::as_str);
+    if let Some(name) = given_name.or_else(|| fact("server-name")) {
         context.push(Attribute::new("server-name", name));
     }
-    if let Some(version) = target.server_version.as_ref().or_else(|| shard.facts.get("server-version")) {
+    if let Some(version) = given_version.or_else(|| fact("server-version")) {
         context.push(Attribute::new("server-version", version));
     }
     if let Some(appendonly) = target.appendonly {
         context.push(Attribute::new("appendonly", if appendonly { "yes" } else { "no" }));
     }
     context
+}
+
+/// How many databases the server must have so that it loads the keys of these shards, where its default is too few.
+pub(super) fn databases(shards: &[ShardRecord]) -> Option<u64> {
+    let lists = shards.iter().filter_map(|shard| shard.facts.get("databases"));
+    let highest =
+        lists.flat_map(|list| list.split(',')).filter_map(|number| number.trim().parse::<u64>().ok()).max()?;
+    (highest >= DEFAULT_DATABASES).then(|| highest.saturating_add(1))
 }
 
 /// Restores the one shard that a directory takes.
@@ -47,6 +65,12 @@ pub(super) async fn restore(
 ) -> Result<(String, RestoreResult), EngineError> {
     let address = target.path.display().to_string();
     let Some(shard) = work.shards.first() else { return Err(Refusal::NoArtifacts.into()) };
+    if let Some(databases) = databases(&work.shards) {
+        work.warnings.add(format!(
+            "the backup has keys in database {}: its server does not start with fewer than `databases {databases}`",
+            databases - 1
+        ));
+    }
     let staged = cancel::until(token, async { Ok(work.providers.directory(target).await?) }).await?;
     let filled = cancel::until(token, fill(work, target, shard, &staged)).await;
     let done = match filled {
@@ -109,4 +133,33 @@ fn run(work: &Restore<'_>, target: &DirectoryTarget, shard: &ShardRecord, staged
     run.context = merge(&run.context, &context(target, shard));
     run.files = Some(staged.files());
     run
+}
+
+#[cfg(test)]
+mod tests {
+    use redkeep_core::attribute::find;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::the_sources(None, "redis", "8.2.3")]
+    #[case::another_version(Some("7.2"), "redis", "7.2")]
+    #[case::another_server(Some("valkey-8.1"), "valkey", "8.1")]
+    fn a_method_is_told_which_server_will_load_the_directory(
+        #[case] given: Option<&str>,
+        #[case] name: &str,
+        #[case] version: &str,
+    ) {
+        let target = DirectoryTarget { server_version: given.map(str::to_owned), ..DirectoryTarget::default() };
+        let facts = [("server-name", "redis"), ("server-version", "8.2.3")];
+        let shard = ShardRecord {
+            name: "0".parse().expect("a name"),
+            node: String::new(),
+            slots: Vec::new(),
+            facts: facts.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        };
+        let context = context(&target, &shard);
+        assert_eq!((find(&context, "server-name"), find(&context, "server-version")), (Some(name), Some(version)));
+    }
 }

@@ -1,9 +1,11 @@
 //! Into a live server or cluster: everything checked, every shard planned, then one shard after another.
+//!
+//! A target that evicts acknowledges every key and keeps only some: it is refused, and its counter is compared at the end.
 
 use redkeep_core::attribute::{find, merge};
 use redkeep_core::manifest::ShardRecord;
 use redkeep_core::method::Run;
-use redkeep_core::provider::LiveTarget;
+use redkeep_core::provider::{LiveTarget, ProviderError};
 use redkeep_core::restore_plan::{self, LiveFacts};
 use redkeep_core::task::EndpointSpec;
 use redkeep_core::{Attribute, Class, Classify};
@@ -25,6 +27,7 @@ pub(super) async fn restore(
     if work.task.dry_run {
         return Ok((target.address, RestoreResult::Planned(planned)));
     }
+    let evicted_before = evicted(&target).await;
     let mut done: Vec<RestoredShard> = Vec::new();
     for shard in &work.shards {
         work.events.stage("restore", &format!("shard {} into {}", shard.name, target.address));
@@ -40,6 +43,7 @@ pub(super) async fn restore(
             Err(error) => return Err(stopped(error, shard, &events, &done)),
         }
     }
+    check_evicted(work, evicted_before, evicted(&target).await)?;
     // Only after all of them: a count that is off in one shard is no reason to leave the others out.
     for (shard, restored) in work.shards.iter().zip(&done) {
         check_count(work, shard, &restored.attributes)?;
@@ -53,6 +57,7 @@ async fn plan(work: &Restore<'_>, endpoint: &EndpointSpec) -> Result<(LiveTarget
     let facts =
         LiveFacts { address: &target.address, cluster: target.cluster, keys: target.keys, facts: &target.facts };
     restore_plan::check_live(&work.opened.manifest, work.task, facts)?;
+    check_policy(&target).await?;
     let mut planned = Vec::new();
     for shard in &work.shards {
         let events = ShardEvents::new(shard.name.as_str(), work.events, &work.warnings);
@@ -76,6 +81,51 @@ fn run(work: &Restore<'_>, shard: &ShardRecord, target: &LiveTarget, events: &Ar
     run.context = merge(&merge(&target.facts, &kind), &run.context);
     run.redis = Some(target.redis.clone());
     run
+}
+
+/// Refuses a target that throws keys away when its memory is full, instead of refusing to take more.
+async fn check_policy(target: &LiveTarget) -> Result<(), EngineError> {
+    let act = || "ask the target what it does when its memory is full";
+    let info = target.redis.info(None).await.map_err(EngineError::method(act()))?;
+    let limit = find(&info, "maxmemory").and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
+    match find(&info, "maxmemory_policy") {
+        Some(policy) if limit > 0 && policy != "noeviction" => Err(ProviderError::new(
+            Class::Refused,
+            "TargetEvicts",
+            format!("the target {} evicts keys at {limit} bytes of memory ({policy})", target.address),
+        )
+        .with_help(
+            "set maxmemory-policy noeviction for the restore (then a full server stops it with an error), or maxmemory 0",
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Keys that the target has evicted since it started, where it says so. Of a cluster one primary answers.
+async fn evicted(target: &LiveTarget) -> Option<u64> {
+    let info = target.redis.info(None).await.ok()?;
+    find(&info, "evicted_keys")?.parse().ok()
+}
+
+/// Every key was acknowledged; whether all of them stayed, only the target's counter says.
+fn check_evicted(work: &Restore<'_>, before: Option<u64>, after: Option<u64>) -> Result<(), EngineError> {
+    let Some(before) = before else { return Ok(()) };
+    let Some(after) = after else {
+        work.warnings.add("whether the target evicted keys during the restore is not known: it did not answer INFO");
+        return Ok(());
+    };
+    // Less than before: the counter was reset meanwhile.
+    match after.checked_sub(before).unwrap_or(after) {
+        0 => Ok(()),
+        evicted => Err(ProviderError::new(
+            Class::Failed,
+            "RestoreIncomplete",
+            format!("the restore is incomplete: the target evicted {evicted} keys meanwhile"),
+        )
+        .with_help("set maxmemory-policy noeviction or raise maxmemory, empty the target, and restore again")
+        .into()),
+    }
 }
 
 /// Whether everything that was captured is accounted for: restored, skipped by the conflict rule, or expired.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redkeep_core::Classify;
+use futures::TryStreamExt;
 use redkeep_core::catalog::named_objects;
 use redkeep_core::manifest::Manifest;
-use redkeep_core::storage::StorageErrorKind;
+use redkeep_core::storage::{ReadStorage, StorageErrorKind, WriteStorage};
 use redkeep_core::task::{KeepRules, VerifyLevel};
+use redkeep_core::{Class, Classify};
 use redkeep_storage::layer::Operation;
 use redkeep_storage::layer::fault::Fault;
 use rstest::rstest;
@@ -120,6 +121,69 @@ async fn a_commit_that_may_yet_take_effect_keeps_its_artifacts() {
     assert_eq!(world.keys().await.len(), 1, "the artifact waits for prune");
     world.faults.clear();
     assert_usable(&world).await;
+}
+
+#[rstest]
+#[case::gone(true)]
+#[case::cut(false)]
+#[tokio::test]
+async fn a_backup_whose_artifacts_were_pruned_while_it_ran_fails(#[case] gone: bool) {
+    let world = World::new();
+    *world.meanwhile.lock().unwrap() = Some(Box::new(move |memory| {
+        Box::pin(async move {
+            let objects: Vec<String> = memory.list("").map_ok(|object| object.key).try_collect().await.unwrap();
+            assert_eq!(objects.len(), 1);
+            if gone {
+                memory.delete(&objects).await.unwrap();
+            } else {
+                memory.put(&objects[0], "cut".into()).await.unwrap();
+            }
+        })
+    }));
+    let mut task = backup_task();
+    task.pin = true;
+    let error = backup(&task, &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!((error.reason(), error.class()), ("ArtifactGone", Class::Failed), "{}", error.chain());
+    assert_eq!(world.keys().await, Vec::<String>::new());
+    assert_usable(&world).await;
+}
+
+#[tokio::test]
+async fn a_backup_dropped_during_its_commit_keeps_the_artifacts_of_its_manifest() {
+    let world = World::new();
+    world.faults.add(Fault::hang().on(Operation::PutIfAbsent).after_the_act());
+    let (task, providers, events) = (backup_task(), world.providers(), silent());
+    let committing = async {
+        while world.faults.struck() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = backup(&task, &providers, &events) => panic!("the commit hangs"),
+        () = committing => {}
+    }
+    world.faults.clear();
+    // What a dropped attempt still does is done by a task.
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(assert_whole(&world).await, 1);
+    assert_usable(&world).await;
+}
+
+#[tokio::test]
+async fn a_manifest_that_was_there_first_and_cannot_be_read_leaves_the_commit_unclear() {
+    let world = World::new();
+    let mut task = backup_task();
+    task.backup_id = Some("20261121T091348Z-cache-x7k2p".parse().unwrap());
+    *world.meanwhile.lock().unwrap() = Some(Box::new(|memory| {
+        Box::pin(async move {
+            memory.put("default/cache/20261121T091348Z-cache-x7k2p/manifest.json", "{".into()).await.unwrap();
+        })
+    }));
+    let error = backup(&task, &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!((error.reason(), error.class()), ("CommitUnclear", Class::Failed), "{}", error.chain());
+    assert_eq!(world.keys().await.len(), 2, "the artifact stays");
 }
 
 #[tokio::test]

@@ -274,3 +274,68 @@ async fn a_failed_verification_does_not_hold_the_floor() {
     assert_eq!(outcome.deleted.len(), 2);
     assert_eq!(listed(&world).await, [all[0].clone()]);
 }
+
+/// Gets begun by a listing whose every read hangs.
+async fn reads_at_once(world: &Arc<World>) -> usize {
+    world.faults.add(redkeep_storage::layer::fault::Fault::hang().on(Operation::Get));
+    let (storage, scope, providers, events) = (storage_spec("test"), Scope::default(), world.providers(), silent());
+    let before = world.faults.count(Operation::Get);
+    let waiting = async {
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = list(&storage, &scope, &providers, &events) => panic!("every read hangs"),
+        () = waiting => {}
+    }
+    world.faults.clear();
+    world.faults.count(Operation::Get) - before
+}
+
+#[tokio::test]
+async fn large_manifests_are_read_one_at_a_time() {
+    for (size, expected) in [(1 << 20, 32), ((1 << 20) + 1, 1)] {
+        let world = World::new();
+        let hostile = bytes::Bytes::from(vec![b' '; size]);
+        for second in 10..50 {
+            let key = format!("default/cache/20261121T0913{second}Z-cache-x7k2p/manifest.json");
+            world.memory.put(&key, hostile.clone()).await.unwrap();
+        }
+        assert_eq!(reads_at_once(&world).await, expected);
+        let catalog = list(&storage_spec("test"), &Scope::default(), &world.providers(), &silent()).await.unwrap();
+        assert_eq!((catalog.entries.len(), catalog.problems.len()), (0, 40));
+    }
+}
+
+#[tokio::test]
+async fn an_index_is_read_within_a_limit() {
+    let world = World::new();
+    let hostile = bytes::Bytes::from(vec![0; 30 << 20]);
+    for month in 1..=9 {
+        world.memory.put(&format!("default/cache/index/2026-0{month}.jsonl"), hostile.clone()).await.unwrap();
+    }
+    assert_eq!(reads_at_once(&world).await, 2);
+}
+
+#[tokio::test]
+async fn sizes_that_overflow_are_damage_and_no_panic() {
+    let world = World::new();
+    world.set_shards(&[("a", 10), ("b", 10)]);
+    backup(&backup_task(), &world.providers(), &silent()).await.unwrap();
+    let key = listed(&world).await[0].folder().manifest();
+    let bytes = object::read(&world.memory, &key, 1 << 20).await.unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    for artifact in manifest["artifacts"].as_array_mut().unwrap() {
+        artifact["size"] = u64::MAX.into();
+        artifact["storedSize"] = u64::MAX.into();
+    }
+    world.memory.put(&key, manifest.to_string().into()).await.unwrap();
+    let providers = world.providers();
+    let catalog = list(&storage_spec("test"), &Scope::default(), &providers, &silent()).await.unwrap();
+    assert_eq!((catalog.entries[0].size, catalog.entries[0].stored_size), (u64::MAX, u64::MAX));
+    let task = CopyTask { storage: storage_spec("test"), to: storage_spec("other"), backups: Vec::new() };
+    assert_eq!(copy(&task, &providers, &silent()).await.unwrap().error.unwrap().class(), Class::Damaged);
+    let verified = verify(&verify_task(VerifyLevel::Checksum), &providers, &silent()).await.unwrap();
+    assert!(verified.error.is_some());
+}

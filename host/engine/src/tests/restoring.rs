@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redkeep_core::storage::{ReadStorage, WriteStorage};
 use redkeep_core::task::VerifyLevel;
-use redkeep_core::{Class, Classify};
+use redkeep_core::{Attribute, Class, Classify};
 use rstest::rstest;
 
 use crate::backup::backup;
@@ -137,6 +137,55 @@ async fn a_restore_that_loses_a_key_fails_loudly() {
     world.behave(Conduct::LoseKey);
     let error = restore(&restore_task(into_server()), &world.providers(), &silent()).await.unwrap_err();
     assert_eq!(error.to_string(), "the restore of shard 0 ended with 999 keys of 1000");
+}
+
+#[tokio::test]
+async fn keys_that_the_target_evicts_make_a_restore_incomplete() {
+    let world = with_backup().await;
+    *world.target_room.lock().unwrap() = 300;
+    let error = restore(&restore_task(into_server()), &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!((error.class(), error.reason()), (Class::Failed, "RestoreIncomplete"), "{}", error.chain());
+    assert!(error.to_string().contains("evicted 700 keys"), "{error}");
+    assert!(error.help().unwrap().contains("noeviction"));
+}
+
+#[rstest]
+#[case::evicts("1000000", "allkeys-lru", true)]
+#[case::evicts_keys_that_expire("1000000", "volatile-ttl", true)]
+#[case::refuses_more("1000000", "noeviction", false)]
+#[case::no_limit("0", "allkeys-lru", false)]
+#[tokio::test]
+async fn a_target_that_would_evict_is_refused_before_it_is_touched(
+    #[case] limit: &str,
+    #[case] policy: &str,
+    #[case] refused: bool,
+) {
+    let world = with_backup().await;
+    *world.target_info.lock().unwrap() =
+        vec![Attribute::new("maxmemory", limit), Attribute::new("maxmemory_policy", policy)];
+    let ended = restore(&restore_task(into_server()), &world.providers(), &silent()).await;
+    assert_eq!(ended.is_err(), refused);
+    assert_eq!(world.target.lock().unwrap().is_empty(), refused);
+    if let Err(error) = ended {
+        assert_eq!((error.class(), error.reason()), (Class::Refused, "TargetEvicts"), "{}", error.chain());
+        assert!(error.help().unwrap().contains("noeviction"));
+    }
+}
+
+#[tokio::test]
+async fn a_directory_restore_warns_of_databases_that_a_server_has_not_unless_told() {
+    let world = with_backup().await;
+    let said = restore(&restore_task(into_directory("/plain")), &world.providers(), &silent()).await.unwrap();
+    assert_eq!(said.warnings, <[String; 0]>::default());
+    spoil(&world, "manifest.json", |bytes| {
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        assert!(text.contains(r#""databases": "0""#));
+        *bytes = text.replace(r#""databases": "0""#, r#""databases": "0,9,17""#).into_bytes();
+    })
+    .await;
+    let said = restore(&restore_task(into_directory("/many")), &world.providers(), &silent()).await.unwrap();
+    assert_eq!(said.databases, Some(18));
+    assert!(said.warnings.iter().any(|line| line.contains("databases 18")), "{:?}", said.warnings);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! top-level entry, after every byte is on disk.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use redkeep_core::stream::{Artifact, Sink, Source};
 use redkeep_core::task::DirectoryTarget;
 use redkeep_core::{Attribute, Class};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use super::owner::Owner;
 use super::{LocalFiles, beneath, blocking, file_error};
@@ -137,22 +139,25 @@ impl Staged {
         own_and_sync(&self.files.folder, self.owner).map_err(|error| {
             at(error).with_help("giving files to another user needs root: run as root, or leave --owner out")
         })?;
-        let mut names = Vec::new();
+        let mut entries = Vec::new();
         for entry in std::fs::read_dir(&staging).map_err(at)? {
-            names.push(entry.map_err(at)?.file_name());
+            let entry = entry.map_err(at)?;
+            entries.push((entry.file_type().map_err(at)?.is_dir(), entry.file_name()));
         }
         // Files before directories: a manifest-less append-only directory must never be seen without its RDB.
-        names.sort();
-        for name in &names {
-            // Never over anything: the directory was empty when we came.
-            rustix::fs::renameat_with(&*self.files.folder, name, &self.root, name, RenameFlags::NOREPLACE)
-                .or_else(|error| match error {
-                    rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS => {
-                        rustix::fs::renameat(&*self.files.folder, name, &self.root, name)
-                    }
-                    other => Err(other),
-                })
-                .map_err(|error| at(error.into()))?;
+        entries.sort();
+        for (index, (_, name)) in entries.iter().enumerate() {
+            if let Err(error) = rename_to_nothing(&self.files.folder, &self.root, name) {
+                // All or nothing: what is there already goes back, and the target is as it was.
+                let moved = entries.iter().take(index).rev().map(|(_, name)| name);
+                let stuck = moved.filter(|name| rename_to_nothing(&self.root, &self.files.folder, name).is_err());
+                let stuck: Vec<_> = stuck.map(|name| name.to_string_lossy()).collect();
+                return Err(if stuck.is_empty() {
+                    at(error)
+                } else {
+                    at(error).with_help(format!("remove what could not be taken back: {}", stuck.join(", ")))
+                });
+            }
         }
         self.root.sync_all().map_err(at)?;
         rustix::fs::unlinkat(&self.root, &self.name, AtFlags::REMOVEDIR).map_err(|error| at(error.into()))?;
@@ -189,6 +194,19 @@ impl Drop for Staged {
     fn drop(&mut self) {
         // A task that was cancelled leaves nothing behind.
         let _ = self.discard_blocking();
+    }
+}
+
+/// Moves an entry from one directory to another, never over anything: the target was empty when we came.
+fn rename_to_nothing(from: &File, to: &File, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
+        // A file system that cannot promise it (NFS): looked at before.
+        Err(Errno::INVAL | Errno::NOSYS) => match rustix::fs::statat(to, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(rustix::fs::renameat(from, name, to, name)?),
+            Ok(_) => Err(Errno::EXIST.into()),
+            Err(error) => Err(error.into()),
+        },
+        other => Ok(other?),
     }
 }
 
@@ -391,6 +409,40 @@ mod tests {
         let refused = stage(&target(root.path())).await.err().unwrap();
         assert_eq!((refused.class, refused.reason()), (Class::Refused, "TargetNotEmpty"));
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_publication_that_fails_half_way_leaves_the_target_as_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        let staged = stage(&target(root.path())).await.unwrap();
+        for path in ["appendonlydir/a", "dump.rdb", "users.acl", "z/a"] {
+            write(&*staged.files(), path, b"ours").await;
+        }
+        // A directory by a name that sorts after every file's, made meanwhile by somebody else.
+        std::fs::create_dir(root.path().join("z")).unwrap();
+        std::fs::write(root.path().join("z/theirs"), "theirs").unwrap();
+        staged.publish().await.unwrap_err();
+        assert_eq!(staged.files().list_directory("").await.unwrap().len(), 4, "all went back");
+        for ours in ["appendonlydir", "dump.rdb", "users.acl"] {
+            assert!(!root.path().join(ours).exists(), "{ours}");
+        }
+        staged.discard().await.unwrap();
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read(root.path().join("z/theirs")).unwrap(), b"theirs");
+    }
+
+    #[tokio::test]
+    async fn a_file_is_published_before_a_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let staged = stage(&target(root.path())).await.unwrap();
+        write(&*staged.files(), "appendonlydir/a", b"1").await;
+        write(&*staged.files(), "dump.rdb", b"1").await;
+        // The file cannot be placed: had the directory gone first, its time of change would tell of two renames.
+        std::fs::write(root.path().join("dump.rdb"), "theirs").unwrap();
+        let directory = || std::fs::metadata(root.path()).unwrap();
+        let before = (directory().mtime(), directory().mtime_nsec());
+        staged.publish().await.unwrap_err();
+        assert_eq!((directory().mtime(), directory().mtime_nsec()), before, "nothing was moved before the file");
     }
 
     #[tokio::test]

@@ -26,6 +26,10 @@ use replies::{Special, Tally};
 use slots::{SLOTS, slot_of};
 use table::CommandTable;
 
+/// How the SDK's names of values under way begin (`plugins/sdk/src/rdb/rebuild.rs`): what becomes of their renaming decides
+/// whether a key was restored.
+const TEMPORARY: &[u8] = b"redkeep-restore:{";
+
 /// Of every slot, the lane that serves it.
 pub(crate) type SlotMap = Vec<Option<u16>>;
 
@@ -136,7 +140,13 @@ impl LoadSink {
         let name = self.scanner.argument(rest, 0).ok_or_else(too_long)?;
         let Some(facts) = self.table.get(name) else {
             let name = String::from_utf8_lossy(name.get(..name.len().min(60)).unwrap_or_default()).to_ascii_uppercase();
-            return Err(denied(format!("failed to load: {name} is no write command of the target")));
+            let help = if matches!(name.as_str(), "EVAL" | "EVALSHA") {
+                "scripts of a backup are not run on a live server: restore into a data directory"
+            } else {
+                "the backup holds a command that only a forged or damaged file has, or one that this target does not know: \
+                 if you trust its source, restore into a server of the source's release"
+            };
+            return Err(denied(format!("failed to load: {name} is no write command of the target")).with_help(help));
         };
         let is = |word: &[u8]| name.eq_ignore_ascii_case(word);
         let renamed = if self.node.renamed.is_empty() {
@@ -150,7 +160,9 @@ impl LoadSink {
         } else if is(b"EXEC") {
             Some(Special::Exec)
         } else {
-            None
+            let naming = (is(b"RENAME") || is(b"RENAMENX"))
+                && self.scanner.argument(rest, 1).is_some_and(|from| from.starts_with(TEMPORARY));
+            naming.then_some(Special::Naming)
         };
         let select = is(b"SELECT");
         let Some(slots) = &self.slots else {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::resp::{ReplyScanner, RespError, Value, parse};
+use crate::resp::{ReplyScanner, RespError};
 
 /// What is kept of a reply that is not an `EXEC`'s: enough for an error's text.
 const HEAD: usize = 512;
@@ -22,6 +22,8 @@ pub(crate) enum Special {
     Exec,
     /// Counted at another server already (a command sent to every primary).
     Uncounted,
+    /// `RENAME` or `RENAMENX` that gives a [rebuilt value](super::TEMPORARY) its name.
+    Naming,
 }
 
 /// What became of the commands.
@@ -109,6 +111,11 @@ impl ReplyCounter {
     }
 
     fn count(&mut self, reply: &Bytes, special: Option<Special>) -> Result<(), RespError> {
+        if special == Some(Special::Naming) && reply.starts_with(b"-ERR no such key") {
+            // Its time came before its name: nothing to restore any more, and no fault.
+            self.tally.errors += 1;
+            return Ok(());
+        }
         if reply.first() == Some(&b'-') {
             self.failed(&String::from_utf8_lossy(reply.get(1..).unwrap_or_default()));
             self.in_transaction &= special != Some(Special::Exec);
@@ -122,17 +129,34 @@ impl ReplyCounter {
                     self.failed("EXECABORT the transaction was not run");
                     return Ok(());
                 }
-                let replies = parse(reply)?;
                 self.tally.applied += 2; // MULTI and EXEC themselves.
-                for element in replies.elements() {
-                    match element {
-                        Value::Error(text) => self.failed(&String::from_utf8_lossy(text)),
-                        _ => self.tally.applied += 1,
-                    }
-                }
+                self.count_elements(reply)?;
             }
-            None if !self.in_transaction => self.tally.applied += 1,
+            // The key was made meanwhile and stays: as RESTORE would have said it.
+            Some(Special::Naming) if reply.starts_with(b":0") => {
+                self.failed("BUSYKEY Target key name already exists.");
+            }
+            None | Some(Special::Naming) if !self.in_transaction => self.tally.applied += 1,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// The replies inside an `EXEC`'s, of which there may be millions: looked at one by one, none kept.
+    fn count_elements(&mut self, reply: &[u8]) -> Result<(), RespError> {
+        let header = memchr::memchr(b'\n', reply).map_or(reply.len(), |end| end + 1);
+        let mut rest = reply.get(header..).unwrap_or_default();
+        let mut scanner = ReplyScanner::default();
+        while !rest.is_empty() {
+            let (length, ended) = scanner.push(rest)?;
+            if !ended {
+                return Err(RespError(format!("the reply of a transaction is longer than {MAX_EXEC} bytes")));
+            }
+            match rest.get(..length).unwrap_or_default() {
+                [b'-', text @ ..] => self.failed(&String::from_utf8_lossy(text)),
+                _ => self.tally.applied += 1,
+            }
+            rest = rest.get(length..).unwrap_or_default();
         }
         Ok(())
     }
@@ -176,5 +200,34 @@ mod tests {
                 fatal: Some("WRONGTYPE no".to_owned()),
             });
         }
+    }
+
+    fn naming(wire: &str, tolerated: &str) -> Tally {
+        let mut counter = ReplyCounter::new(vec![tolerated.to_owned()]);
+        counter.push(wire.as_bytes(), &mut [(1, Special::Naming)].into()).unwrap();
+        counter.tally
+    }
+
+    #[test]
+    fn a_rebuilt_value_that_found_its_name_taken_is_a_busy_key_and_one_that_expired_no_fault() {
+        let taken = naming("+OK\r\n:0\r\n:1\r\n", "x");
+        assert_eq!((taken.applied, taken.errors), (2, 1));
+        assert!(taken.fatal.unwrap().starts_with("BUSYKEY"));
+        let kept = naming("+OK\r\n:0\r\n:1\r\n", "BUSYKEY");
+        assert_eq!((kept.applied, kept.errors, kept.fatal), (2, 1, None));
+        for named in ["+OK\r\n:1\r\n:0\r\n", "+OK\r\n+OK\r\n:0\r\n"] {
+            assert_eq!(naming(named, "x"), Tally { applied: 3, ..Tally::default() });
+        }
+        let expired = naming("+OK\r\n-ERR no such key\r\n:0\r\n", "x");
+        assert_eq!((expired.applied, expired.errors, expired.fatal), (2, 1, None));
+        assert!(naming("+OK\r\n-OOM command not allowed\r\n", "x").fatal.is_some());
+    }
+
+    #[test]
+    fn a_transaction_of_many_commands_is_counted() {
+        let wire = ["+OK\r\n".to_owned(), "*300001\r\n".to_owned(), "+OK\r\n".repeat(300_000), "-ERR x\r\n".to_owned()];
+        let mut counter = ReplyCounter::new(Vec::new());
+        counter.push(wire.concat().as_bytes(), &mut [(0, Special::Multi), (1, Special::Exec)].into()).unwrap();
+        assert_eq!((counter.tally.applied, counter.tally.errors), (300_002, 1));
     }
 }

@@ -17,8 +17,11 @@ pub(crate) struct CommandFacts {
 #[derive(Debug, Default)]
 pub(crate) struct CommandTable(HashMap<Vec<u8>, CommandFacts>);
 
-/// Commands that pass although the server does not flag them as writes.
-const ALSO: [&str; 4] = ["select", "multi", "exec", "function"];
+/// Commands that pass although the server does not flag them as writes, each with the place of its first key. All of them
+/// stand in append-only files and replication streams: `PFCOUNT` where it brought a cached count up to date, `SCRIPT` up
+/// to 6.2, `XGROUP` always (from 7.0 on only its subcommands have flags).
+const ALSO: [(&str, usize); 7] =
+    [("select", 0), ("multi", 0), ("exec", 0), ("function", 0), ("xgroup", 2), ("pfcount", 1), ("script", 0)];
 
 impl CommandTable {
     /// Asks the server.
@@ -39,8 +42,8 @@ impl CommandTable {
                 _ => None,
             })
             .collect();
-        for name in ALSO {
-            table.insert(name.as_bytes().to_vec(), CommandFacts { first_key: 0 });
+        for (name, first_key) in ALSO {
+            table.insert(name.as_bytes().to_vec(), CommandFacts { first_key });
         }
         Self(table)
     }
@@ -65,7 +68,7 @@ mod tests {
         let reply = Bytes::from_static(
             b"*3\r\n*6\r\n$3\r\nSet\r\n:-3\r\n*2\r\n+write\r\n+denyoom\r\n:1\r\n:1\r\n:1\r\n\
               *6\r\n$3\r\nget\r\n:2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n\
-              *6\r\n$6\r\nxgroup\r\n:-2\r\n*1\r\n+write\r\n:2\r\n:2\r\n:1\r\n",
+              *6\r\n$6\r\nxgroup\r\n:-2\r\n*0\r\n:0\r\n:0\r\n:0\r\n",
         );
         let table = CommandTable::from_reply(&crate::resp::parse(&reply).unwrap());
         assert_eq!(table.get(b"sEt"), Some(CommandFacts { first_key: 1 }));
@@ -73,6 +76,8 @@ mod tests {
         assert_eq!(table.get(b"get"), None);
         assert_eq!(table.get(b"shutdown"), None);
         assert_eq!(table.get(&[b'x'; 1000]), None);
+        assert_eq!(table.get(b"PFCOUNT").map(|facts| facts.first_key), Some(1));
+        assert_eq!(table.get(b"script").map(|facts| facts.first_key), Some(0));
         assert!(table.get(b"FUNCTION").is_some() && table.get(b"multi").is_some());
     }
 }

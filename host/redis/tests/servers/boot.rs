@@ -9,7 +9,7 @@ use redkeep_redis::LocalBootCheck;
 use redkeep_testing::server::{RedisServer, Version};
 use rstest::rstest;
 
-use crate::support::{access, snapshot};
+use crate::support::{access, resp, snapshot};
 
 fn checker() -> LocalBootCheck {
     // Debian's lies elsewhere than those of `tests/services/redis-servers`.
@@ -61,6 +61,34 @@ async fn a_server_that_refuses_says_why_in_its_own_words() {
     let error = checker().boot(folder.path(), false, "redis", "7.0.15").await.unwrap_err();
     assert_eq!((error.class, error.reason()), (Class::Damaged, "BootRefused"));
     assert!(error.message.contains("Short read") || error.message.contains("RDB"), "{error}");
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_append_only_file_finds_no_command_that_reaches_beyond_the_data(
+    #[values(Version::Redis62, Version::Redis70, Version::Redis82, Version::Valkey81)] version: Version,
+    #[values(&["MODULE", "LOAD", "/no/such/module.so"], &["SLAVEOF", "192.0.2.1", "1"], &["CONFIG", "SET", "port", "0"])]
+    forged: &[&str],
+) {
+    let (name, release) = name_and_version(version);
+    let boot = async |commands: &[&[&str]]| {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = commands.iter().flat_map(|command| resp(command)).collect();
+        if version == Version::Redis62 {
+            std::fs::write(folder.path().join("appendonly.aof"), bytes).unwrap();
+        } else {
+            let inner = folder.path().join("appendonlydir");
+            std::fs::create_dir(&inner).unwrap();
+            std::fs::write(inner.join("appendonly.aof.manifest"), "file a.incr.aof seq 1 type i\n").unwrap();
+            std::fs::write(inner.join("a.incr.aof"), bytes).unwrap();
+        }
+        checker().boot(folder.path(), true, name, release).await
+    };
+    let found = boot(&[&["SET", "a", "1"]]).await.unwrap();
+    assert_eq!(find(&found, "keys"), Some("1"));
+    let error = boot(&[&["SET", "a", "1"], forged]).await.unwrap_err();
+    assert_eq!((error.class, error.reason()), (Class::Damaged, "BootRefused"));
+    assert!(error.message.to_lowercase().contains("unknown command"), "{error}");
 }
 
 #[tokio::test]

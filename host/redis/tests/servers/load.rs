@@ -1,10 +1,10 @@
 //! Bulk loads into real servers: counted exactly, stopped in time, routed by slot.
 
 use bytes::Bytes;
-use redkeep_core::Attribute;
 use redkeep_core::attribute::find;
 use redkeep_core::method::{MethodError, code};
 use redkeep_core::redis::RedisServer as Access;
+use redkeep_core::{Attribute, Classify as _};
 use redkeep_testing::dataset::values;
 use redkeep_testing::server::{RedisServer, Version};
 use redkeep_testing::topology::{RedisCluster, replicate};
@@ -74,12 +74,69 @@ async fn only_writes_pass() {
         let error = load(&*target, &bytes, 1 << 20, "").await.unwrap_err();
         assert_eq!(error.code, code::DENIED, "{command:?}");
         assert!(error.message.contains(command[0]));
+        let help = error.help().unwrap();
+        let expected = if command[0] == "EVAL" { "data directory" } else { "forged or damaged" };
+        assert!(help.contains(expected) && !help.contains("grant"), "{help}");
         assert_eq!(counts(&error.details).0, number(&server, &["DBSIZE"]).await);
         server.command(&["FLUSHALL"]).await.unwrap();
     }
     for broken in [&b"PING\r\n"[..], b"*1\r\n$-1\r\n", b"*2\r\n$3\r\nSET\r\n:1\r\n", b"*2\r\n$3\r\nSET\r\n$5\r\nab"] {
         assert_eq!(load(&*target, broken, 100, "").await.unwrap_err().code, code::DAMAGED);
     }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_of_a_stream_that_carry_no_write_flag_pass(
+    #[values(Version::Redis62, Version::Redis70, Version::Redis82, Version::Valkey81)] version: Version,
+) {
+    let server = RedisServer::start(version).unwrap();
+    let mut bytes = resp(&["XGROUP", "CREATE", "stream", "group", "$", "MKSTREAM"]);
+    bytes.extend(resp(&["XGROUP", "CREATECONSUMER", "stream", "group", "one"]));
+    bytes.extend(resp(&["PFADD", "count", "a", "b"]));
+    bytes.extend(resp(&["PFCOUNT", "count"]));
+    bytes.extend(resp(&["SCRIPT", "LOAD", "return 1"]));
+    bytes.extend(resp(&["SCRIPT", "FLUSH"]));
+    assert_eq!(load(&*access(&server.url()).await, &bytes, 1 << 20, "").await.unwrap(), (6, 0));
+    let groups: Vec<redis::Value> =
+        redis::from_redis_value(server.command(&["XINFO", "GROUPS", "stream"]).await.unwrap()).unwrap();
+    assert_eq!(groups.len(), 1);
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_value_counts_only_if_it_got_its_name(
+    #[values(Version::Redis62, Version::Redis70, Version::Redis82, Version::Valkey81)] version: Version,
+) {
+    let server = RedisServer::start(version).unwrap();
+    let target = access(&server.url()).await;
+    server.command(&["SET", "taken", "theirs"]).await.unwrap();
+    let rebuilt = |key: &str, time: &str, rename: &str| {
+        let temporary = "redkeep-restore:{7}";
+        [
+            resp(&["APPEND", temporary, "ours"]),
+            resp(&["PEXPIREAT", temporary, time]),
+            resp(&[rename, temporary, key]),
+            resp(&["DEL", temporary]),
+        ]
+        .concat()
+    };
+    let later = "4000000000000";
+    let bytes = [rebuilt("free", later, "RENAMENX"), rebuilt("gone", "1", "RENAMENX"), rebuilt("gone", "1", "RENAME")];
+    assert_eq!(load(&*target, &bytes.concat(), 50, "").await.unwrap(), (10, 2));
+    assert_eq!(number(&server, &["EXISTS", "free", "gone"]).await, 1);
+    assert!(number(&server, &["PTTL", "free"]).await > 0);
+    let bytes = rebuilt("taken", later, "RENAMENX");
+    assert_eq!(load(&*target, &bytes, 50, "BUSYKEY").await.unwrap(), (3, 1));
+    let error = load(&*target, &bytes, 1 << 20, "").await.unwrap_err();
+    assert!(error.message.contains("BUSYKEY") && error.help().is_some(), "{error}");
+    assert_eq!(number(&server, &["DBSIZE"]).await, 2, "nothing temporary is left");
+    let left: (String, i64) =
+        redis::pipe().get("taken").pttl("taken").query_async(&mut server.connect().await.unwrap()).await.unwrap();
+    assert_eq!(left, ("theirs".to_owned(), -1));
+    // A client's own RENAME has no such grace.
+    let error = load(&*target, &resp(&["RENAME", "none", "x"]), 50, "").await.unwrap_err();
+    assert!(error.message.contains("no such key"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -170,6 +170,8 @@ impl Context {
         let endpoint = self.endpoint();
         if says(&[
             "no credentials",
+            "loading credentials",
+            "imds",
             "credentialsnotloaded",
             "credentials provider",
             "failed to load credentials",
@@ -297,6 +299,21 @@ mod tests {
     #[case("ConditionalRequestConflict", 409)]
     fn what_may_pass_by_itself_is_busy(#[case] code: &str, #[case] status: u16) {
         assert_eq!(context().service(code, "", status, None).0, StorageErrorKind::Busy);
+    }
+
+    #[rstest]
+    #[case::metadata_service_forbidden(
+        "dispatch failure: other: an error occurred while loading credentials: failed to load IMDS session token"
+    )]
+    #[case::metadata_service_out_of_reach("dispatch failure: io error: failed to load IMDS session token: timed out")]
+    #[case::nothing_configured("dispatch failure: other: No credentials in the property bag")]
+    fn missing_credentials_are_not_a_broken_network(#[case] text: &str) {
+        let (kind, help) = context().dispatch(text, false);
+        assert_eq!(kind, StorageErrorKind::Denied);
+        let help = help.unwrap();
+        for words in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "workload identity"] {
+            assert!(help.contains(words), "{help}");
+        }
     }
 
     #[test]

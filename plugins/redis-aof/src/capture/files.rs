@@ -3,6 +3,8 @@
 //! Files grow and vanish while a server runs: the manifest is read, every file that it names is opened (which pins its length), and
 //! the manifest is read again. The last file is cut at a whole command outside a transaction.
 
+use std::ops::RangeInclusive;
+
 use redkeep_sdk::{Attribute, Context, Error, Facts, Host, Progress, Sink, attribute, code, resp};
 
 use super::replication::{ARTIFACT, KIND};
@@ -18,6 +20,8 @@ const ATTEMPT_PAUSE_MS: u32 = 200;
 /// A rewrite of a large data set takes minutes; looked at twice a second.
 const REWRITE_POLLS: u32 = 7200;
 const REWRITE_PAUSE_MS: u32 = 500;
+/// Attempts to find files as long as the server says its append-only file is.
+const SIZE_ATTEMPTS: u32 = 5;
 
 /// Where the append-only file lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +49,21 @@ pub(super) fn capture(host: &dyn Host, context: &Context) -> Result<Facts, Error
     source_facts(context, &mut facts);
     facts.set("source-route", "files");
     match locate(host, context)? {
-        Layout::MultiPart { folder, manifest } => capture_multi_part(host, &folder, &manifest, &mut facts)?,
-        Layout::Single { path } => capture_single(host, &path, &mut facts)?,
+        Layout::MultiPart { folder, manifest } => {
+            // 7.0 and newer do not count the empty base that they make at a first start.
+            let lengths = |(opened, _): &(Vec<Opened>, Reader)| {
+                let of = |base: bool| {
+                    opened.iter().filter(|one| (one.file.kind == Kind::Base) == base).map(|one| one.size).sum::<u64>()
+                };
+                of(false)..=of(false) + of(true)
+            };
+            let opened = of_the_server(host, context, || open_all(host, &folder, &manifest), lengths)?;
+            capture_multi_part(host, &folder, &manifest, opened, &mut facts)?;
+        }
+        Layout::Single { path } => {
+            let opened = of_the_server(host, context, || open_twice(host, &path), |opened| opened.2..=opened.2)?;
+            capture_single(host, &path, opened, &mut facts)?;
+        }
     }
     Ok(facts)
 }
@@ -129,6 +146,43 @@ fn wait_for_rewrite(host: &dyn Host) -> Result<(), Error> {
         host.sleep_ms(REWRITE_PAUSE_MS)?;
     }
     Err(Error::new(code::TIMEOUT, "the rewrite of the append-only file did not end within an hour").retryable())
+}
+
+/// Bytes of the server's append-only file, where there is a server that tells: what it has written, whole files.
+fn size_by_server(host: &dyn Host, context: &Context) -> Option<u64> {
+    if !context.has_capability("redis") {
+        return None;
+    }
+    let info = host.redis().info(Some("persistence")).ok()?;
+    attribute::find(&info, "aof_current_size")?.trim().parse().ok()
+}
+
+/// Opens files that are those of the server, where one is at hand: the directory may be another's, or one that it has left.
+///
+/// They are as long as the server says, within what it wrote between a look before and a look after, and within what
+/// `lengths` leaves open. A rewrite in between makes them differ, so that is tried again.
+fn of_the_server<T>(
+    host: &dyn Host,
+    context: &Context,
+    open: impl Fn() -> Result<T, Error>,
+    lengths: impl Fn(&T) -> RangeInclusive<u64>,
+) -> Result<T, Error> {
+    for _ in 0..SIZE_ATTEMPTS {
+        let before = size_by_server(host, context);
+        let opened = open()?;
+        let Some((before, after)) = before.zip(size_by_server(host, context)) else { return Ok(opened) };
+        let lengths = lengths(&opened);
+        if before <= *lengths.end() && *lengths.start() <= after {
+            return Ok(opened);
+        }
+        host.sleep_ms(ATTEMPT_PAUSE_MS)?;
+        wait_for_rewrite(host)?;
+    }
+    Err(Error::refused(
+        "the append-only file in the data directory is not as long as the server says its own is",
+        "check --data-dir against CONFIG GET dir on the server; where it is that directory, the server counts an end that it cut \
+         off when it started: run BGREWRITEAOF, then try again",
+    ))
 }
 
 struct Opened {
@@ -222,8 +276,13 @@ fn copy(
     Ok(content)
 }
 
-fn capture_multi_part(host: &dyn Host, folder: &str, manifest_name: &str, facts: &mut Facts) -> Result<(), Error> {
-    let (mut opened, again) = open_all(host, folder, manifest_name)?;
+fn capture_multi_part(
+    host: &dyn Host,
+    folder: &str,
+    manifest_name: &str,
+    (mut opened, again): (Vec<Opened>, Reader),
+    facts: &mut Facts,
+) -> Result<(), Error> {
     let files: Vec<ManifestFile> = opened.iter().map(|opened| opened.file.clone()).collect();
     let manifest = Manifest { files }.text();
     if let Some(last) = opened.last_mut() {
@@ -272,8 +331,12 @@ fn open_twice(host: &dyn Host, path: &str) -> Result<(Reader, Reader, u64), Erro
     Err(Error::new(code::SOURCE_IO, format!("{path} was replaced in each of {ATTEMPTS} attempts")).retryable())
 }
 
-fn capture_single(host: &dyn Host, path: &str, facts: &mut Facts) -> Result<(), Error> {
-    let (first_look, reader, size) = open_twice(host, path)?;
+fn capture_single(
+    host: &dyn Host,
+    path: &str,
+    (first_look, reader, size): (Reader, Reader, u64),
+    facts: &mut Facts,
+) -> Result<(), Error> {
     let size = scan(first_look, path, size, host)?;
     let mut progress = Progress::new(host, "capture", Some(size));
     let mut sink = host.artifacts().create(ARTIFACT, &[Attribute::new("type", KIND)])?;

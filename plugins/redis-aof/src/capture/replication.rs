@@ -23,6 +23,10 @@ const STEP_MS: u32 = 1000;
 /// Steps below the cut without a single byte, PINGs included (a primary sends one every 10 s), after which the link counts as dead.
 const STALLED_STEPS: u32 = 60;
 
+/// What a snapshot that the server wrote to its disk first leaves behind.
+const DISK_BASED_SYNC: &str = "the server wrote its own dump.rdb for this backup (disk-based sync): with appendonly no it \
+                               loads that at its next start; set repl-diskless-sync yes";
+
 struct Capture<'host> {
     host: &'host dyn Host,
     link: Box<dyn Replication>,
@@ -38,6 +42,10 @@ pub(super) fn capture(host: &dyn Host, context: &Context, parameters: &Parameter
     let start_offset = link.start_offset();
     let replication_id = link.id();
     let mut snapshot = link.snapshot()?;
+    // A length ahead is known only of a file (`$<len>`).
+    if snapshot.size().is_some() {
+        host.warn(DISK_BASED_SYNC);
+    }
     let sink = host.artifacts().create(ARTIFACT, &[Attribute::new("type", KIND)])?;
     let first = Mark { time_ms: started_ms, offset: start_offset, position: 0 };
     let mut capture = Capture {

@@ -3,7 +3,7 @@
 //! The commands may be anything (`FLUSHALL`, `SWAPDB`, transactions over many keys), so only an empty target of the same mode takes
 //! them (REDIS.md 3). That it is empty is the host's check.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use redkeep_sdk::rdb::restore::{RestoreParameters, Restorer, check_target};
@@ -20,6 +20,12 @@ use crate::stored::{self, Form, Passing, Visitor};
 const WHOLE_CLUSTER: [&str; 5] = ["FLUSHALL", "FLUSHDB", "SWAPDB", "FUNCTION", "SCRIPT"];
 /// Commands whose keys behave otherwise on a live server once their time has passed.
 const EXPIRING: [&str; 8] = ["EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT", "SETEX", "PSETEX", "GETEX", "HPEXPIREAT"];
+
+/// Commands that touch no key.
+const WITHOUT_EFFECT: [&str; 3] = ["SELECT", "MULTI", "EXEC"];
+
+/// Bytes within which a snapshot is told from commands.
+const MAGIC: u64 = 16;
 
 /// Refuses a target that the commands do not fit.
 pub(super) fn check(context: &Context, facts: &[Attribute]) -> Result<(), Error> {
@@ -55,8 +61,68 @@ struct Onlooker;
 
 impl Visitor for Onlooker {}
 
+/// Refuses commands behind a snapshot with keys whose time has passed by now: a server that loads a file keeps such keys
+/// until the commands have run, which may have given them a new expiry or none; a live server has them no more. Read
+/// before anything is written.
+fn check_expiries(host: &dyn Host, form: &Form, end: Option<&End>) -> Result<(), Error> {
+    let expired = Rc::new(Cell::new(0));
+    let wanted = Wanted::Contents(Box::new(ExpiredKeys { now_ms: host.now_ms(), count: Rc::clone(&expired) }));
+    let mut tail = FirstCommand { end, expired: Rc::clone(&expired), found: false };
+    stored::walk_wanting(host, form, "check", &mut tail, wanted)?;
+    if expired.get() == 0 || !tail.found {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!(
+            "the snapshot of this backup holds {} keys whose expiry has passed by now, and commands follow that may have \
+             prolonged it: on a live server these keys would be lost",
+            expired.get()
+        ),
+        "restore into a data directory by --target-dir, which is exact, and start a server on it",
+    ))
+}
+
+/// Counts keys of the snapshot that have expired.
+struct ExpiredKeys {
+    now_ms: u64,
+    count: Rc<Cell<u64>>,
+}
+
+impl rdb::Visitor for ExpiredKeys {
+    fn wants_keys(&self) -> bool {
+        false
+    }
+
+    fn key(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
+        self.count.set(self.count.get() + u64::from(entry.expires_at.is_some_and(|time| time <= self.now_ms)));
+        Ok(())
+    }
+}
+
+/// Whether a command before the end can touch a key. Reads on only while that matters.
+struct FirstCommand<'end> {
+    end: Option<&'end End>,
+    expired: Rc<Cell<u64>>,
+    found: bool,
+}
+
+impl Visitor for FirstCommand<'_> {
+    fn event(&mut self, index: usize, _scanner: &Scanner, event: &Event<'_>) {
+        let Event::Command { name, end: position, .. } = *event else { return };
+        let wanted = self.end.is_none_or(|end| (index, position) <= (end.index, end.position));
+        self.found |= wanted && !WITHOUT_EFFECT.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+    }
+
+    fn chunk(&mut self, passing: &Passing<'_>, _bytes: &[u8]) -> Result<bool, Error> {
+        // Before its magic is whole a file may still turn out to begin with a snapshot.
+        let in_commands = passing.content.is_in_commands() && passing.content.position() > MAGIC;
+        Ok(!in_commands || (self.expired.get() > 0 && !self.found))
+    }
+}
+
 pub(super) fn restore(host: &dyn Host, form: &Form, end: Option<&End>) -> Result<Facts, Error> {
     check_commands(host, form)?;
+    check_expiries(host, form, end)?;
     let restorer = Rc::new(RefCell::new(Restorer::new(host, &RestoreParameters::default())?));
     let mut live = Live { restorer: Rc::clone(&restorer), trim: Trim::new(end, true), expiring: false };
     let wanted = Wanted::Contents(Box::new(SharedRestorer(Rc::clone(&restorer))));

@@ -258,7 +258,12 @@ impl Sink for Loader {
             replies.extend_from_slice(&chunk[..read]);
         }
         let text = String::from_utf8_lossy(&replies);
-        if let Some(error) = text.lines().find(|line| line.starts_with('-')) {
+        // A line of a binary value may begin with "-" too: an error has a word in capitals there.
+        let is_error = |line: &&str| {
+            let word = line.strip_prefix('-').and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase())
+        };
+        if let Some(error) = text.lines().find(is_error) {
             return Err(Error::new(code::SERVER_REPLY, error));
         }
         let attributes = vec![Attribute::new("commands", self.commands)];

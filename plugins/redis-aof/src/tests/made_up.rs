@@ -105,6 +105,49 @@ fn hostile_commands_are_damage_with_their_place(#[case] tail: &[u8], #[case] mes
     assert!(error.message.contains(message) && error.message.contains("at byte"), "{}", error.message);
 }
 
+#[rstest]
+#[case::code(&["MODULE", "LOAD", "/tmp/evil.so"])]
+#[case::other_host(&["slaveof", "192.0.2.1", "6379"])]
+#[case::file(&["Config", "SET", "dir", "/etc"])]
+#[case::transaction(&["MULTI"])]
+fn a_command_that_no_server_writes_there_is_damage(#[case] forged: &[&str]) {
+    let in_transaction = forged == ["MULTI"];
+    let tail = if in_transaction {
+        commands(&[&["MULTI"], &["SHUTDOWN", "NOSAVE"], &["EXEC"]])
+    } else {
+        commands(&[&["SET", "a", "1"], forged])
+    };
+    let name = if in_transaction { "SHUTDOWN".to_owned() } else { forged[0].to_ascii_uppercase() };
+    let place = SNAPSHOT.len() + if in_transaction { 15 } else { 27 };
+    let bytes = [SNAPSHOT, &tail].concat();
+    for short_reads in [1, 1 << 20] {
+        let error = verify("aof", bytes.clone(), short_reads).unwrap_err();
+        assert_eq!(error.code, code::DAMAGED);
+        let message = format!("a command that no server writes to an append-only file: {name} at byte {place}");
+        assert!(error.message.contains(&message), "{}", error.message);
+    }
+    let archive = archive_of(&[
+        ("d/f.manifest", b"file a seq 1 type b\nfile b seq 1 type i\n".to_vec()),
+        ("d/a", SNAPSHOT.to_vec()),
+        ("d/b", tail),
+    ]);
+    assert_eq!(verify("aof-archive", archive, 100).unwrap_err().code, code::DAMAGED);
+    let host = restoring("aof", bytes, &[("target", "directory")], "{}");
+    assert_eq!(RedisAof::restore(&host).unwrap_err().code, code::DAMAGED);
+}
+
+#[test]
+fn scripts_and_functions_are_no_damage() {
+    let tail = commands(&[
+        &["SCRIPT", "LOAD", "return 1"],
+        &["EVAL", "return 1", "0"],
+        &["EVALSHA", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"],
+        &["FUNCTION", "FLUSH"],
+    ]);
+    let facts = verify("aof", [SNAPSHOT, &tail].concat(), 1 << 20).unwrap();
+    assert_eq!(facts.get("commands"), Some("4"));
+}
+
 #[test]
 fn neither_snapshot_nor_commands_is_damage() {
     for bytes in [&b"hello"[..], b"REDIX0009", b"VALUES", b"\0\0\0\0"] {
@@ -272,6 +315,8 @@ fn a_capture_reaches_the_primarys_offset_or_says_why_not() {
     let facts = RedisAof::capture(&host).unwrap();
     assert_eq!((facts.get("first-offset"), facts.get("last-offset")), (Some("100"), Some(reachable.as_str())));
     assert_eq!(facts.get("commands"), Some("3"));
+    // A snapshot whose length is known ahead lies on the server's disk.
+    assert!(host.logged.borrow().iter().any(|(_, line)| line.contains("repl-diskless-sync")));
     assert_eq!(host.artifact("appendonly.aof").unwrap(), [SNAPSHOT, &commands(&[&["SELECT", "0"]]), &tail].concat());
 
     let host =
@@ -312,6 +357,38 @@ fn a_last_file_that_ends_inside_a_transaction_is_cut_before_it() {
     assert_eq!(host.artifact("appendonly.aof").unwrap(), [SNAPSHOT, &whole].concat());
 }
 
+#[rstest]
+#[case::all_there(0, true)]
+#[case::stale(1, false)]
+#[case::of_another_server(-30, false)]
+fn files_that_are_not_as_long_as_the_servers_are_refused(
+    #[case] more: i64,
+    #[case] taken: bool,
+    #[values(true, false)] multi_part: bool,
+) {
+    let tail = commands(&[&["SELECT", "0"], &["SET", "a", "1"]]);
+    let size = i64::try_from(SNAPSHOT.len() + tail.len()).unwrap() + more;
+    let redis = FakeRedis::default()
+        .with_info("persistence", &[("aof_rewrite_in_progress", "0"), ("aof_current_size", &size.to_string())])
+        .with_script(|_| Err(Error::new(code::DENIED, "not granted")));
+    let manifest = b"file f.1.base.rdb seq 1 type b\nfile f.1.incr.aof seq 1 type i\n".to_vec();
+    let files = if multi_part {
+        vec![("d/f.manifest", manifest), ("d/f.1.base.rdb", SNAPSHOT.to_vec()), ("d/f.1.incr.aof", tail)]
+    } else {
+        vec![("appendonly.aof", [SNAPSHOT, &tail].concat())]
+    };
+    let host = FakeHost::with_context("capture", &[("capabilities", "redis files")])
+        .with_parameters(r#"{"source":"files"}"#)
+        .with_redis(redis)
+        .with_files(files);
+    let result = RedisAof::capture(&host);
+    assert_eq!(result.is_ok(), taken, "{result:?}");
+    assert_eq!(host.artifacts.borrow().is_empty(), !taken);
+    if let Err(error) = result {
+        assert!(error.is(code::REFUSED) && error.detail("help").is_some(), "{error:?}");
+    }
+}
+
 #[test]
 fn a_directory_without_an_append_only_file_says_what_to_do() {
     let host =
@@ -322,6 +399,56 @@ fn a_directory_without_an_append_only_file_says_what_to_do() {
         .with_files([("appendonlydir/a.manifest", b"file gone seq 1 type b\n".to_vec())]);
     let error = RedisAof::capture(&missing).unwrap_err();
     assert!(error.is(code::SOURCE_IO) && error.retryable, "{error:?}");
+}
+
+#[test]
+fn an_offset_that_is_not_reached_is_told() {
+    let tail = commands(&[&["SET", "a", "1"]]);
+    let select = commands(&[&["SELECT", "0"]]);
+    let position = (SNAPSHOT.len() + select.len()) as u64;
+    let size = tail.len() as u64;
+    let mut marks = Marks::starting_with(Mark { time_ms: 5, offset: 100, position });
+    marks.push(Mark { time_ms: 6, offset: 100 + size, position: position + size });
+    for (until, reached) in [(100 + size, 100 + size), (110, 100)] {
+        let parameters = format!(r#"{{"until":"{until}"}}"#);
+        let bytes = [SNAPSHOT, &select, &tail].concat();
+        let host = restoring("aof", bytes, &[("target", "directory"), ("appendonly", "yes")], &parameters)
+            .with_artifact("m", "aof-marks", marks.to_json().unwrap());
+        let facts = RedisAof::restore(&host).unwrap();
+        assert_eq!(facts.get("restored-offset"), Some(reached.to_string().as_str()));
+        let told = host.logged.borrow().iter().any(|(_, line)| line.contains("offset 100, not 110"));
+        assert_eq!(told, until != reached);
+    }
+}
+
+#[rstest]
+#[case::prolonged(1, &["PERSIST", "k"], "{}", true)]
+#[case::nothing_follows(1, &["SELECT", "0"], "{}", false)]
+#[case::not_expired(u64::MAX, &["PERSIST", "k"], "{}", false)]
+#[case::behind_the_point(1, &["PERSIST", "k"], r#"{"until":"100"}"#, false)]
+fn expired_keys_that_commands_may_prolong_are_not_restored_live(
+    #[case] expires_at: u64,
+    #[case] command: &[&str],
+    #[case] parameters: &str,
+    #[case] refused: bool,
+) {
+    // Expiry, type string, key, value.
+    let key = [b"REDIS0009\xfe\0\xfc", &expires_at.to_le_bytes()[..], b"\0\x01k\x01v", &SNAPSHOT[9..]].concat();
+    let select = commands(&[&["SELECT", "0"]]);
+    let position = (key.len() + select.len()) as u64;
+    let marks = Marks::starting_with(Mark { time_ms: 5, offset: 100, position });
+    let mut host =
+        restoring("aof", [&key[..], &select, &commands(&[command])].concat(), &[("target", "server")], parameters)
+            .with_artifact("m", "aof-marks", marks.to_json().unwrap())
+            .with_redis(FakeRedis::default());
+    host.facts.set("mode", "standalone");
+    host.short_reads = Some(3);
+    let result = RedisAof::restore(&host);
+    assert_eq!(result.is_err(), refused, "{result:?}");
+    if let Err(error) = result {
+        assert!(error.is(code::REFUSED) && error.detail("help").is_some(), "{error:?}");
+        assert!(host.redis.unwrap().loaded.borrow().is_empty());
+    }
 }
 
 #[test]

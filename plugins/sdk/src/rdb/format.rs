@@ -42,7 +42,7 @@ pub struct Header {
 /// The newest RDB version of Redis that the parser knows (7.4 to 8.2).
 const NEWEST_REDIS: u16 = 12;
 /// The one version with Valkey's own magic that the parser reads, as far as it shares types with Redis.
-const VALKEY_9: u16 = 80;
+pub(crate) const VALKEY_9: u16 = 80;
 
 impl Header {
     /// Length in bytes.

@@ -1,4 +1,5 @@
-//! A big value put back by type in chunks: under a temporary key, renamed when it is whole, its expiry last.
+//! A big value put back by type in chunks: under a temporary key, renamed when it is whole
+//! and has its expiry.
 
 use super::element::Element;
 use super::format::ValueType;
@@ -29,11 +30,16 @@ struct Writer {
     after: Vec<u8>,
     started: bool,
     entries: bool,
+    /// Fields with an expiry up to here are gone, milliseconds since the epoch.
+    gone_until: u64,
+    /// Whether such a field was left out.
+    left_out: bool,
 }
 
 impl Rebuild {
-    /// A value of this type under a temporary key in the slot of `key`.
-    pub(crate) fn new(kind: ValueType, key: &[u8], output: &mut Output) -> Result<Self, Error> {
+    /// A value of this type under a temporary key in the slot of `key`, without the fields whose expiry is `gone_until` or
+    /// earlier.
+    pub(crate) fn new(kind: ValueType, key: &[u8], gone_until: u64, output: &mut Output) -> Result<Self, Error> {
         let command: &'static [u8] = match kind.name() {
             "list" => b"RPUSH",
             "set" => b"SADD",
@@ -44,14 +50,28 @@ impl Rebuild {
         let key = temporary_key(key);
         // What an interrupted run left there.
         output.command(&[b"DEL", &key])?;
-        let writer =
-            Writer { key, command, arguments: Vec::new(), count: 0, after: Vec::new(), started: false, entries: false };
+        let writer = Writer {
+            key,
+            command,
+            arguments: Vec::new(),
+            count: 0,
+            after: Vec::new(),
+            started: false,
+            entries: false,
+            gone_until,
+            left_out: false,
+        };
         Ok(Self { decoder: ValueDecoder::new(kind)?, writer })
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8], output: &mut Output, expiry: Expiry<'_>) -> Result<(), Error> {
         let writer = &mut self.writer;
         self.decoder.push(bytes, &mut |element| writer.write(element, output, expiry))
+    }
+
+    /// Whether nothing of a whole hash is left, so that there is no key to finish.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.writer.left_out && !self.writer.started
     }
 
     /// The value is whole: gives it its name. `replace`: whatever has that name already.
@@ -70,15 +90,17 @@ impl Rebuild {
             output.command(&[b"SET", &writer.key, b""])?;
         }
         writer.flush(output)?;
+        if let Some(expires_at) = expires_at {
+            // Before the name, which a client may give to a key of its own at any time. If its time comes first, the host
+            // takes the failed renaming for what it is.
+            output.command(&[b"PEXPIREAT", &writer.key, expires_at.to_string().as_bytes()])?;
+        }
         if replace {
             output.command(&[b"RENAME", &writer.key, key])?;
         } else {
-            // Somebody may have made the key meanwhile: theirs stays.
+            // Somebody may have made the key meanwhile: theirs stays, and the host counts ours as refused.
             output.command(&[b"RENAMENX", &writer.key, key])?;
             output.command(&[b"DEL", &writer.key])?;
-        }
-        if let Some(expires_at) = expires_at {
-            output.command(&[b"PEXPIREAT", key, expires_at.to_string().as_bytes()])?;
         }
         Ok(())
     }
@@ -108,6 +130,11 @@ impl Writer {
             }
             Element::Member(member) => self.gather(&[member], output),
             Element::Scored { member, score } => self.gather(&[format!("{score:e}").as_bytes(), member], output),
+            // The server would remove it at once, and with the last one the key that is to be renamed.
+            Element::Field { expires_at: Some(expires_at), .. } if expires_at <= self.gone_until => {
+                self.left_out = true;
+                Ok(())
+            }
             Element::Field { field, value, expires_at } => {
                 if let Some(expires_at) = expires_at.and_then(expiry) {
                     let time = expires_at.to_string();
@@ -228,7 +255,8 @@ impl Writer {
     }
 }
 
-/// A name in the same cluster slot, whatever the key is: its hash tag is a number that hashes to the slot.
+/// A name in the same cluster slot, whatever the key is: its hash tag is a number that hashes to the slot. The host knows how
+/// it begins (`host/redis/src/load/mod.rs`).
 fn temporary_key(key: &[u8]) -> Vec<u8> {
     let slot = slot(key);
     // Some hundred thousand numbers reach every one of the 16384 slots many times over.

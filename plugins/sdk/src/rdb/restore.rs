@@ -18,7 +18,7 @@ use crate::resp::{self, Reply};
 use crate::{Attribute, Error, Facts, code};
 
 pub use choices::{
-    OnConflict, PARAMETER_PROPERTIES, RestoreParameters, Ttl, check_target, target_rdb_version, version_refusal,
+    OnConflict, PARAMETER_PROPERTIES, RestoreParameters, Ttl, check_target, reads, target_rdb_version, version_refusal,
 };
 
 /// Values longer than this, in bytes of the file, are rebuilt: `RESTORE` of a large one blocks the server and needs it
@@ -178,11 +178,14 @@ impl<'host> Restorer<'host> {
     /// Whether a key with this expiry of the file is gone: by now, or, where expiries are shifted or dropped, when the
     /// backup was made.
     fn is_expired(&self, expires_at: u64) -> bool {
-        let reference = match self.ttl {
+        expires_at <= self.gone_until()
+    }
+
+    fn gone_until(&self) -> u64 {
+        match self.ttl {
             Ttl::Keep => self.now_ms,
             Ttl::Shift | Ttl::Persist => self.created_ms.unwrap_or(0),
-        };
-        expires_at <= reference
+        }
     }
 
     fn select(&mut self, database: u64) -> Result<(), Error> {
@@ -253,7 +256,8 @@ impl<'host> Restorer<'host> {
             return Ok(false);
         }
         self.select(self.current.database)?;
-        let rebuild = Rebuild::new(ValueType(self.current.kind), &self.current.key, &mut self.output)
+        let gone_until = self.gone_until();
+        let rebuild = Rebuild::new(ValueType(self.current.kind), &self.current.key, gone_until, &mut self.output)
             .map_err(|error| error.during(&format!("failed to restore key {}", self.key_text())))?;
         self.current.action = Action::Rebuild(Box::new(rebuild));
         let held = std::mem::take(&mut self.current.value);
@@ -418,6 +422,10 @@ impl Visitor for Restorer<'_> {
             Action::Hold => {
                 self.select(self.current.database)?;
                 self.restore()?;
+            }
+            Action::Rebuild(rebuild) if rebuild.is_gone() => {
+                self.counts.expired += 1;
+                return Ok(());
             }
             Action::Rebuild(rebuild) => {
                 let expiry = self.expiry();

@@ -105,7 +105,7 @@ pub fn check_target(context: &Context, facts: &[Attribute], parameters: &Restore
         ));
     }
     if let (Some(needed), Some(offered)) = (needed, target_rdb_version(context)?)
-        && needed > offered
+        && !reads(offered, needed)
     {
         return Err(version_refusal(context, needed, offered));
     }
@@ -132,13 +132,26 @@ pub fn check_target(context: &Context, facts: &[Attribute], parameters: &Restore
     Ok(())
 }
 
-/// The refusal of a server that is too old.
+/// Whether a server whose own RDB version is `offered` reads a file of version `needed`: all up to its own, but Valkey from 9
+/// on (80) none of Redis's from 12 on.
+pub fn reads(offered: u64, needed: u64) -> bool {
+    let foreign = offered >= u64::from(format::VALKEY_9) && (12..u64::from(format::VALKEY_9)).contains(&needed);
+    needed <= offered && !foreign
+}
+
+/// The refusal of a server that does not [read](reads) the backup.
 pub fn version_refusal(context: &Context, needed: u64, offered: u64) -> Error {
     let server = format!(
         "{} {}",
         context.get_or("server-name", "redis"),
         context.get_or("server-version", "(version not known)")
     );
+    if needed <= offered {
+        return Error::refused(
+            format!("the backup has RDB version {needed} of Redis, and the target, {server}, loads Redis's up to 11"),
+            "restore into Redis of the source's version or newer",
+        );
+    }
     Error::refused(
         format!("the backup has RDB version {needed}, and the target, {server}, loads at most {offered}"),
         "restore into a server of the source's version or newer",
