@@ -31,10 +31,12 @@ pub(crate) fn start(options: &Options) -> Result<()> {
             let mut command = fuzz(&build, "run");
             // New inputs go to a folder of the build; the corpus in the repository only gains what someone adds.
             let found = build.join("corpus").join(target);
+            // From the same start each time: a run of CI that fails can be repeated.
+            let _ = std::fs::remove_dir_all(&found);
             std::fs::create_dir_all(&found)?;
             command.args(["--release", target]).arg(found).arg(format!("tests/fuzz/corpus/{target}"));
             command.arg("--").arg(format!("-max_total_time={}", options.seconds));
-            command.args(["-rss_limit_mb=1024", "-timeout=20", "-print_final_stats=1"]);
+            command.args(["-rss_limit_mb=1024", "-timeout=20", "-print_final_stats=1", "-seed=1"]);
             command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
             running.push((target, command.spawn().context("failed to start cargo fuzz")?));
         }
