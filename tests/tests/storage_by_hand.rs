@@ -1,43 +1,26 @@
 //! A backup in an S3 server that others wrote (versitygw): multipart, encrypted, restored by `redkeep`, and by hand with
 //! `age`, `zstd` and `redis-check-rdb`, as `docs/format.md` says.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
 use redkeep_testing::dataset::Dataset;
-use redkeep_testing::server::{RedisServer, Version, free_port};
-use redkeep_testing::topology::wait_until;
+use redkeep_testing::gateway::{self, ACCESS_KEY, SECRET_KEY};
+use redkeep_testing::server::{RedisServer, Version};
 use redkeep_testing::workload::{Shape, apply};
 use redkeep_tests::{finish, need, redkeep};
 
-/// A versitygw over a folder, stopped on drop.
+/// The gateway, and redkeep pointed at it.
 struct Gateway {
-    child: Child,
-    port: u16,
-    folder: tempfile::TempDir,
+    server: gateway::Gateway,
 }
 
 impl Gateway {
     async fn start() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        std::fs::create_dir_all(folder.path().join("bucket"))?;
-        let port = free_port();
-        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join("go/bin/versitygw");
-        let program = if home.is_file() { home } else { PathBuf::from("versitygw") };
-        let child = Command::new(program)
-            .args(["--port", &format!("127.0.0.1:{port}"), "--access", "access", "--secret", "secret-key", "posix"])
-            .arg(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("failed to start versitygw")?;
-        let gateway = Self { child, port, folder };
-        wait_until("versitygw", || async { Ok(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()) }).await?;
-        Ok(gateway)
+        Ok(Self { server: gateway::Gateway::start().await? })
     }
 
     fn redkeep(&self, arguments: &[&str]) -> Command {
@@ -49,8 +32,8 @@ impl Gateway {
             "us-east-1",
             "--s3-path-style",
         ]);
-        command.arg("--s3-endpoint").arg(format!("http://127.0.0.1:{}", self.port));
-        command.env("AWS_ACCESS_KEY_ID", "access").env("AWS_SECRET_ACCESS_KEY", "secret-key");
+        command.arg("--s3-endpoint").arg(self.server.endpoint());
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
         command
     }
 
@@ -58,13 +41,6 @@ impl Gateway {
         let said = finish(self.redkeep(arguments));
         ensure!(said.code == Some(0), "redkeep {arguments:?}: {said:#?}");
         Ok(said)
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -135,7 +111,7 @@ async fn a_backup_opens_with_ordinary_tools() -> Result<()> {
     ensure!(differences.is_empty(), "{differences:#?}");
 
     // By hand: the gateway keeps objects as files.
-    let object = gateway.folder.path().join("bucket/some/prefix").join(stored);
+    let object = gateway.server.folder().join("bucket/some/prefix").join(stored);
     let by_hand = place.path().join("by-hand");
     std::fs::create_dir(&by_hand)?;
     open_by_hand(&object, key, &by_hand.join("dump.rdb"))?;
@@ -188,11 +164,10 @@ async fn storage_that_dies_or_denies_leaves_no_backup() -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()?;
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    gateway.child.kill()?;
-    gateway.child.wait()?;
+    gateway.server.kill();
     let said: redkeep_tests::Said = child.wait_with_output()?.into();
     redkeep_tests::refused(&said, 1, &[], "backup into storage that dies");
-    let found = Command::new("find").arg(gateway.folder.path()).args(["-name", "manifest.json"]).output()?;
+    let found = Command::new("find").arg(gateway.server.folder()).args(["-name", "manifest.json"]).output()?;
     ensure!(found.stdout.is_empty(), "a manifest was left: {}", String::from_utf8_lossy(&found.stdout));
     Ok(())
 }

@@ -6,6 +6,7 @@
 #![expect(clippy::missing_panics_doc, clippy::expect_used, reason = "test support fails loudly")]
 
 pub mod dataset;
+pub mod gateway;
 pub mod server;
 pub mod topology;
 pub mod workload;
