@@ -16,6 +16,7 @@ pub mod provider;
 pub mod redis;
 pub mod restore_plan;
 pub mod retention;
+pub mod schedule;
 pub mod secret;
 pub mod selection;
 pub mod storage;
