@@ -1,1 +1,18 @@
-//! Controllers.
+//! The control plane: what is to be done for each custom resource. It decides, applies and reports, and moves no bytes.
+//!
+//! Every data task is handed to an [`executor::Executor`]; time, chance and concrete providers come from the composition root.
+
+pub mod apply;
+pub mod clock;
+pub mod context;
+pub mod decode;
+pub mod executor;
+pub mod metrics;
+pub mod outcome;
+pub mod preflight;
+pub mod runtime;
+pub mod server;
+pub mod settings;
+#[cfg(test)]
+#[allow(dead_code, reason = "every helper serves the tests of some kind")]
+mod testing;

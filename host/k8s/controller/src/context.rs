@@ -1,0 +1,50 @@
+//! What every reconcile is given.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::runtime::events::{Recorder, Reporter};
+
+use crate::clock::Clock;
+use crate::executor::Executor;
+use crate::metrics::Metrics;
+use crate::runtime::Triggers;
+use crate::settings::Settings;
+
+/// Shared by all controllers of a process.
+pub struct Context {
+    /// The Kubernetes API.
+    pub client: kube::Client,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Runs the data tasks.
+    pub executor: Arc<dyn Executor>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How this operator was configured.
+    pub settings: Settings,
+    /// Writes Events.
+    pub recorder: Recorder,
+    /// Tells a controller that one of its objects must be looked at.
+    pub triggers: Triggers,
+}
+
+impl Context {
+    /// A context whose Events carry the name of this operator's instance.
+    pub fn new(
+        client: kube::Client,
+        clock: Arc<dyn Clock>,
+        executor: Arc<dyn Executor>,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+    ) -> Self {
+        let reporter = Reporter { controller: "redkeep".to_owned(), instance: Some(settings.instance.clone()) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, clock, executor, metrics, settings, recorder, triggers: Triggers::default() }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

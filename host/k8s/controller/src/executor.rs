@@ -1,0 +1,348 @@
+//! The one way from a decision to the data plane: a task is started, observed, cancelled, forgotten.
+//!
+//! Implemented by Kubernetes Jobs ([`job::JobExecutor`]) and, in the composition root, by the process itself.
+
+pub mod job;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, SELinuxOptions, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use redkeep_core::classify::{Class, Classify};
+use redkeep_core::task::{TaskReport, TaskSpec};
+use serde::{Deserialize, Serialize};
+
+/// Where the credentials of a storage are mounted.
+pub const CREDENTIALS_PATH: &str = "/backup-credentials";
+/// Where the authority of a storage's TLS is mounted.
+pub const STORAGE_CA_PATH: &str = "/storage-ca";
+/// Where the password of Redis is mounted.
+pub const REDIS_AUTH_PATH: &str = "/redis-auth";
+/// Where the TLS files for Redis are mounted.
+pub const REDIS_TLS_PATH: &str = "/redis-tls";
+/// Where age identities are mounted.
+pub const KEYS_PATH: &str = "/backup-keys";
+/// Where a folder destination's claim is mounted.
+pub const FOLDER_PATH: &str = "/backup-folder";
+/// Room of a task for what it spools.
+pub const SCRATCH_PATH: &str = "/var/lib/redkeep";
+
+/// Runs tasks. Every call may be repeated; none waits for a task's end.
+#[async_trait]
+pub trait Executor: Send + Sync {
+    /// Starts a task. Idempotent: the same key finds the task that runs already, and another owner's task of that name is an error.
+    async fn start(&self, request: &TaskRequest) -> Result<(), ExecutorError>;
+    /// How a task stands.
+    async fn observe(&self, key: &TaskKey) -> Result<TaskState, ExecutorError>;
+    /// Stops a task, and whatever it started. One that is not there is no error.
+    async fn cancel(&self, key: &TaskKey) -> Result<(), ExecutorError>;
+    /// The report was read and is kept elsewhere: the task's remains may go.
+    async fn forget(&self, key: &TaskKey) -> Result<(), ExecutorError>;
+    /// Owners whose task changed, for as long as it is polled. The default never says anything: controllers then poll.
+    fn changes(&self) -> BoxStream<'static, ChangedOwner> {
+        Box::pin(stream::pending())
+    }
+}
+
+/// Whose task changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedOwner {
+    /// Kind of the owner.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A task's name, unique in its namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name, at most 63 characters.
+    pub name: String,
+}
+
+impl TaskKey {
+    /// `NAME-<5 of the owner's uid>[-purpose]`, cut to what a Job's name may have.
+    pub fn new(namespace: &str, owner: &str, uid: &str, purpose: Purpose) -> Self {
+        const LONGEST: usize = 63;
+        let short: String = uid.chars().filter(char::is_ascii_alphanumeric).take(5).collect();
+        let suffix = match purpose {
+            Purpose::Backup | Purpose::Restore => format!("-{short}"),
+            other => format!("-{short}-{other}"),
+        };
+        let kept: String = owner.chars().take(LONGEST.saturating_sub(suffix.len())).collect();
+        Self { namespace: namespace.to_owned(), name: format!("{}{suffix}", kept.trim_end_matches(['-', '.'])) }
+    }
+}
+
+impl fmt::Display for TaskKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What a task is for; part of its name and its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Make a backup.
+    Backup,
+    /// Restore one.
+    Restore,
+    /// Verify one.
+    Verify,
+    /// Apply retention.
+    Prune,
+    /// Delete one.
+    Delete,
+    /// Try a storage and count what it holds.
+    Probe,
+    /// Find out whether a backup whose report was lost exists.
+    Inspect,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Backup => "backup",
+            Self::Restore => "restore",
+            Self::Verify => "verify",
+            Self::Prune => "prune",
+            Self::Delete => "delete",
+            Self::Probe => "probe",
+            Self::Inspect => "inspect",
+        })
+    }
+}
+
+/// A task and everything it needs to run somewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskRequest {
+    /// Its name.
+    pub key: TaskKey,
+    /// The custom resource that it is for.
+    pub owner: OwnerReference,
+    /// What for.
+    pub purpose: Purpose,
+    /// What to do.
+    pub spec: TaskSpec,
+    /// What it reads.
+    pub mounts: Vec<Mount>,
+    /// Where and as whom it runs.
+    pub placement: Placement,
+    /// How long one attempt may run once it started.
+    pub deadline: Duration,
+    /// How long it may take to start.
+    pub start_deadline: Duration,
+    /// How often a failed attempt is repeated.
+    pub retries: u32,
+    /// Workload identity; already held against the allow-list.
+    pub service_account: Option<String>,
+    /// Requests and limits.
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// A volume and where it appears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// From where.
+    pub source: MountSource,
+    /// To where.
+    pub path: PathBuf,
+}
+
+impl Mount {
+    /// A Secret at a path.
+    pub fn secret(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { source: MountSource::Secret(name.into()), path: path.into() }
+    }
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountSource {
+    /// All keys of a Secret; one that is missing leaves an empty folder, and the task says what it looked for.
+    Secret(String),
+    /// All keys of a `ConfigMap`, likewise.
+    ConfigMap(String),
+    /// A claim.
+    Claim {
+        /// Its name.
+        name: String,
+        /// Whether the task may not write.
+        read_only: bool,
+    },
+    /// Scratch space.
+    EmptyDir,
+}
+
+/// Where and as whom a task runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Placement {
+    /// Numeric user; `None`: the image's.
+    pub run_as_user: Option<i64>,
+    /// Its group.
+    pub run_as_group: Option<i64>,
+    /// As the pod's whose files are read.
+    pub se_linux_options: Option<SELinuxOptions>,
+    /// Near whom.
+    pub affinity: Option<Affinity>,
+    /// What it tolerates.
+    pub tolerations: Vec<Toleration>,
+    /// On which node.
+    pub node_name: Option<String>,
+}
+
+/// How a task stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TaskState {
+    /// There is none of this name.
+    Missing,
+    /// It has not started yet.
+    Waiting {
+        /// A stable word: what it waits for.
+        reason: String,
+        /// For people.
+        message: String,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It runs.
+    Running {
+        /// Where.
+        pod: Option<String>,
+        /// How far it is, where it says.
+        progress: Option<TaskProgress>,
+    },
+    /// It ended with a report, whatever that says.
+    Ended {
+        /// The report.
+        report: TaskReport,
+        /// Where it ran.
+        pod: Option<String>,
+    },
+    /// It ended, or will never start, and there is no report.
+    Failed {
+        /// A stable word.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+}
+
+/// How far a running task is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TaskProgress {
+    /// Which step of the task.
+    pub stage: String,
+    /// Shard by shard.
+    pub shards: Vec<ShardProgress>,
+}
+
+/// How far one shard is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ShardProgress {
+    /// Which.
+    pub shard: String,
+    /// What it does.
+    pub phase: String,
+    /// What is counted.
+    pub unit: String,
+    /// How much is done.
+    pub done: u64,
+    /// Of how much, where that is known.
+    pub total: Option<u64>,
+}
+
+/// A task could not be started, seen or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecutorError {
+    /// Something else has the name.
+    #[error("the name {key} is taken by another owner's task")]
+    NameTaken {
+        /// The name.
+        key: TaskKey,
+    },
+    /// The namespace is going away; nothing can be created in it.
+    #[error("namespace {namespace} is being deleted")]
+    NamespaceTerminating {
+        /// Which.
+        namespace: String,
+    },
+    /// This executor, or the cluster, will not run it.
+    #[error("task {key} was refused: {message}")]
+    Refused {
+        /// Which.
+        key: TaskKey,
+        /// A stable word.
+        reason: &'static str,
+        /// Why.
+        message: String,
+    },
+    /// The Kubernetes API did not answer as it should.
+    #[error("failed to {act} task {key}")]
+    Api {
+        /// What was tried.
+        act: &'static str,
+        /// Which.
+        key: TaskKey,
+        /// Why not.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+impl Classify for ExecutorError {
+    fn class(&self) -> Class {
+        match self {
+            Self::NameTaken { .. } | Self::NamespaceTerminating { .. } | Self::Refused { .. } => Class::Refused,
+            Self::Api { .. } => Class::Failed,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NameTaken { .. } => "NameTaken",
+            Self::NamespaceTerminating { .. } => "NamespaceTerminating",
+            Self::Refused { reason, .. } => reason,
+            Self::Api { .. } => "KubernetesApi",
+        }
+    }
+
+    fn retryable(&self) -> bool {
+        matches!(self, Self::Api { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const UID: &str = "0f8e-9c1d-rest";
+
+    #[rstest]
+    #[case("nightly", Purpose::Backup, "nightly-0f8e9")]
+    #[case("nightly", Purpose::Inspect, "nightly-0f8e9-inspect")]
+    #[case(
+        "a-name-of-fifty-two-characters-which-is-the-longest1",
+        Purpose::Verify,
+        "a-name-of-fifty-two-characters-which-is-the-longe-0f8e9-verify"
+    )]
+    fn a_tasks_name_says_owner_and_purpose(#[case] owner: &str, #[case] purpose: Purpose, #[case] expected: &str) {
+        let key = TaskKey::new("ns", owner, UID, purpose);
+        assert!(key.name.len() <= 63, "{}", key.name.len());
+        assert_eq!(key.name.get(..20), expected.get(..20));
+        assert!(key.name.ends_with(expected.rsplit_once("0f8e9").map_or("", |(_, end)| end)), "{}", key.name);
+    }
+}

@@ -1,0 +1,261 @@
+//! How a Job stands, from what the API server holds of it: pure, `(Job, Pods, Events, now) -> TaskState`.
+//!
+//! A Job never fails by itself when its pod cannot be made, scheduled or started, so what it waits for is read from pods and
+//! Events, and it is given up when it took too long.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::{Job, JobCondition};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
+use redkeep_core::task::{Outcome, TaskReport};
+
+use crate::executor::TaskState;
+use crate::executor::job::build::{CONTAINER, START_DEADLINE};
+use crate::settings;
+
+/// The Job's own words, as far as its pods and the Events about it and them explain them.
+pub fn observe(job: &Job, pods: &[Pod], events: &[Event], now: Timestamp) -> TaskState {
+    let mut pods: Vec<&Pod> = pods.iter().collect();
+    pods.sort_by_key(|pod| pod.metadata.creation_timestamp.clone().map(|time| time.0));
+    if let Some((report, pod)) = success(&pods) {
+        return TaskState::Ended { report, pod };
+    }
+    // `FailureTarget` counts as the end: with a lost node, `Failed` waits for a pod that never ends.
+    if let Some(failed) = condition(job, "Failed").or_else(|| condition(job, "FailureTarget")) {
+        return ended(&pods, failed);
+    }
+    if condition(job, "Complete").is_some() || condition(job, "SuccessCriteriaMet").is_some() {
+        return TaskState::Failed {
+            reason: "NoReport".to_owned(),
+            message: "the task's pod is gone, and what it reported with it".to_owned(),
+        };
+    }
+    unfinished(job, &pods, events, now)
+}
+
+/// Whether the Job will not change any more, whatever its pods do.
+pub fn is_finished(job: &Job) -> bool {
+    ["Complete", "Failed", "FailureTarget"].iter().any(|kind| condition(job, kind).is_some())
+}
+
+fn condition<'a>(job: &'a Job, kind: &str) -> Option<&'a JobCondition> {
+    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().find(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// A report of work that is done ends the task, even before the Job says so or when another pod of it failed.
+fn success(pods: &[&Pod]) -> Option<(TaskReport, Option<String>)> {
+    pods.iter().rev().find_map(|pod| {
+        let report = report(pod)?;
+        matches!(report.outcome, Outcome::Done | Outcome::Planned).then(|| (report, pod.metadata.name.clone()))
+    })
+}
+
+fn report(pod: &Pod) -> Option<TaskReport> {
+    let message = terminated(pod)?.message.as_deref()?;
+    serde_json::from_str(message.trim()).ok()
+}
+
+fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
+    container(pod)?.state.as_ref()?.terminated.as_ref()
+}
+
+fn container(pod: &Pod) -> Option<&ContainerStatus> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == CONTAINER)
+}
+
+/// The Job failed: the newest pod's report says why, else what killed the pod, else what the Job says.
+fn ended(pods: &[&Pod], failed: &JobCondition) -> TaskState {
+    let newest = pods.last();
+    let killed = newest.and_then(|pod| killed_by(pod));
+    if let Some(pod) = newest
+        && let Some(report) = report(pod)
+        // A report written on the way says only how far it came; who killed the task says more.
+        && (killed.is_none() || !is_interim(&report))
+    {
+        return TaskState::Ended { report, pod: pod.metadata.name.clone() };
+    }
+    if let Some((reason, message)) = killed {
+        return TaskState::Failed { reason, message };
+    }
+    let said = failed.message.clone().unwrap_or_default();
+    let (reason, message) = match (failed.reason.as_deref(), newest) {
+        (Some("DeadlineExceeded"), _) => ("DeadlineExceeded", "the run took longer than its deadline".to_owned()),
+        (_, None) => ("PodGone", format!("the task's pod is gone: {said}")),
+        (_, Some(pod)) => match terminated(pod) {
+            Some(end) => ("TaskFailed", exit_text(end)),
+            None => ("PodLost", format!("the task's pod did not end: {said}")),
+        },
+    };
+    TaskState::Failed { reason: reason.to_owned(), message }
+}
+
+/// Written at a stage, in case the task never comes to its end.
+fn is_interim(report: &TaskReport) -> bool {
+    matches!(&report.outcome, Outcome::Failed { reason, .. } if reason == "Interrupted")
+}
+
+fn exit_text(end: &ContainerStateTerminated) -> String {
+    let code = end.exit_code;
+    match end.message.as_deref().map(str::trim).filter(|message| !message.is_empty()) {
+        Some(message) => format!("the task exited with {code}: {message}"),
+        None => format!("the task exited with {code} and said nothing"),
+    }
+}
+
+/// What ended a pod from outside.
+fn killed_by(pod: &Pod) -> Option<(String, String)> {
+    let status = pod.status.as_ref()?;
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let said = status.message.clone().unwrap_or_default();
+    let because = |reason: &str, message: String| Some((reason.to_owned(), message));
+    match status.reason.as_deref() {
+        Some("Evicted") => return because("Evicted", format!("pod {name} was evicted: {said}")),
+        Some("DeadlineExceeded") => return because("DeadlineExceeded", "the run took longer than its deadline".into()),
+        Some("NodeLost") => return because("NodeLost", format!("the node of pod {name} was lost: {said}")),
+        Some("NodeShutdown" | "Terminated") => {
+            return because("NodeShutdown", format!("the node of pod {name} was shut down: {said}"));
+        }
+        Some("Preempting") => return because("PodPreempted", format!("pod {name} made room for another: {said}")),
+        Some(reason @ ("NodeAffinity" | "UnexpectedAdmissionError" | "OutOfcpu" | "OutOfmemory" | "OutOfpods")) => {
+            return because("NodeRefused", format!("the node refused pod {name}: {reason}: {said}"));
+        }
+        _ => {}
+    }
+    let disruption =
+        status.conditions.iter().flatten().find(|one| one.type_ == "DisruptionTarget" && one.status == "True");
+    if let Some(disruption) = disruption {
+        let message = disruption.message.clone().unwrap_or_default();
+        return match disruption.reason.as_deref() {
+            Some("DeletionByTaintManager" | "DeletionByPodGC") => {
+                because("NodeLost", format!("the node of pod {name} was lost: {message}"))
+            }
+            Some("PreemptionByScheduler") => {
+                because("PodPreempted", format!("pod {name} made room for another: {message}"))
+            }
+            _ => because("Evicted", format!("pod {name} was evicted: {message}")),
+        };
+    }
+    let end = terminated(pod)?;
+    if end.reason.as_deref() == Some("OOMKilled") {
+        return because("OutOfMemory", format!("pod {name} needed more memory than its limit"));
+    }
+    if matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun")) {
+        return because("ContainerNotStarted", exit_text(end));
+    }
+    match end.exit_code {
+        137 | 143 => because("PodKilled", format!("pod {name} was killed (exit code {})", end.exit_code)),
+        _ => None,
+    }
+}
+
+fn unfinished(job: &Job, pods: &[&Pod], events: &[Event], now: Timestamp) -> TaskState {
+    let newest = pods.last().copied();
+    let phase = newest.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
+    let pod_name = newest.and_then(|pod| pod.metadata.name.clone());
+    if phase == Some("Running") {
+        return TaskState::Running { pod: pod_name, progress: None };
+    }
+    if let Some(pod) = newest
+        && matches!(phase, Some("Failed" | "Succeeded"))
+    {
+        // Between two attempts; how long that may take is the Job's own deadline.
+        let since = terminated(pod).and_then(|end| end.finished_at.clone()).map_or(now, |time| time.0);
+        let why = report(pod).map_or_else(|| "the last attempt failed".to_owned(), |report| outcome_text(&report));
+        return TaskState::Waiting { reason: "Retrying".to_owned(), message: why, since };
+    }
+    let created = |metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+        metadata.creation_timestamp.as_ref().map(|time| time.0)
+    };
+    let since = newest.and_then(|pod| created(&pod.metadata)).or_else(|| created(&job.metadata)).unwrap_or(now);
+    let (reason, message) = match newest {
+        Some(pod) => why_pending(pod, events),
+        None => why_no_pod(job, events),
+    };
+    let waited = now.duration_since(since);
+    let allowed = start_deadline(job);
+    if waited > SignedDuration::try_from(allowed).unwrap_or(SignedDuration::MAX) {
+        let message = format!("not started within {} seconds: {message}", allowed.as_secs());
+        return TaskState::Failed { reason: reason.to_owned(), message };
+    }
+    TaskState::Waiting { reason: reason.to_owned(), message, since }
+}
+
+fn outcome_text(report: &TaskReport) -> String {
+    match &report.outcome {
+        Outcome::Failed { reason, message, .. } => format!("the last attempt failed: {reason}: {message}"),
+        Outcome::Done | Outcome::Planned => "the last attempt is done".to_owned(),
+    }
+}
+
+fn start_deadline(job: &Job) -> Duration {
+    let annotations = job.metadata.annotations.as_ref();
+    let seconds = annotations.and_then(|all| all.get(START_DEADLINE)).and_then(|text| text.parse().ok());
+    seconds.map_or(settings::START_DEADLINE, Duration::from_secs)
+}
+
+/// What a pod that has not started waits for.
+fn why_pending(pod: &Pod, events: &[Event]) -> (&'static str, String) {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let status = pod.status.as_ref();
+    let waiting = container(pod).and_then(|status| status.state.as_ref()?.waiting.as_ref());
+    if let Some(waiting) = waiting {
+        let message = waiting.message.clone().unwrap_or_else(|| waiting.reason.clone().unwrap_or_default());
+        match waiting.reason.as_deref() {
+            Some(
+                "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable",
+            ) => {
+                return ("ImagePullFailed", message);
+            }
+            Some("CreateContainerConfigError" | "CreateContainerError" | "RunContainerError") => {
+                return ("ContainerNotStarted", message);
+            }
+            _ => {}
+        }
+    }
+    let conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+    let unscheduled = conditions.into_iter().find(|one| one.type_ == "PodScheduled" && one.status == "False");
+    if let Some(unscheduled) = unscheduled {
+        return ("Unschedulable", unscheduled.message.clone().unwrap_or_else(|| format!("pod {name} has no node")));
+    }
+    if let Some(mount) = latest(events, name, &["FailedMount", "FailedAttachVolume"]) {
+        return ("MountFailed", mount);
+    }
+    ("PodStarting", format!("pod {name} is being started"))
+}
+
+/// Why a Job has no pod.
+fn why_no_pod(job: &Job, events: &[Event]) -> (&'static str, String) {
+    if condition(job, "Suspended").is_some() {
+        return ("Suspended", "the task's Job is suspended".to_owned());
+    }
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    match latest(events, name, &["FailedCreate"]) {
+        Some(message) if message.contains("exceeded quota") => ("QuotaExceeded", message),
+        Some(message) if message.contains("violates PodSecurity") => ("PodSecurityRefused", message),
+        Some(message) if message.contains("serviceaccount") && message.contains("not found") => {
+            ("ServiceAccountMissing", message)
+        }
+        Some(message) => ("PodRefused", message),
+        None => ("PodNotCreated", "the task's pod was not created yet".to_owned()),
+    }
+}
+
+fn latest(events: &[Event], about: &str, reasons: &[&str]) -> Option<String> {
+    let time = |event: &&Event| {
+        let series = event.series.as_ref().and_then(|series| series.last_observed_time.clone()).map(|time| time.0);
+        let last = event.last_timestamp.clone().map(|time| time.0);
+        series.max(last).max(event.event_time.clone().map(|time| time.0))
+    };
+    events
+        .iter()
+        .filter(|event| event.involved_object.name.as_deref() == Some(about))
+        .filter(|event| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason)))
+        .max_by_key(time)
+        .map(|event| event.message.clone().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

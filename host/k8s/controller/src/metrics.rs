@@ -1,0 +1,189 @@
+//! What the operator counts. The caller registers it, so tests need no globals; labels are bounded.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// Labels of the published success timestamp.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ClusterLabels {
+    /// Namespace of the backup.
+    pub namespace: String,
+    /// The Redis that was backed up.
+    pub cluster: String,
+}
+
+/// Labels of the published phase count.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PhaseLabels {
+    /// Namespace of the backup.
+    pub namespace: String,
+    /// Pending, Running, Completed, Failed.
+    pub phase: String,
+}
+
+/// Labels of a schedule's last success.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ScheduleLabels {
+    /// Namespace of the schedule.
+    pub namespace: String,
+    /// The Redis that is backed up.
+    pub cluster: String,
+    /// The schedule.
+    pub schedule: String,
+}
+
+/// Labels of a finished task.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TaskLabels {
+    /// What for.
+    pub kind: String,
+    /// The reason of its end.
+    pub outcome: String,
+}
+
+/// Labels of bytes that a task moved.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByteLabels {
+    /// What for.
+    pub kind: String,
+    /// Plain or stored.
+    pub stage: String,
+}
+
+/// Labels of a reconcile.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReconcileLabels {
+    /// Which controller.
+    pub controller: String,
+    /// `done`, or the reason of the error.
+    pub outcome: String,
+}
+
+/// Labels of an outcome.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// Kind of the object.
+    pub kind: String,
+    /// What was done.
+    pub action: String,
+    /// How it went.
+    pub reason: String,
+}
+
+/// All families.
+pub struct Metrics {
+    /// `redis_last_successful_backup_timestamp`, as published.
+    pub last_success: Family<ClusterLabels, Seconds>,
+    /// `redis_backup_phase_count`, as published.
+    pub phases: Family<PhaseLabels, Gauge>,
+    /// When a schedule last succeeded.
+    pub schedule_success: Family<ScheduleLabels, Seconds>,
+    /// How long tasks took.
+    pub task_seconds: Family<TaskLabels, Histogram, fn() -> Histogram>,
+    /// What tasks moved.
+    pub task_bytes: Family<ByteLabels, Counter>,
+    /// Reconciles by how they went.
+    pub reconciles: Family<ReconcileLabels, Counter>,
+    /// What happened to objects.
+    pub outcomes: Family<OutcomeLabels, Counter>,
+    /// Backups that retention deleted.
+    pub retention_deleted: Counter,
+}
+
+impl Metrics {
+    /// Makes and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            last_success: Family::default(),
+            phases: Family::default(),
+            schedule_success: Family::default(),
+            task_seconds: Family::new_with_constructor(task_histogram),
+            task_bytes: Family::default(),
+            reconciles: Family::default(),
+            outcomes: Family::default(),
+            retention_deleted: Counter::default(),
+        };
+        registry.register(
+            "redis_last_successful_backup_timestamp",
+            "When the last backup of a cluster succeeded, in seconds since 1970",
+            metrics.last_success.clone(),
+        );
+        registry.register("redis_backup_phase_count", "RedisBackups by phase", metrics.phases.clone());
+        registry.register(
+            "redkeep_backup_last_success_timestamp_seconds",
+            "When a schedule's last backup succeeded",
+            metrics.schedule_success.clone(),
+        );
+        registry.register("redkeep_task_duration_seconds", "How long a task took", metrics.task_seconds.clone());
+        registry.register("redkeep_task_bytes", "Bytes that tasks moved", metrics.task_bytes.clone());
+        registry.register("redkeep_reconcile", "Reconciles by controller and outcome", metrics.reconciles.clone());
+        registry.register("redkeep_outcome", "What happened to objects", metrics.outcomes.clone());
+        registry.register(
+            "redkeep_retention_deleted",
+            "Backups that retention deleted from storage",
+            metrics.retention_deleted.clone(),
+        );
+        metrics
+    }
+
+    /// A cluster's backup succeeded then; an older one changes nothing.
+    pub fn backup_succeeded(&self, namespace: &str, cluster: &str, at: jiff::Timestamp) {
+        let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
+        raise(&self.last_success.get_or_create(&labels), at);
+    }
+
+    /// A schedule's backup succeeded then; an older one changes nothing.
+    pub fn schedule_succeeded(&self, namespace: &str, cluster: &str, schedule: &str, at: jiff::Timestamp) {
+        let labels = ScheduleLabels {
+            namespace: namespace.to_owned(),
+            cluster: cluster.to_owned(),
+            schedule: schedule.to_owned(),
+        };
+        raise(&self.schedule_success.get_or_create(&labels), at);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "whole seconds fit")]
+fn raise(gauge: &Seconds, at: jiff::Timestamp) {
+    let seconds = at.as_second() as f64;
+    if seconds > gauge.get() {
+        gauge.set(seconds);
+    }
+}
+
+fn task_histogram() -> Histogram {
+    // From a second to half a day: backups of a few megabytes and of terabytes.
+    Histogram::new([1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_600.0, 10_800.0, 43_200.0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_names_are_kept_and_an_older_success_changes_nothing() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.backup_succeeded("shop", "carts", jiff::Timestamp::from_second(2_000).unwrap());
+        metrics.backup_succeeded("shop", "carts", jiff::Timestamp::from_second(1_000).unwrap());
+        metrics.phases.get_or_create(&PhaseLabels { namespace: "shop".into(), phase: "Failed".into() }).set(3);
+        metrics.retention_deleted.inc();
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        for line in [
+            "redis_last_successful_backup_timestamp{namespace=\"shop\",cluster=\"carts\"} 2000.0",
+            "redis_backup_phase_count{namespace=\"shop\",phase=\"Failed\"} 3",
+            "redkeep_retention_deleted_total 1",
+        ] {
+            assert!(page.lines().any(|one| one == line), "{line} is not in\n{page}");
+        }
+    }
+}

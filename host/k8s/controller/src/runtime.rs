@@ -1,0 +1,342 @@
+//! Runs controllers: a watch and whatever else asks for a look become reconciles, a bounded number at once.
+//!
+//! Errors: a permanent one waits for a change of the object, a transient one is tried again with a growing, jittered, capped pause.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
+use kube::api::PartialObjectMeta;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{self, Action, Config};
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Resource, ResourceExt};
+use redkeep_core::classify::Classify;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::decode::report_unreadable;
+use crate::metrics::ReconcileLabels;
+use crate::server::Readiness;
+
+/// The first pause after a transient error, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
+/// An object of a known kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectKey {
+    /// Its namespace; empty for cluster-wide kinds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Where anybody (a task that changed, the clock, another controller) asks for a look at an object.
+#[derive(Clone, Default)]
+pub struct Triggers(Arc<Mutex<HashMap<String, Vec<UnboundedSender<ObjectKey>>>>>);
+
+impl Triggers {
+    /// What is asked about a kind from now on.
+    pub fn listen(&self, kind: &str) -> UnboundedReceiver<ObjectKey> {
+        let (sender, receiver) = unbounded_channel();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind.to_owned()).or_default().push(sender);
+        receiver
+    }
+
+    /// Asks for a look; nobody listening is no error.
+    pub fn ask(&self, kind: &str, key: ObjectKey) {
+        let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listeners) = listeners.get_mut(kind) {
+            listeners.retain(|listener| listener.send(key.clone()).is_ok());
+        }
+    }
+}
+
+/// Passes what the executor says of its tasks to the controllers of their owners, until it is cancelled.
+pub async fn forward_changes(context: Arc<Context>, shutdown: CancellationToken) {
+    let mut changes = pin!(context.executor.changes().take_until(shutdown.cancelled_owned()));
+    while let Some(owner) = changes.next().await {
+        context.triggers.ask(&owner.kind, ObjectKey { namespace: owner.namespace, name: owner.name });
+    }
+}
+
+/// What is to be looked at next.
+pub type Queue<K> = BoxStream<'static, Result<ObjectRef<K>, watcher::Error>>;
+
+/// Watches whole objects; one that does not parse is in the store as its error.
+pub fn watch<K>(
+    api: Api<DeserializeGuard<K>>,
+    config: watcher::Config,
+) -> (Store<DeserializeGuard<K>>, Queue<DeserializeGuard<K>>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = store();
+    let queue = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .applied_objects()
+        .map_ok(|object| ObjectRef::from_obj(&object));
+    (reader, queue.boxed())
+}
+
+/// Watches only metadata: what is kept of thousands of finished objects.
+pub fn watch_metadata<K>(
+    api: Api<PartialObjectMeta<K>>,
+    config: watcher::Config,
+) -> (Store<PartialObjectMeta<K>>, Queue<PartialObjectMeta<K>>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = store();
+    let queue = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .applied_objects()
+        .map_ok(|object| ObjectRef::from_obj(&object));
+    (reader, queue.boxed())
+}
+
+/// Names a controller and how it stops.
+#[derive(Clone)]
+pub struct Drive {
+    /// In metrics, logs and as a gate of readiness.
+    pub name: &'static str,
+    /// Ends it.
+    pub shutdown: CancellationToken,
+    /// Told when its cache is filled.
+    pub readiness: Readiness,
+}
+
+/// Reconciles whole objects; those that do not parse are reported on themselves.
+pub async fn drive<K, Reconcile, Running, Failure>(
+    how: Drive,
+    context: Arc<Context>,
+    watched: (Store<DeserializeGuard<K>>, Queue<DeserializeGuard<K>>),
+    reconcile: Reconcile,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    Reconcile: Fn(Arc<K>, Arc<Context>) -> Running + Send + Sync + 'static,
+    Running: Future<Output = Result<Action, Failure>> + Send + 'static,
+    Failure: Classify + 'static,
+{
+    let reconcile = Arc::new(reconcile);
+    drive_any(how, context, watched, move |guarded: Arc<DeserializeGuard<K>>, context: Arc<Context>| {
+        let reconcile = Arc::clone(&reconcile);
+        async move {
+            match &guarded.0 {
+                Ok(object) => reconcile(Arc::new(object.clone()), context).await.map_err(Trouble::Reconcile),
+                Err(invalid) => {
+                    report_unreadable::<K>(&context, invalid).await.map_err(Trouble::Report)?;
+                    Ok(Action::await_change())
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// Reconciles metadata.
+pub async fn drive_metadata<K, Reconcile, Running, Failure>(
+    how: Drive,
+    context: Arc<Context>,
+    watched: (Store<PartialObjectMeta<K>>, Queue<PartialObjectMeta<K>>),
+    reconcile: Reconcile,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    Reconcile: Fn(Arc<PartialObjectMeta<K>>, Arc<Context>) -> Running + Send + Sync + 'static,
+    Running: Future<Output = Result<Action, Failure>> + Send + 'static,
+    Failure: Classify + 'static,
+{
+    let reconcile = Arc::new(reconcile);
+    drive_any(how, context, watched, move |object, context| {
+        let running = reconcile(object, context);
+        async move { running.await.map_err(Trouble::Reconcile) }
+    })
+    .await;
+}
+
+/// Why a look at an object failed.
+enum Trouble<Failure> {
+    Reconcile(Failure),
+    Report(kube::Error),
+}
+
+async fn drive_any<K, Reconcile, Running, Failure>(
+    how: Drive,
+    context: Arc<Context>,
+    (reader, watched): (Store<K>, Queue<K>),
+    reconcile: Reconcile,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    Reconcile: Fn(Arc<K>, Arc<Context>) -> Running + Send + Sync + 'static,
+    Running: Future<Output = Result<Action, Trouble<Failure>>> + Send + 'static,
+    Failure: Classify + 'static,
+{
+    let Drive { name, shutdown, readiness } = how;
+    let gate = format!("cache of {name}");
+    readiness.wait_for(&gate, "the first list has not come back");
+    let ready = {
+        let reader = reader.clone();
+        async move {
+            if reader.wait_until_ready().await.is_ok() {
+                readiness.open(&gate);
+            }
+            std::future::pending::<()>().await;
+        }
+    };
+    let asked = asked(context.triggers.listen(&K::kind(&())));
+    let queue = stream::select(watched, asked).take_until(shutdown.cancelled_owned());
+    let attempts = Arc::new(Attempts::default());
+    let reconciles = controller::applier(
+        move |object: Arc<K>, context: Arc<Context>| {
+            let key = key_of(object.as_ref());
+            let running = reconcile(object, Arc::clone(&context));
+            let attempts = Arc::clone(&attempts);
+            Box::pin(async move {
+                let result = running.await;
+                Ok::<Action, Infallible>(attempts.judge(name, &context, key, result))
+            })
+        },
+        |_, never: &Infallible, _| match *never {},
+        Arc::clone(&context),
+        reader,
+        queue,
+        Config::default().concurrency(context.settings.concurrency),
+    );
+    let run = reconciles.for_each(|result| {
+        match result {
+            // Gone, or not of this controller: there is nothing to look at any more.
+            Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+            Err(controller::Error::QueueError(error)) => {
+                tracing::warn!(controller = name, error = %error, "unable to watch");
+            }
+            Err(error) => tracing::error!(controller = name, error = %error, "failed to run a reconcile"),
+        }
+        std::future::ready(())
+    });
+    tokio::select! {
+        () = run => {}
+        () = ready => {}
+    }
+}
+
+fn key_of<K: Resource<DynamicType = ()>>(object: &K) -> ObjectKey {
+    ObjectKey { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+}
+
+fn asked<K: Resource<DynamicType = ()> + 'static>(
+    receiver: UnboundedReceiver<ObjectKey>,
+) -> impl Stream<Item = Result<ObjectRef<K>, watcher::Error>> + Send {
+    stream::unfold(receiver, |mut receiver| async move {
+        let key = receiver.recv().await?;
+        let object = ObjectRef::new(&key.name);
+        let object = if key.namespace.is_empty() { object } else { object.within(&key.namespace) };
+        Some((Ok(object), receiver))
+    })
+}
+
+/// How often in a row each object failed.
+#[derive(Default)]
+struct Attempts(Mutex<HashMap<ObjectKey, u32>>);
+
+impl Attempts {
+    fn judge<Failure: Classify>(
+        &self,
+        controller: &'static str,
+        context: &Context,
+        key: ObjectKey,
+        result: Result<Action, Trouble<Failure>>,
+    ) -> Action {
+        let mut failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reason, retryable, error): (&'static str, bool, &dyn std::error::Error) = match &result {
+            Ok(action) => {
+                failed.remove(&key);
+                count(context, controller, "done");
+                return action.clone();
+            }
+            Err(Trouble::Reconcile(error)) => (error.reason(), error.retryable(), error),
+            Err(Trouble::Report(error)) => ("KubernetesApi", true, error),
+        };
+        count(context, controller, reason);
+        let ObjectKey { namespace, name } = &key;
+        tracing::warn!(controller, namespace, name, reason, retryable, error = %chain(error), "reconcile failed");
+        if !retryable {
+            failed.remove(&key);
+            return Action::await_change();
+        }
+        let attempt = failed.entry(key.clone()).or_default();
+        *attempt = attempt.saturating_add(1);
+        Action::requeue(pause(&key, *attempt))
+    }
+}
+
+fn count(context: &Context, controller: &str, outcome: &str) {
+    let labels = ReconcileLabels { controller: controller.to_owned(), outcome: outcome.to_owned() };
+    context.metrics.reconciles.get_or_create(&labels).inc();
+}
+
+/// An error with its causes, outermost first.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// Doubles from the first pause to the longest, less up to a half by what object it is, so that many do not come at once.
+fn pause(key: &ObjectKey, attempt: u32) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
+    let mut hasher = std::hash::DefaultHasher::new();
+    (key, attempt).hash(&mut hasher);
+    let thousandth = u32::try_from(hasher.finish() % 1_000).unwrap_or_default();
+    doubled.saturating_sub(doubled / 2 * thousandth / 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_cap_and_differ_between_objects() {
+        let key = |name: &str| ObjectKey { namespace: "ns".into(), name: name.into() };
+        for attempt in 1..40 {
+            let pause = pause(&key("a"), attempt);
+            let doubled = FIRST_PAUSE.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_PAUSE);
+            assert!(pause <= doubled && pause >= doubled / 2, "{attempt}: {pause:?}");
+        }
+        let different: std::collections::HashSet<Duration> =
+            (0..20).map(|number| pause(&key(&number.to_string()), 5)).collect();
+        assert!(different.len() > 10);
+    }
+
+    #[tokio::test]
+    async fn a_trigger_reaches_every_listener_of_its_kind_only() {
+        let triggers = Triggers::default();
+        let (mut one, mut two, mut other) =
+            (triggers.listen("RedisBackup"), triggers.listen("RedisBackup"), triggers.listen("RedisRestore"));
+        let key = ObjectKey { namespace: "ns".into(), name: "a".into() };
+        triggers.ask("RedisBackup", key.clone());
+        triggers.ask("Nobody", key.clone());
+        assert_eq!((one.recv().await, two.recv().await), (Some(key.clone()), Some(key)));
+        assert!(other.try_recv().is_err());
+    }
+}
