@@ -7,6 +7,7 @@ pub mod clock;
 pub mod context;
 pub mod decode;
 pub mod executor;
+pub mod leader;
 pub mod metrics;
 pub mod outcome;
 pub mod preflight;
@@ -16,3 +17,4 @@ pub mod settings;
 #[cfg(test)]
 #[allow(dead_code, reason = "every helper serves the tests of some kind")]
 mod testing;
+pub mod timer;
