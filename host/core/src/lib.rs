@@ -19,6 +19,7 @@ pub mod retention;
 pub mod schedule;
 pub mod secret;
 pub mod selection;
+pub mod socket;
 pub mod storage;
 pub mod stream;
 pub mod task;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::attribute::Attribute;
 use crate::classify::{Class, Classify};
 use crate::redis::{Files, RedisServer};
+use crate::socket::Socket;
 use crate::stream::{Artifact, Sink, Source};
 
 /// Error codes of the contract, and those that the host adds for what it stopped itself.
@@ -209,6 +210,8 @@ pub struct Run {
     pub redis: Option<Arc<dyn RedisServer>>,
     /// The data directory of source or target.
     pub files: Option<Arc<dyn Files>>,
+    /// A byte stream to source or target, where that is another system.
+    pub socket: Option<Arc<dyn Socket>>,
 }
 
 /// A loaded plugin. Every call runs in a fresh instance; dropping the future of a call stops it.

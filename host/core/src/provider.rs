@@ -12,6 +12,7 @@ use crate::manifest::SlotRange;
 use crate::method::{Method, MethodError};
 use crate::redis::{Files, RedisServer};
 use crate::secret::{Secret, SecretRef};
+use crate::socket::Socket;
 use crate::storage::WriteStorage;
 use crate::task::{DirectoryTarget, EndpointSpec, MethodSpec, StorageSpec};
 
@@ -107,6 +108,8 @@ pub struct SourceShard {
     pub redis: Option<Arc<dyn RedisServer>>,
     /// The data directory, where it is readable.
     pub files: Option<Arc<dyn Files>>,
+    /// A byte stream, where the source is not Redis (`tcp://`, `tls://`); then `redis` is `None`.
+    pub socket: Option<Arc<dyn Socket>>,
 }
 
 /// A source, resolved to shards.
@@ -114,7 +117,7 @@ pub struct SourceShard {
 pub trait DataSource: Send + Sync {
     /// As a user would write it, without secrets.
     fn address(&self) -> String;
-    /// `standalone`, `sentinel`, `cluster` or `directory`.
+    /// `standalone`, `sentinel`, `cluster`, `directory` or `socket`.
     fn mode(&self) -> &'static str;
     /// The shards.
     fn shards(&self) -> &[SourceShard];
@@ -133,8 +136,10 @@ pub struct LiveTarget {
     pub keys: u64,
     /// Joined to the run's context: `server-name`, `server-version`, `rdb-version`, `appendonly`, `databases`, …
     pub facts: Vec<Attribute>,
-    /// The connection.
-    pub redis: Arc<dyn RedisServer>,
+    /// The connection; `None` where the target is not Redis.
+    pub redis: Option<Arc<dyn RedisServer>>,
+    /// A byte stream, where the target is not Redis (`tcp://`, `tls://`).
+    pub socket: Option<Arc<dyn Socket>>,
 }
 
 /// A directory being filled: a staging folder that appears as a whole.

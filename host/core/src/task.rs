@@ -99,6 +99,7 @@ pub enum NodePreference {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EndpointSpec {
     /// `redis://`, `rediss://`, `unix://`, `redis-sentinel://`, `redis-cluster://`; without a password.
+    /// `tcp://host:port` or `tls://host:port` for methods of other systems.
     pub url: Option<String>,
     /// The server's data directory, where it is readable here.
     pub data_dir: Option<PathBuf>,

@@ -167,6 +167,7 @@ impl Prepared {
             artifacts,
             redis: shard.redis.clone(),
             files: shard.files.clone(),
+            socket: shard.socket.clone(),
         }
     }
 }
@@ -296,6 +297,7 @@ fn check_capabilities(prepared: &Prepared) -> Result<(), EngineError> {
             let needed = match request.split(':').next() {
                 Some("redis") if shard.redis.is_none() => "a server connection",
                 Some("files") if shard.files.is_none() => "a data directory",
+                Some("socket") if shard.socket.is_none() => "an address of another system (tcp:// or tls://)",
                 // A request that begins with `?` is one that the method can do without.
                 _ => continue,
             };

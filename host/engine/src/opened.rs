@@ -158,6 +158,7 @@ impl OpenedBackup {
             artifacts: store,
             redis: None,
             files: None,
+            socket: None,
         }
     }
 }

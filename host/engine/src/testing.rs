@@ -287,6 +287,7 @@ impl Providers for FakeProviders {
                 redis: has_server
                     .then(|| Arc::new(FakeServer { world: Arc::clone(&self.world) }) as Arc<dyn RedisServer>),
                 files: None,
+                socket: None,
             })
             .collect();
         Ok(Arc::new(FakeSource { world: Arc::clone(&self.world), shards }))
@@ -298,7 +299,8 @@ impl Providers for FakeProviders {
             cluster: *self.world.target_cluster.lock().unwrap(),
             keys: self.world.target.lock().unwrap().len() as u64,
             facts: vec![Attribute::new("databases", 16), Attribute::new("run", "nonsense")],
-            redis: Arc::new(FakeServer { world: Arc::clone(&self.world) }),
+            redis: Some(Arc::new(FakeServer { world: Arc::clone(&self.world) })),
+            socket: None,
         })
     }
 

@@ -8,7 +8,7 @@ use redkeep_core::{Class, Classify};
 
 /// What can be granted, for messages.
 const VALID: &str = "redis:info, redis:replicate, redis:resume, redis:load, redis:command:NAME, redis:command:NAME|SUBCOMMAND, \
-                     files:list, files:read:GLOB, files:write:GLOB";
+                     files:list, files:read:GLOB, files:write:GLOB, socket:connect";
 
 /// Why a text is not a grant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +58,7 @@ pub(crate) enum Grant {
     ListFiles,
     ReadFiles(String),
     WriteFiles(String),
+    Connect,
 }
 
 impl Grant {
@@ -70,6 +71,7 @@ impl Grant {
             "redis:resume" => return Ok(Self::Resume),
             "redis:load" => return Ok(Self::Load),
             "files:list" => return Ok(Self::ListFiles),
+            "socket:connect" => return Ok(Self::Connect),
             "redis:command" => return Err(invalid("a command's name must follow, as in redis:command:BGSAVE")),
             "files:read" | "files:write" => {
                 return Err(invalid("a pattern of paths must follow, as in files:read:dump.rdb"));
@@ -119,6 +121,7 @@ impl fmt::Display for Grant {
             Self::ListFiles => formatter.write_str("files:list"),
             Self::ReadFiles(glob) => write!(formatter, "files:read:{glob}"),
             Self::WriteFiles(glob) => write!(formatter, "files:write:{glob}"),
+            Self::Connect => formatter.write_str("socket:connect"),
         }
     }
 }
@@ -370,8 +373,11 @@ mod tests {
         assert_eq!(missing(&requests, &Grants::none()).len(), 4);
         let granted = grants(&["redis:replicate", "redis:command:config", "files:read:*.rdb"]);
         assert_eq!(missing(&requests, &granted), ["socket:connect"]);
+        let granted = grants(&["redis:replicate", "redis:command:config", "files:read:*.rdb", "socket:connect"]);
+        assert!(missing(&requests, &granted).is_empty());
         assert!(missing(&requests[..4], &Grants::everything_requested()).is_empty());
-        assert!(Grants::parse_requests(&requests).is_err());
+        assert!(Grants::parse_requests(&requests).is_ok());
+        assert!(Grants::parse_requests(&["socket:listen".to_owned()]).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "generated code re-exports these under their names in the contract")]
 
 use redkeep_core::redis::Replication;
+use redkeep_core::socket::Connection;
 use redkeep_core::stream::{Sink, Source};
 
 /// The guest's `source`. Empty only while the host splices from it.
@@ -14,5 +15,5 @@ pub struct SinkHandle(pub(crate) Option<Box<dyn Sink>>);
 /// The guest's `replication`.
 pub struct ReplicationHandle(pub(crate) Box<dyn Replication>);
 
-/// The guest's `connection`: none is given out yet.
-pub struct ConnectionHandle;
+/// The guest's `connection`.
+pub struct ConnectionHandle(pub(crate) Box<dyn Connection>);

@@ -388,10 +388,59 @@ async fn what_the_plugin_did_not_request_is_denied_though_granted() {
     assert_failed(&error, code::DENIED, "does not say so in its requests");
 }
 
+/// A guest that connects, runs this with the connection in `$a`, and captures nothing.
+fn conversing(talk: impl FnOnce(&mut Guest) -> String) -> Guest {
+    Guest::capture(|guest| {
+        let talk = talk(guest);
+        format!(
+            "(call $connect (global.get $ret))
+             (if (i32.load8_u (global.get $ret)) (then (return (global.get $ret))))
+             (local.set $a (i32.load offset=4 (global.get $ret))) {talk} (global.get $ok)"
+        )
+    })
+    .requests(&["?socket:connect"])
+}
+
 #[tokio::test]
-async fn a_socket_is_linked_and_not_supported() {
-    let guest = calling("connect", |_| String::new());
-    assert_failed(&capture(guest, &World::new()).await.unwrap_err(), code::NOT_SUPPORTED, "no socket");
+async fn a_socket_needs_its_grant_and_a_run_that_has_one() {
+    let guest = || conversing(|_| String::new());
+    let denied = capture_with(guest(), grants(&["redis:info"]), small(), &World::new()).await.unwrap_err();
+    assert_failed(&denied, code::DENIED, "socket:connect is not granted");
+    capture_with(guest(), grants(&["socket:connect"]), small(), &World::new()).await.unwrap();
+    let method = load_with(guest(), grants(&["socket:connect"]), small()).await;
+    let run = redkeep_core::method::Run { socket: None, ..World::new().run("capture") };
+    assert_failed(&method.capture(run).await.unwrap_err(), code::NOT_SUPPORTED, "no socket");
+}
+
+#[tokio::test]
+async fn a_connection_is_still_good_after_a_timeout() {
+    let guest = conversing(|guest| {
+        let (text, trap) = (guest.text("hello"), "(then (unreachable))");
+        format!(
+            "(call $receive (local.get $a) (i32.const 100) (i32.const 1) (i32.const 5) (global.get $ret))
+             (if (i32.eqz (i32.load8_u (global.get $ret))) {trap})
+             (call $send (local.get $a) {text} (global.get $ret))
+             (if (i32.load8_u (global.get $ret)) {trap})
+             (call $receive (local.get $a) (i32.const 3) (i32.const 0) (i32.const 0) (global.get $ret))
+             (if (i32.load8_u (global.get $ret)) {trap})
+             (if (i32.ne (i32.load offset=8 (global.get $ret)) (i32.const 3)) {trap})"
+        )
+    });
+    capture(guest, &World::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_of_a_silent_server_ends_with_the_run() {
+    let silent = "(call $receive (local.get $a) (i32.const 100) (i32.const 0) (i32.const 0) (global.get $ret))";
+    let limits = Limits { wall_clock: Duration::from_millis(100), ..small() };
+    let guest = conversing(|_| silent.to_owned());
+    let error = capture_with(guest, Grants::everything_requested(), limits, &World::new()).await.unwrap_err();
+    assert_failed(&error, code::LIMIT, "limit of the wall clock");
+    let method = load_with(conversing(|_| silent.to_owned()), Grants::everything_requested(), small()).await;
+    let call = tokio::spawn(async move { method.capture(World::new().run("capture")).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod load;
 pub mod replication;
 pub mod resp;
 mod server;
+mod socket;
 mod target;
 mod transport;
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use redkeep_core::method::code;
 use redkeep_core::provider::{LiveTarget, ProviderError};
 use redkeep_core::secret::Secret;
 use redkeep_core::task::EndpointSpec;
@@ -17,6 +18,7 @@ use crate::error::AccessError;
 use crate::load::slots::SLOTS;
 use crate::resp::Value;
 use crate::server::Server;
+use crate::socket;
 
 /// Connects a target: a server that takes writes, a Sentinel's primary, or all primaries of a cluster.
 ///
@@ -31,6 +33,9 @@ pub async fn connect_target(
         return Err(ProviderError::new(Class::Usage, "NoTarget", "no address of a target was given")
             .with_help("give --target redis://host:port, or --target-dir"));
     };
+    if socket::is_address(url) {
+        return other_system(spec, url).await;
+    }
     let endpoint = Endpoint::new(spec, url, password, sentinel_password)?;
     if matches!(endpoint.url.deployment, Deployment::Cluster(_)) {
         return Ok(clustered(&endpoint).await?);
@@ -52,8 +57,15 @@ pub async fn connect_target(
         cluster: false,
         keys: probe.keys(),
         facts: facts(&mut connection, &node, &probe).await,
-        redis: Arc::new(Server::new(node)),
+        redis: Some(Arc::new(Server::new(node))),
+        socket: None,
     })
+}
+
+/// Another system: what it holds and takes, only its method can know.
+async fn other_system(spec: &EndpointSpec, url: &str) -> Result<LiveTarget, ProviderError> {
+    let (address, socket) = socket::open(spec, url, code::TARGET_IO).await?;
+    Ok(LiveTarget { address, cluster: false, keys: 0, facts: Vec::new(), redis: None, socket: Some(socket) })
 }
 
 async fn clustered(endpoint: &Endpoint) -> Result<LiveTarget, AccessError> {
@@ -81,7 +93,8 @@ async fn clustered(endpoint: &Endpoint) -> Result<LiveTarget, AccessError> {
         cluster: true,
         keys,
         facts: about,
-        redis: Arc::new(ClusterServer::new(nodes, slots)),
+        redis: Some(Arc::new(ClusterServer::new(nodes, slots))),
+        socket: None,
     })
 }
 

@@ -10,7 +10,8 @@ use crate::output::failure::Failure;
 
 /// The schemes and their forms, for errors.
 const FORMS: &str = "redis://[user[:password]@]host:port, rediss://…, unix:///path, redis-sentinel://host:port,…/MASTER, \
-                     redis-cluster://host:port,…, or a data directory as a path or file:///dir";
+                     redis-cluster://host:port,…, a data directory as a path or file:///dir, or tcp://host:port, \
+                     tls://host:port for the methods of other systems";
 
 /// A source or target as the user wrote it, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub(crate) fn parse(text: &str, is_directory: &dyn Fn(&Path) -> bool) -> Result<
             _ => Err(wrong("a file:// address needs a whole path").with_help("write file:///dir, with three slashes")),
         },
         "redis" | "rediss" | "unix" | "redis-sentinel" | "redis-cluster" => server(scheme, rest).map(Address::Server),
+        "tcp" | "tls" => stream(scheme, rest).map(Address::Server),
         _ => Err(wrong(&format!("`{scheme}://` is not a scheme that redkeep knows")).with_help(format!("use {FORMS}"))),
     }
 }
@@ -91,6 +93,23 @@ fn server(scheme: &str, rest: &str) -> Result<ServerAddress, Failure> {
         username,
         password: password.filter(|password| !password.is_empty()).map(Secret::new),
     })
+}
+
+/// Another system's server: of it only host and port are known.
+fn stream(scheme: &str, rest: &str) -> Result<ServerAddress, Failure> {
+    let hosts = rest.strip_suffix('/').unwrap_or(rest);
+    let help = || format!("write {scheme}://host:port");
+    if hosts.contains(['@', '?', '#']) {
+        return Err(wrong("the address has `@`, `?` or `#` where none can be")
+            .with_help(format!("{}, without user and password", help())));
+    }
+    let has_port = hosts.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit())
+    });
+    if !has_port || hosts.contains(['/', ',']) {
+        return Err(wrong("the address is not one host and its port").with_help(help()));
+    }
+    Ok(ServerAddress { url: format!("{scheme}://{hosts}"), username: None, password: None })
 }
 
 fn check_shape(scheme: &str, hosts: &str, path: &str) -> Result<(), Failure> {
@@ -163,6 +182,8 @@ mod tests {
             ("unix://bob:secret@/run/redis.sock", "unix:///run/redis.sock", Some("bob"), Some("secret")),
             ("redis-sentinel://:s@a:1,b:2/mymaster", "redis-sentinel://a:1,b:2/mymaster", None, Some("s")),
             ("redis-cluster://a:1,b:2", "redis-cluster://a:1,b:2", None, None),
+            ("tcp://zoo:2181/", "tcp://zoo:2181", None, None),
+            ("tls://[::1]:2281", "tls://[::1]:2281", None, None),
         ] {
             let expected = ServerAddress {
                 url: url.to_owned(),
@@ -204,6 +225,9 @@ mod tests {
             ("redis-sentinel://a:1", "mymaster"),
             ("redis-sentinel:///m", "mymaster"),
             ("redis-sentinel://a:1/m/x", "mymaster"),
+            ("tcp://zoo", "tcp://host:port"),
+            ("tls://zoo:2181,zoo2:2181", "tls://host:port"),
+            ("tcp://zoo:2181/chroot", "tcp://host:port"),
         ] {
             let failure = parsed(text).unwrap_err();
             assert_eq!(failure.exit_code(), 2, "{text}");
@@ -224,6 +248,7 @@ mod tests {
             "redis://bob:hunter2@",
             "redis://bob:%ff%ffhunter2@host",
             "redis-sentinel://bob:hunter2@host",
+            "tcp://bob:hunter2@host:1",
         ] {
             let failure = parsed(text).unwrap_err();
             assert!(!format!("{failure:?}").contains("hunter"), "{text}: {failure:?}");

@@ -109,11 +109,12 @@ impl ConnectionArgs {
             key_file: self.key.clone(),
             insecure_skip_verify: self.insecure_skip_verify,
         };
-        let is_plain = server.url.starts_with("redis://") || server.url.starts_with("unix://");
+        let is_plain = ["redis://", "unix://", "tcp://"].iter().any(|scheme| server.url.starts_with(scheme));
         if is_plain && tls != TlsSpec::default() {
             return Err(Failure::usage("TLS options are given, but the address is one without TLS")
-                .with_help("write rediss:// to use TLS, or leave the TLS options out"));
+                .with_help("write rediss:// (or tls:// for another system) to use TLS, or leave the TLS options out"));
         }
+        let is_other_system = server.url.starts_with("tcp://") || server.url.starts_with("tls://");
         let password = match (&server.password, &self.password_file) {
             (Some(_), Some(_)) => {
                 return Err(Failure::usage("there is a password in the address and another in --password-file")
@@ -121,6 +122,8 @@ impl ConnectionArgs {
             }
             (Some(_), None) => None,
             (None, Some(file)) => Some(secret_file(file)),
+            // The variable is redis-cli's: other systems have nothing to do with it.
+            (None, None) if is_other_system => None,
             (None, None) => surroundings.has_password_variable.then(|| SecretRef::Env(PASSWORD_VARIABLE.to_owned())),
         };
         if let (Some(first), Some(second)) = (&server.username, &self.user)
@@ -199,6 +202,15 @@ mod tests {
         assert_eq!(source.spec, EndpointSpec { data_dir: Some("/data".into()), ..EndpointSpec::default() });
         let failure = args.target("/data", &ALONE).unwrap_err();
         assert_eq!((failure.exit_code(), failure.help.as_deref()), (2, Some("use --target-dir /data")));
+    }
+
+    #[test]
+    fn another_system_takes_tls_and_no_password_of_redis() {
+        let args = ConnectionArgs { cacert: Some("/ca.pem".into()), ..ConnectionArgs::default() };
+        let source = args.source("tls://zoo:2281", None, NodePreference::default(), &WITH_VARIABLE).unwrap();
+        assert_eq!(source.spec.password, None);
+        assert_eq!(source.spec.tls.ca_file.as_deref(), Some(Path::new("/ca.pem")));
+        assert_eq!(args.target("tcp://zoo:2181", &ALONE).unwrap_err().exit_code(), 2);
     }
 
     #[test]

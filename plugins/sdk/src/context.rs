@@ -58,7 +58,7 @@ impl Context {
         self.get_or("target", "")
     }
 
-    /// Whether a capability (`redis`, `files`) is granted and at hand.
+    /// Whether a capability (`redis`, `files`, `socket`) is granted and at hand.
     pub fn has_capability(&self, capability: &str) -> bool {
         self.get_or("capabilities", "").split_ascii_whitespace().any(|known| known == capability)
     }

@@ -6,7 +6,9 @@ use crate::attribute::Attribute;
 use crate::bindings::exports::redkeep::plugin::method as exported;
 use crate::bindings::redkeep::plugin as wit;
 use crate::error::{Error, code};
-use crate::host::{Artifact, Artifacts, Entry, Files, Host, Level, Redis, Replication, Sink, Source};
+use crate::host::{
+    Artifact, Artifacts, Connection, Entry, Files, Host, Level, Redis, Replication, Sink, Socket, Source,
+};
 
 /// The imports of the component.
 pub struct WasmHost;
@@ -148,6 +150,9 @@ impl Host for WasmHost {
     fn files(&self) -> &dyn Files {
         self
     }
+    fn socket(&self) -> &dyn Socket {
+        self
+    }
 }
 
 impl Artifacts for WasmHost {
@@ -232,6 +237,24 @@ impl Files for WasmHost {
     }
     fn remove(&self, path: &str) -> Result<(), Error> {
         wit::files::remove(path).map_err(error_in)
+    }
+}
+
+struct WasmConnection(wit::socket::Connection);
+
+impl Connection for WasmConnection {
+    fn read(&mut self, max: u32, within_ms: Option<u32>) -> Result<Vec<u8>, Error> {
+        self.0.read(max, within_ms).map_err(error_in)
+    }
+    fn write(&mut self, data: &[u8]) -> Result<(), Error> {
+        self.0.write(data).map_err(error_in)
+    }
+}
+
+impl Socket for WasmHost {
+    fn connect(&self) -> Result<Box<dyn Connection>, Error> {
+        let connection = wit::socket::connect().map_err(error_in)?;
+        Ok(Box::new(WasmConnection(connection)))
     }
 }
 

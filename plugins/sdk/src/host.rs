@@ -6,7 +6,7 @@
 use std::any::Any;
 
 use crate::attribute::Attribute;
-use crate::error::Error;
+use crate::error::{Error, code};
 
 /// Severity of a log line. `Warn` and above stay with the run's result: say there what was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +47,10 @@ pub trait Host {
     fn redis(&self) -> &dyn Redis;
     /// The data directory of source or target.
     fn files(&self) -> &dyn Files;
+    /// The byte stream to a source or target that is not Redis.
+    fn socket(&self) -> &dyn Socket {
+        &NoSocket
+    }
 }
 
 impl dyn Host + '_ {
@@ -169,4 +173,28 @@ pub trait Files {
     fn create(&self, path: &str) -> Result<Box<dyn Sink>, Error>;
     /// Removes one file of the staging folder.
     fn remove(&self, path: &str) -> Result<(), Error>;
+}
+
+/// A byte stream to the run's source or target; address, TLS and proxies are the host's. For methods of other systems.
+pub trait Socket {
+    /// One more connection. Dropping it closes it.
+    fn connect(&self) -> Result<Box<dyn Connection>, Error>;
+}
+
+/// A connected byte stream.
+pub trait Connection {
+    /// At least one byte; empty means that the peer closed. "timeout" when nothing came `within_ms`; the connection stays
+    /// good.
+    fn read(&mut self, max: u32, within_ms: Option<u32>) -> Result<Vec<u8>, Error>;
+    /// Sends all of it.
+    fn write(&mut self, data: &[u8]) -> Result<(), Error>;
+}
+
+/// Where a host has no socket.
+struct NoSocket;
+
+impl Socket for NoSocket {
+    fn connect(&self) -> Result<Box<dyn Connection>, Error> {
+        Err(Error::new(code::NOT_SUPPORTED, "this run has no socket"))
+    }
 }

@@ -29,7 +29,7 @@ pub mod testing;
 pub use attribute::{Attribute, Facts};
 pub use context::Context;
 pub use error::{Error, code};
-pub use host::{Artifact, Artifacts, Entry, Files, Host, Level, Redis, Replication, Sink, Source};
+pub use host::{Artifact, Artifacts, Connection, Entry, Files, Host, Level, Redis, Replication, Sink, Socket, Source};
 pub use method::{Info, Method};
 pub use progress::Progress;
 

@@ -5,6 +5,8 @@
 
 mod fake;
 mod server;
+mod socket;
 
 pub use fake::{FakeFiles, FakeHost, Fault, MemorySource, Shared, StoredArtifact};
 pub use server::{CommandScript, FakeRedis};
+pub use socket::{Conversation, FakeSocket};

@@ -79,14 +79,17 @@ fn run(work: &Restore<'_>, shard: &ShardRecord, target: &LiveTarget, events: &Ar
     let kind = [Attribute::new("target", if target.cluster { "cluster" } else { "server" })];
     // What the run is about cannot be overruled by what a server says of itself.
     run.context = merge(&merge(&target.facts, &kind), &run.context);
-    run.redis = Some(target.redis.clone());
+    run.redis.clone_from(&target.redis);
+    run.socket.clone_from(&target.socket);
     run
 }
 
 /// Refuses a target that throws keys away when its memory is full, instead of refusing to take more.
 async fn check_policy(target: &LiveTarget) -> Result<(), EngineError> {
+    // Another system: what it does when it is full only its method can know.
+    let Some(redis) = &target.redis else { return Ok(()) };
     let act = || "ask the target what it does when its memory is full";
-    let info = target.redis.info(None).await.map_err(EngineError::method(act()))?;
+    let info = redis.info(None).await.map_err(EngineError::method(act()))?;
     let limit = find(&info, "maxmemory").and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
     match find(&info, "maxmemory_policy") {
         Some(policy) if limit > 0 && policy != "noeviction" => Err(ProviderError::new(
@@ -104,7 +107,7 @@ async fn check_policy(target: &LiveTarget) -> Result<(), EngineError> {
 
 /// Keys that the target has evicted since it started, where it says so. Of a cluster one primary answers.
 async fn evicted(target: &LiveTarget) -> Option<u64> {
-    let info = target.redis.info(None).await.ok()?;
+    let info = target.redis.as_ref()?.info(None).await.ok()?;
     find(&info, "evicted_keys")?.parse().ok()
 }
 

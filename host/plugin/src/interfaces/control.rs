@@ -12,11 +12,12 @@ use crate::state::State;
 const CAPABILITIES: &str = "capabilities";
 
 impl State {
-    /// `redis` and `files` where they are at hand and at least one of their grants was given, then those grants.
+    /// `redis`, `files` and `socket` where they are at hand and at least one of their grants was given, then those grants.
     fn capabilities(&self) -> String {
         let Some(run) = &self.run else { return String::new() };
         let names = self.permissions.names();
-        let at_hand = [("redis", run.redis.is_some()), ("files", run.files.is_some())];
+        let at_hand =
+            [("redis", run.redis.is_some()), ("files", run.files.is_some()), ("socket", run.socket.is_some())];
         let usable: Vec<&str> = at_hand
             .into_iter()
             .filter(|(capability, at_hand)| *at_hand && names.iter().any(|name| belongs(name, capability)))

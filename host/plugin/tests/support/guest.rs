@@ -248,7 +248,7 @@ const HELPERS: &str = r#"
 "#;
 
 /// Interface, name, label, and signature in the canonical ABI.
-const IMPORTS: [(&str, &str, &str, &str); 21] = [
+const IMPORTS: [(&str, &str, &str, &str); 23] = [
     ("log", "write", "log", "(param i32 i32 i32 i32 i32)"),
     ("control", "sleep-ms", "sleep", "(param i32 i32)"),
     ("control", "now-ms", "now", "(result i64)"),
@@ -271,4 +271,6 @@ const IMPORTS: [(&str, &str, &str, &str); 21] = [
     ("files", "create", "create-file", "(param i32 i32 i32)"),
     ("files", "list-directory", "list-directory", "(param i32 i32 i32)"),
     ("socket", "connect", "connect", "(param i32)"),
+    ("socket", "[method]connection.read", "receive", "(param i32 i32 i32 i32 i32)"),
+    ("socket", "[method]connection.write", "send", "(param i32 i32 i32 i32)"),
 ];

@@ -1,4 +1,5 @@
-//! A run over memory: artifacts, a server that answers "+OK" to everything, a data directory, and what was logged.
+//! A run over memory: artifacts, a server that answers "+OK" to everything, a data directory, an echo, and what was
+//! logged.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use redkeep_core::Attribute;
 use redkeep_core::method::{ArtifactStore, LogLevel, MethodError, Run, RunEvents, code};
 use redkeep_core::redis::{Command, FileEntry, Files, RedisServer, Replication};
+use redkeep_core::socket::{Connection, Socket};
 use redkeep_core::stream::{Artifact, Sink, Source};
 
 /// Everything that a run touched.
@@ -38,6 +40,7 @@ impl World {
             artifacts: Arc::new(Handle(Arc::clone(self))),
             redis: Some(Arc::new(Handle(Arc::clone(self)))),
             files: Some(Arc::new(Handle(Arc::clone(self)))),
+            socket: Some(Arc::new(Handle(Arc::clone(self)))),
         }
     }
 
@@ -227,6 +230,35 @@ impl Files for Handle {
 
     async fn remove(&self, path: &str) -> Result<(), MethodError> {
         self.0.files.lock().unwrap().remove(path);
+        Ok(())
+    }
+}
+
+/// Gives back what it was given.
+#[derive(Default)]
+struct Echo(Vec<u8>);
+
+#[async_trait]
+impl Socket for Handle {
+    async fn connect(&self) -> Result<Box<dyn Connection>, MethodError> {
+        Ok(Box::new(Echo::default()))
+    }
+}
+
+#[async_trait]
+impl Connection for Echo {
+    async fn read(&mut self, max: usize, within_ms: Option<u32>) -> Result<Bytes, MethodError> {
+        if self.0.is_empty() {
+            let Some(within) = within_ms else { return std::future::pending().await };
+            tokio::time::sleep(std::time::Duration::from_millis(within.into())).await;
+            return Err(MethodError::new(code::TIMEOUT, "nothing came"));
+        }
+        let rest = self.0.split_off(max.min(self.0.len()));
+        Ok(std::mem::replace(&mut self.0, rest).into())
+    }
+
+    async fn write(&mut self, data: Bytes) -> Result<(), MethodError> {
+        self.0.extend_from_slice(&data);
         Ok(())
     }
 }

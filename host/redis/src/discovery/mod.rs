@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use redkeep_core::manifest::SlotRange;
+use redkeep_core::method::code;
 use redkeep_core::provider::{DataSource, ProviderError, SourceShard};
 use redkeep_core::redis::Files;
 use redkeep_core::secret::Secret;
@@ -22,6 +23,7 @@ use crate::endpoint::{Address, Deployment, EndpointUrl};
 use crate::error::AccessError;
 use crate::files::LocalFiles;
 use crate::server::Server;
+use crate::socket;
 use crate::transport::Transport;
 use choice::choose;
 use cluster::ClusterShard;
@@ -127,6 +129,7 @@ pub async fn resolve(
             .with_help("give --source redis://host:port, or the path of a data directory"));
         }
         (None, Some(files)) => directory(spec, files),
+        (Some(url), files) if socket::is_address(url) => other_system(spec, url, files).await?,
         (Some(url), files) => {
             let endpoint = Endpoint::new(spec, url, password, sentinel_password)?;
             let mut source = match &endpoint.url.deployment {
@@ -162,8 +165,25 @@ fn directory(spec: &EndpointSpec, files: Arc<dyn Files>) -> Source {
         warnings: Vec::new(),
         redis: None,
         files: Some(files),
+        socket: None,
     };
     Source { address, mode: "directory", shards: vec![shard], cluster: None }
+}
+
+/// Another system: nothing is known of it but that it answers.
+async fn other_system(spec: &EndpointSpec, url: &str, files: Option<Arc<dyn Files>>) -> Result<Source, ProviderError> {
+    let (address, socket) = socket::open(spec, url, code::SOURCE_IO).await?;
+    let shard = SourceShard {
+        name: "0".to_owned(),
+        node: address.clone(),
+        slots: Vec::new(),
+        facts: vec![Attribute::new("mode", "socket")],
+        warnings: Vec::new(),
+        redis: None,
+        files,
+        socket: Some(socket),
+    };
+    Ok(Source { address, mode: "socket", shards: vec![shard], cluster: None })
 }
 
 async fn standalone(endpoint: &Endpoint) -> Result<Source, AccessError> {
@@ -237,6 +257,7 @@ fn shard(
         warnings,
         redis: Some(Arc::new(Server::new(node.clone()))),
         files: None,
+        socket: None,
     }
 }
 

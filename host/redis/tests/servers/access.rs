@@ -116,7 +116,7 @@ async fn a_server_that_is_loading_and_a_replica_without_its_primary_are_refused_
 }
 
 /// A certificate authority, a server's certificate for `localhost` and a client's, all by the openssl command.
-fn certificates(folder: &Path) {
+pub(crate) fn certificates(folder: &Path) {
     let openssl = |arguments: &str| {
         let done = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

@@ -91,7 +91,15 @@ async fn sentinels_lead_to_a_replica_in_good_order_else_to_the_primary_with_a_wa
     assert_eq!(source.shards()[0].node, primary.url());
     let target = redkeep_redis::connect_target(&endpoint(&url), None, None).await.unwrap();
     assert_eq!(
-        target.redis.info(None).await.map(|info| find(&info, "role").map(str::to_owned)).unwrap().unwrap(),
+        target
+            .redis
+            .as_ref()
+            .unwrap()
+            .info(None)
+            .await
+            .map(|info| find(&info, "role").map(str::to_owned))
+            .unwrap()
+            .unwrap(),
         "master"
     );
     drop(replica);

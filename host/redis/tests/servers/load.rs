@@ -249,7 +249,7 @@ async fn a_cluster_is_loaded_by_slot(#[values(Version::Redis62, Version::Redis82
     }
     let functions = u64::from(version != Version::Redis62);
     for chunk in [13, 100_000] {
-        let done = load(&*target.redis, &bytes, chunk, "").await.unwrap();
+        let done = load(&**target.redis.as_ref().unwrap(), &bytes, chunk, "").await.unwrap();
         assert_eq!(done, (1 + 5000 + 4 + 1 + functions, 0));
         let mut keys = 0;
         for primary in &cluster.primaries {
@@ -260,15 +260,15 @@ async fn a_cluster_is_loaded_by_slot(#[values(Version::Redis62, Version::Redis82
             }
         }
         assert_eq!(keys, 5003);
-        load(&*target.redis, &resp(&["FLUSHALL"]), 100, "").await.unwrap();
+        load(&**target.redis.as_ref().unwrap(), &resp(&["FLUSHALL"]), 100, "").await.unwrap();
         if functions == 1 {
-            load(&*target.redis, &resp(&["FUNCTION", "FLUSH"]), 100, "").await.unwrap();
+            load(&**target.redis.as_ref().unwrap(), &resp(&["FUNCTION", "FLUSH"]), 100, "").await.unwrap();
         }
     }
     let across = [resp(&["MULTI"]), resp(&["SET", "a", "1"]), resp(&["SET", "b", "1"]), resp(&["EXEC"])].concat();
-    let error = load(&*target.redis, &across, 1000, "").await.unwrap_err();
+    let error = load(&**target.redis.as_ref().unwrap(), &across, 1000, "").await.unwrap_err();
     assert_eq!(error.code, code::REFUSED, "{error}");
-    let error = load(&*target.redis, &resp(&["SELECT", "3"]), 1000, "").await.unwrap_err();
+    let error = load(&**target.redis.as_ref().unwrap(), &resp(&["SELECT", "3"]), 1000, "").await.unwrap_err();
     assert_eq!(error.code, code::REFUSED, "{error}");
     for primary in &cluster.primaries {
         assert!(values(primary).await.unwrap().is_empty());

@@ -7,4 +7,5 @@ mod boot;
 mod discovery;
 mod load;
 mod replication;
+mod socket;
 mod support;

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::server::FakeRedis;
+use super::socket::FakeSocket;
 use crate::attribute::{Attribute, Facts};
 use crate::error::{Error, code};
-use crate::host::{Artifact, Artifacts, Entry, Files, Host, Level, Redis, Sink, Source};
+use crate::host::{Artifact, Artifacts, Connection, Entry, Files, Host, Level, Redis, Sink, Socket, Source};
 
 /// A list that the test and the fake both see.
 pub type Shared<T> = Rc<RefCell<T>>;
@@ -54,6 +55,8 @@ pub struct FakeHost {
     pub redis: Option<FakeRedis>,
     /// The data directory; none answers "not-supported".
     pub files: Option<FakeFiles>,
+    /// The server of another system; none answers "not-supported".
+    pub socket: Option<FakeSocket>,
     /// Faults to inject.
     pub faults: Rc<RefCell<Vec<Fault>>>,
     /// Sources return at most so many bytes a read, whatever is asked for.
@@ -79,6 +82,7 @@ impl Default for FakeHost {
             facts: Facts::new(),
             redis: None,
             files: None,
+            socket: None,
             faults: Rc::default(),
             short_reads: None,
         }
@@ -117,6 +121,13 @@ impl FakeHost {
     #[must_use]
     pub fn with_redis(mut self, redis: FakeRedis) -> Self {
         self.redis = Some(redis);
+        self
+    }
+
+    /// With a server of another system.
+    #[must_use]
+    pub fn with_socket(mut self, socket: FakeSocket) -> Self {
+        self.socket = Some(socket);
         self
     }
 
@@ -278,6 +289,16 @@ impl Host for FakeHost {
     }
     fn files(&self) -> &dyn Files {
         self
+    }
+    fn socket(&self) -> &dyn Socket {
+        self
+    }
+}
+
+impl Socket for FakeHost {
+    fn connect(&self) -> Result<Box<dyn Connection>, Error> {
+        let socket = self.socket.as_ref();
+        socket.ok_or_else(|| Error::new(code::NOT_SUPPORTED, "this run has no socket"))?.connect()
     }
 }
 
