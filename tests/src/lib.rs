@@ -4,6 +4,8 @@
 
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a harness fails loudly")]
 
+pub mod kube;
+
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

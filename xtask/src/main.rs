@@ -2,8 +2,11 @@
 
 mod bench;
 mod check;
+mod cluster;
 mod demo;
 mod fuzz;
+mod go;
+mod image;
 mod plugins;
 mod servers;
 mod test;
@@ -34,6 +37,10 @@ enum Task {
     Check,
     /// Put real servers of every version on this machine and print NAME=PATH lines
     Servers,
+    /// Run a real one-node Kubernetes on this machine, from package registries alone
+    Cluster(cluster::Options),
+    /// Pack the program as a container image, without a registry
+    Image(image::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -45,5 +52,7 @@ fn main() -> anyhow::Result<()> {
         Task::Plugins => plugins::build().map(drop),
         Task::Check => check::start(),
         Task::Servers => servers::print(),
+        Task::Cluster(options) => cluster::start(&options),
+        Task::Image(options) => image::start(&options),
     }
 }

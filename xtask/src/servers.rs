@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::go;
 use crate::workspace::{need_programs, output, root, run, say};
 
 /// Debian's Redis: all that the demo needs.
@@ -22,9 +23,11 @@ pub(crate) fn install() -> Result<String> {
 
 /// Installs the storage servers of the conformance suite, and the ordinary tools that open a backup by hand.
 pub(crate) fn install_storage() -> Result<()> {
-    need_programs(&[("age", "age"), ("zstd", "zstd"), ("openssl", "openssl"), ("go", "golang-go"), ("npm", "npm")])?;
+    need_programs(&[("age", "age"), ("zstd", "zstd"), ("openssl", "openssl"), ("npm", "npm")])?;
+    go::need()?;
     say("storage servers: versitygw, azurite, gcp-storage-emulator");
-    run(&mut Command::new(script("install-storage-servers"))).context("failed to install storage servers")
+    run(Command::new(script("install-storage-servers")).env("PATH", go::path()))
+        .context("failed to install storage servers")
 }
 
 /// Where `tests/services/redis-servers` puts them.

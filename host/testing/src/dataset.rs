@@ -26,21 +26,24 @@ pub struct Dataset {
 impl Dataset {
     /// Reads the dataset of a server that nobody writes to.
     pub async fn of(server: &RedisServer) -> Result<Self> {
-        let mut connection = server.connect().await?;
-        let keys = databases(&mut connection).await?;
+        Self::through(&mut server.connect().await?, server.version()).await
+    }
+
+    /// The same through a connection, for a server that runs elsewhere.
+    pub async fn through(connection: &mut MultiplexedConnection, version: Version) -> Result<Self> {
+        let keys = databases(connection).await?;
         let mut expiries = BTreeMap::new();
         for &database in keys.keys() {
             if database != 0 || keys.len() > 1 {
-                redis::cmd("SELECT").arg(database).query_async::<()>(&mut connection).await?;
+                redis::cmd("SELECT").arg(database).query_async::<()>(connection).await?;
             }
-            read_expiries(&mut connection, server.version(), database, &mut expiries).await?;
+            read_expiries(connection, version, database, &mut expiries).await?;
         }
         if keys.keys().any(|&database| database != 0) {
-            redis::cmd("SELECT").arg(0).query_async::<()>(&mut connection).await?;
+            redis::cmd("SELECT").arg(0).query_async::<()>(connection).await?;
         }
-        let digest: String = redis::cmd("DEBUG").arg("DIGEST").query_async(&mut connection).await?;
-        let functions =
-            if server.version() == Version::Redis62 { BTreeMap::new() } else { functions(&mut connection).await? };
+        let digest: String = redis::cmd("DEBUG").arg("DIGEST").query_async(connection).await?;
+        let functions = if version == Version::Redis62 { BTreeMap::new() } else { functions(connection).await? };
         Ok(Self { digest, keys, expiries, functions })
     }
 
