@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::identifier::{BackupId, ClusterName, Namespace};
-use crate::layout::{BackupFolder, MANIFEST, PIN};
+use crate::identifier::{BackupId, COMPACT_TIME, ClusterName, Namespace, timestamp_of};
+use crate::layout::{BackupFolder, MANIFEST, PIN, VERIFICATION_PREFIX};
 use crate::manifest::Manifest;
 use crate::storage::ObjectMeta;
 use crate::task::VerifyLevel;
@@ -40,8 +40,8 @@ pub enum Place {
     Manifest(BackupRef),
     /// The pin.
     Pin(BackupRef),
-    /// The result of a verification.
-    Verification(BackupRef),
+    /// The result of a verification, and what its key says of it: nothing, where the key is not one that redkeep writes.
+    Verification(BackupRef, Option<VerificationSummary>),
     /// Anything deeper: `<attempt>/<shard>/<object>`.
     Artifact(BackupRef),
     /// Part of a cluster's index.
@@ -61,7 +61,7 @@ pub fn backup_id_of(folder: &str) -> Option<BackupId> {
     let started = id.started()?;
     let year = started.to_zoned(jiff::tz::TimeZone::UTC).year();
     // `strptime` is lenient; only the one spelling that `BackupId::new` writes is ours.
-    let stamp = started.strftime("%Y%m%dT%H%M%SZ").to_string();
+    let stamp = compact_time(started);
     let rest = folder.strip_prefix(&stamp)?.strip_prefix('-')?;
     let (name, uid) = rest.rsplit_once('-')?;
     (YEARS.contains(&year) && !name.is_empty() && !uid.is_empty()).then_some(id)
@@ -89,7 +89,7 @@ pub fn place(key: &str) -> Place {
     match rest {
         MANIFEST => Place::Manifest(backup),
         PIN => Place::Pin(backup),
-        _ if backup.folder().is_annotation(key) => Place::Verification(backup),
+        _ if backup.folder().is_annotation(key) => Place::Verification(backup, VerificationSummary::in_name(rest)),
         // Writers only ever put objects at `<attempt>/<shard>/<object>`, so that anything else is somebody else's.
         _ if rest.split('/').count() == 3 && rest.split('/').all(|segment| !segment.is_empty()) => {
             Place::Artifact(backup)
@@ -108,6 +108,51 @@ pub struct VerificationSummary {
     pub level: VerifyLevel,
     /// Whether it held.
     pub ok: bool,
+}
+
+const LEVELS: [VerifyLevel; 3] = [VerifyLevel::Checksum, VerifyLevel::Parse, VerifyLevel::Boot];
+
+/// How a level is spelled in a key.
+fn level_word(level: VerifyLevel) -> &'static str {
+    match level {
+        VerifyLevel::Checksum => "checksum",
+        VerifyLevel::Parse => "parse",
+        VerifyLevel::Boot => "boot",
+    }
+}
+
+impl VerificationSummary {
+    /// The name of the object that holds this result: it says all of it, so that a listing needs no reading.
+    pub fn object_name(&self) -> String {
+        let outcome = if self.ok { "ok" } else { "failed" };
+        format!("{VERIFICATION_PREFIX}{}-{}-{outcome}.json", compact_time(self.time), level_word(self.level))
+    }
+
+    /// What such a name says.
+    pub fn in_name(name: &str) -> Option<Self> {
+        let words = name.strip_prefix(VERIFICATION_PREFIX)?.strip_suffix(".json")?;
+        let mut words = words.splitn(3, '-');
+        let time = timestamp_of(words.next()?)?;
+        let level = words.next()?;
+        let level = LEVELS.into_iter().find(|known| level_word(*known) == level)?;
+        let ok = match words.next()? {
+            "ok" => true,
+            "failed" => false,
+            _ => return None,
+        };
+        Some(Self { time, level, ok })
+    }
+
+    /// What several results say together. A failure stands against whatever held before it, for each level includes those below;
+    /// but a later success outweighs only results of its own level or below: digests that hold do not mend a file that could
+    /// not be read.
+    pub fn standing(mut results: Vec<Self>) -> Option<Self> {
+        // Of the same second, the failure counts as the later one.
+        results.sort_by_key(|result| (result.time, !result.ok, result.level));
+        results.into_iter().reduce(|standing, later| {
+            if !later.ok || later.level >= standing.level { later } else { standing }
+        })
+    }
 }
 
 /// One backup in one line: what lists, selection and retention need, without reading its manifest again.
@@ -150,7 +195,7 @@ pub struct CatalogEntry {
     /// Whether it is pinned.
     #[serde(default)]
     pub pinned: bool,
-    /// Its newest verification, if there is any.
+    /// What its verifications say together, if there is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<VerificationSummary>,
 }
@@ -182,6 +227,11 @@ impl CatalogEntry {
         }
     }
 
+    /// What orders backups of one cluster by age, the newest last.
+    pub fn age_order(&self) -> impl Ord + Clone + use<> {
+        age_order(self.started_at, self.completed_at, &self.backup_id)
+    }
+
     /// Which backup it is.
     pub fn backup(&self) -> BackupRef {
         BackupRef {
@@ -190,6 +240,11 @@ impl CatalogEntry {
             backup_id: self.backup_id.clone(),
         }
     }
+}
+
+/// What orders backups by age: the second of their start, which their ids say; then their end; then their ids.
+pub fn age_order(started: Timestamp, completed: Timestamp, id: &BackupId) -> impl Ord + Clone + use<> {
+    (started.as_second(), completed, id.clone())
 }
 
 /// Every object that a manifest names: artifacts and part tables, not the manifest itself.
@@ -228,7 +283,7 @@ pub fn garbage<'a>(
         .iter()
         .filter(|object| match place(&object.key) {
             Place::Manifest(_) | Place::Index(..) | Place::Plugin | Place::Foreign => false,
-            Place::Pin(_) | Place::Verification(_) => manifest.is_none(),
+            Place::Pin(_) | Place::Verification(..) => manifest.is_none(),
             Place::Artifact(_) => !named.contains(&object.key),
         })
         .filter(|object| older_than(object.modified, now, grace))
@@ -242,8 +297,8 @@ pub fn older_than(time: Timestamp, now: Timestamp, age: Duration) -> bool {
 }
 
 /// The compact UTC time in a verification's key.
-pub fn compact_time(time: Timestamp) -> String {
-    time.strftime("%Y%m%dT%H%M%SZ").to_string()
+fn compact_time(time: Timestamp) -> String {
+    time.strftime(COMPACT_TIME).to_string()
 }
 
 #[cfg(test)]

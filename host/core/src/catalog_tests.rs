@@ -7,7 +7,8 @@ use super::*;
 #[rstest]
 #[case("default/cache/20261121T091348Z-cache-x7k2p/manifest.json", "manifest")]
 #[case("default/cache/20261121T091348Z-cache-x7k2p/pin.json", "pin")]
-#[case("default/cache/20261121T091348Z-cache-x7k2p/verify-20261121T101348Z.json", "verification")]
+#[case("default/cache/20261121T091348Z-cache-x7k2p/verify-20261121T101348Z-parse-ok.json", "verification")]
+#[case("default/cache/20261121T091348Z-cache-x7k2p/verify-by-hand.json", "verification")]
 #[case("default/cache/20261121T091348Z-cache-x7k2p/a1/0/dump.rdb.zst", "artifact")]
 #[case("default/cache/20261121T091348Z-cache-x7k2p/a1/0/dump.rdb.zst.parts.json", "artifact")]
 #[case("default/cache/index/2026-11.jsonl", "index")]
@@ -33,7 +34,7 @@ fn keys_are_recognised(#[case] key: &str, #[case] expected: &str) {
     let found = match place(key) {
         Place::Manifest(_) => "manifest",
         Place::Pin(_) => "pin",
-        Place::Verification(_) => "verification",
+        Place::Verification(..) => "verification",
         Place::Artifact(_) => "artifact",
         Place::Index(..) => "index",
         Place::Plugin => "plugin",
@@ -73,7 +74,7 @@ fn garbage_is_what_the_manifest_does_not_name_and_is_old() {
     let objects = [
         object("manifest.json", old),
         object("pin.json", old),
-        object("verify-20261121T101348Z.json", old),
+        object("verify-20261121T101348Z-parse-ok.json", old),
         object("a1/0/dump.rdb.zst", old),
         object("a1/0/dump.rdb.zst.parts.json", old),
         object("a1/0/left.rdb.zst", old),
@@ -92,7 +93,7 @@ fn garbage_is_what_the_manifest_does_not_name_and_is_old() {
     assert_eq!(keys(Some(&manifest())), ["a1/0/left.rdb.zst", "b2/0/dump.rdb.zst"]);
     let all = [
         "pin.json",
-        "verify-20261121T101348Z.json",
+        "verify-20261121T101348Z-parse-ok.json",
         "a1/0/dump.rdb.zst",
         "a1/0/dump.rdb.zst.parts.json",
         "a1/0/left.rdb.zst",
@@ -119,7 +120,7 @@ fn a_manifest_that_names_what_lies_elsewhere_is_noticed() {
     let rests =
         ["../y", "../../x", "../20261121T091348Z-cache-bbbbb/a1/0/x", "", "manifest.json", "pin.json", "notes.txt"];
     elsewhere.extend(rests.iter().map(|rest| format!("{FOLDER}{rest}")));
-    elsewhere.push(format!("{FOLDER}verify-20261121T101348Z.json"));
+    elsewhere.push(format!("{FOLDER}verify-20261121T101348Z-parse-ok.json"));
     elsewhere.push("default/cache/20261121T091348Z-cache-bbbbb/a1/0/dump.rdb.zst".to_owned());
     for key in elsewhere {
         manifest.artifacts[0].key.clone_from(&key);
@@ -172,5 +173,63 @@ proptest::proptest! {
     fn an_id_that_we_make_is_recognised(second in 0_i64..4_000_000_000, name in "[A-Za-z0-9._-]{1,40}", uid in "[a-z0-9]{5}") {
         let id = BackupId::new(Timestamp::from_second(second).unwrap(), &name, &uid).unwrap();
         proptest::prop_assert_eq!(backup_id_of(id.as_str()), Some(id));
+    }
+}
+
+fn result(second: i64, level: VerifyLevel, ok: bool) -> VerificationSummary {
+    VerificationSummary { time: Timestamp::from_second(1_795_000_000 + second).unwrap(), level, ok }
+}
+
+#[rstest]
+#[case::nothing_is_known(&[], None)]
+#[case::a_weaker_success_does_not_hide_a_failure(
+    &[(1, VerifyLevel::Boot, false), (2, VerifyLevel::Parse, true), (3, VerifyLevel::Checksum, true)],
+    Some((1, VerifyLevel::Boot, false))
+)]
+#[case::a_weaker_success_leaves_the_stronger_one(
+    &[(1, VerifyLevel::Boot, true), (2, VerifyLevel::Checksum, true)],
+    Some((1, VerifyLevel::Boot, true))
+)]
+#[case::the_same_level_is_done_anew(
+    &[(1, VerifyLevel::Parse, false), (2, VerifyLevel::Parse, true)],
+    Some((2, VerifyLevel::Parse, true))
+)]
+#[case::a_stronger_success_outweighs_a_failure(
+    &[(1, VerifyLevel::Checksum, false), (2, VerifyLevel::Boot, true)],
+    Some((2, VerifyLevel::Boot, true))
+)]
+#[case::a_failure_stands_against_any_success_before_it(
+    &[(1, VerifyLevel::Boot, true), (2, VerifyLevel::Checksum, false)],
+    Some((2, VerifyLevel::Checksum, false))
+)]
+#[case::of_the_same_second_the_failure_counts(
+    &[(1, VerifyLevel::Checksum, false), (1, VerifyLevel::Boot, true)],
+    Some((1, VerifyLevel::Checksum, false))
+)]
+fn verifications_stand_together(
+    #[case] results: &[(i64, VerifyLevel, bool)],
+    #[case] expected: Option<(i64, VerifyLevel, bool)>,
+) {
+    let results: Vec<VerificationSummary> =
+        results.iter().map(|(second, level, ok)| result(*second, *level, *ok)).collect();
+    let expected = expected.map(|(second, level, ok)| result(second, level, ok));
+    assert_eq!(VerificationSummary::standing(results.clone()), expected);
+    assert_eq!(VerificationSummary::standing(results.into_iter().rev().collect()), expected, "in whatever order listed");
+}
+
+#[test]
+fn the_name_of_a_verification_says_its_result() {
+    for level in LEVELS {
+        for ok in [true, false] {
+            let result = result(1, level, ok);
+            assert_eq!(VerificationSummary::in_name(&result.object_name()), Some(result));
+        }
+    }
+    assert_eq!(
+        result(0, VerifyLevel::Parse, false).object_name(),
+        "verify-20261118T110640Z-parse-failed.json"
+    );
+    for other in ["verify-.json", "verify-20261121T101348Z.json", "verify-20261121T101348Z-parse-good.json", "pin.json"] {
+        assert_eq!(VerificationSummary::in_name(other), None, "{other}");
     }
 }

@@ -133,24 +133,28 @@ impl ClusterName {
     }
 }
 
+/// How times are spelled in keys, always UTC: `20261121T091348Z`.
+pub(crate) const COMPACT_TIME: &str = "%Y%m%dT%H%M%SZ";
+
+/// The time in a key.
+pub(crate) fn timestamp_of(stamp: &str) -> Option<Timestamp> {
+    let time = jiff::civil::DateTime::strptime(COMPACT_TIME, stamp).ok()?;
+    time.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
 impl BackupId {
     /// Makes an id from the start of the backup, its name and a random `uid` (lower-case letters and digits).
     ///
     /// # Errors
     /// When name or uid cannot stand in a path segment.
     pub fn new(started: Timestamp, name: &str, uid: &str) -> Result<Self, InvalidIdentifier> {
-        let stamp = started.strftime("%Y%m%dT%H%M%SZ");
+        let stamp = started.strftime(COMPACT_TIME);
         Self::from_str(&format!("{stamp}-{}-{uid}", name.to_ascii_lowercase()))
     }
 
     /// When the backup began, to the second, as the id says.
     pub fn started(&self) -> Option<Timestamp> {
-        let stamp = self.0.split('-').next()?;
-        jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", stamp)
-            .ok()?
-            .to_zoned(jiff::tz::TimeZone::UTC)
-            .ok()
-            .map(|zoned| zoned.timestamp())
+        timestamp_of(self.0.split('-').next()?)
     }
 
     /// The name in it, lower case.

@@ -1,11 +1,14 @@
 //! Where each object of a backup lies (DESIGN 5, `docs/format.md`): builds its key. [`crate::catalog::place`] takes keys apart.
 
+use crate::catalog::VerificationSummary;
 use crate::identifier::{ArtifactName, AttemptId, BackupId, ClusterName, Namespace, ShardName};
 
 /// Name of the object that makes a backup exist.
 pub const MANIFEST: &str = "manifest.json";
 /// Name of the pin.
 pub const PIN: &str = "pin.json";
+/// With what the names of verification results begin.
+pub const VERIFICATION_PREFIX: &str = "verify-";
 
 /// The folder of one cluster: `<namespace>/<cluster>/`.
 pub fn cluster_folder(namespace: &Namespace, cluster: &ClusterName) -> String {
@@ -49,9 +52,9 @@ impl BackupFolder {
         format!("{}{PIN}", self.folder)
     }
 
-    /// The result of a verification, by its compact UTC time (`20261121T091348Z`).
-    pub fn verification(&self, time: &str) -> String {
-        format!("{}verify-{time}.json", self.folder)
+    /// The result of a verification.
+    pub fn verification(&self, result: &VerificationSummary) -> String {
+        format!("{}{}", self.folder, result.object_name())
     }
 
     /// An artifact; `suffix` is what compression and encryption append, e.g. `.zst.age`.
@@ -62,7 +65,7 @@ impl BackupFolder {
     /// Whether a key under this folder is a pin or a verification result, which come and go.
     pub fn is_annotation(&self, key: &str) -> bool {
         key.strip_prefix(&self.folder).is_some_and(|name| {
-            name == PIN || (name.starts_with("verify-") && name.ends_with(".json") && !name.contains('/'))
+            name == PIN || (name.starts_with(VERIFICATION_PREFIX) && name.ends_with(".json") && !name.contains('/'))
         })
     }
 }

@@ -166,7 +166,7 @@ fn plan_cluster(
     origin: Option<&str>,
     now: Timestamp,
 ) -> Vec<Decision> {
-    entries.sort_by(|left, right| (right.started_at, &right.backup_id).cmp(&(left.started_at, &left.backup_id)));
+    entries.sort_by_cached_key(|entry| std::cmp::Reverse(entry.age_order()));
     let is_ours = |entry: &CatalogEntry| origin.is_none_or(|origin| origin == entry.origin);
     let ours: Vec<&CatalogEntry> = entries.iter().copied().filter(|entry| is_ours(entry)).collect();
     // A backup known to be damaged never takes the place of one that is not.

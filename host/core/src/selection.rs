@@ -102,8 +102,9 @@ impl Classify for SelectionError {
 /// The one backup that `selector` means among `backups` (in any order).
 ///
 /// A whole id wins; else everything whose id begins with the text or whose name is the text (case does not matter) is a
-/// candidate, and there must be exactly one. `latest` is the newest of the only cluster.
-pub fn select<'a>(backups: &'a [BackupRef], selector: &BackupSelector) -> Result<&'a BackupRef, SelectionError> {
+/// candidate, and there must be exactly one. `latest` is the newest of the only cluster; where several began in its second, all
+/// of them are the answer, for only their manifests say which ended last.
+pub fn select<'a>(backups: &'a [BackupRef], selector: &BackupSelector) -> Result<Vec<&'a BackupRef>, SelectionError> {
     let in_scope: Vec<&BackupRef> = backups
         .iter()
         .filter(|backup| selector.namespace.as_ref().is_none_or(|namespace| *namespace == backup.namespace))
@@ -135,11 +136,14 @@ pub fn select<'a>(backups: &'a [BackupRef], selector: &BackupSelector) -> Result
     if of_clusters.len() > 1 {
         return Err(SelectionError::SeveralClusters { selector: selector.clone(), clusters: of_clusters });
     }
-    let newest = candidates.iter().copied().max_by(|left, right| left.backup_id.cmp(&right.backup_id));
-    match newest {
-        None => Err(SelectionError::NotFound { selector: selector.clone(), near: near(&in_scope, &text) }),
-        Some(newest) if candidates.len() == 1 || text == LATEST => Ok(newest),
-        Some(_) => {
+    let newest = candidates.iter().filter_map(|backup| backup.backup_id.started()).max();
+    match candidates.as_slice() {
+        [] => Err(SelectionError::NotFound { selector: selector.clone(), near: near(&in_scope, &text) }),
+        [only] => Ok(vec![*only]),
+        _ if text == LATEST => {
+            Ok(candidates.into_iter().filter(|backup| backup.backup_id.started() == newest).collect())
+        }
+        _ => {
             let mut ids: Vec<String> = candidates.iter().map(|backup| backup.backup_id.to_string()).collect();
             ids.sort_unstable_by(|left, right| right.cmp(left));
             let total = ids.len();

@@ -29,6 +29,18 @@ fn selector(text: &str, cluster: Option<&str>) -> BackupSelector {
     }
 }
 
+fn ids<'a>(backups: &[&'a BackupRef]) -> Vec<&'a str> {
+    backups.iter().map(|backup| backup.backup_id.as_str()).collect()
+}
+
+#[test]
+fn latest_of_backups_begun_in_one_second_is_left_to_their_manifests() {
+    let mut backups = backups();
+    backups.push(backup("cache", "20261121T091348Z-aaa-00000"));
+    let latest = select(&backups, &selector("latest", None)).unwrap();
+    assert_eq!(ids(&latest), ["20261121T091348Z-cache-x7k2p", "20261121T091348Z-aaa-00000"]);
+}
+
 #[rstest]
 #[case::id("20261119T091348Z-cache-bbbbb", "20261119T091348Z-cache-bbbbb")]
 #[case::id_in_lower_case("20261119t091348z-cache-bbbbb", "20261119T091348Z-cache-bbbbb")]
@@ -37,7 +49,7 @@ fn selector(text: &str, cluster: Option<&str>) -> BackupSelector {
 #[case::latest("latest", "20261121T091348Z-cache-x7k2p")]
 fn one_backup_is_meant(#[case] text: &str, #[case] expected: &str) {
     let backups = backups();
-    assert_eq!(select(&backups, &selector(text, None)).unwrap().backup_id.as_str(), expected);
+    assert_eq!(ids(&select(&backups, &selector(text, None)).unwrap()), [expected]);
 }
 
 #[rstest]
@@ -73,8 +85,8 @@ fn several_clusters_need_one_named_unless_only_one_matches() {
     all.push(backup("queue", "20261121T101348Z-queue-ccccc"));
     let error = select(&all, &selector("latest", None)).unwrap_err();
     assert_eq!(error.to_string(), "`latest` may mean a backup of any of 2 clusters: default/cache, default/queue");
-    assert_eq!(select(&all, &selector("queue", None)).unwrap().cluster.as_str(), "queue");
-    assert_eq!(select(&all, &selector("latest", Some("cache"))).unwrap().backup_id.name(), "cache");
+    assert_eq!(select(&all, &selector("queue", None)).unwrap()[0].cluster.as_str(), "queue");
+    assert_eq!(select(&all, &selector("latest", Some("cache"))).unwrap()[0].backup_id.name(), "cache");
     let error = select(&all, &selector("latest", Some("other"))).unwrap_err();
     assert_eq!(error.to_string(), "there are no backups of cluster other");
     assert_eq!(error.help().unwrap(), "clusters with backups here: default/cache, default/queue");

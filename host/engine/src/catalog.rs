@@ -14,8 +14,8 @@ use tokio::sync::Mutex;
 
 use crate::cover;
 use crate::error::EngineError;
-use crate::index::{self, Index, Line, VerificationLine, version_of};
-use crate::object::{self, MAX_MANIFEST, SMALL_MANIFEST};
+use crate::index::{self, Index, Line, version_of};
+use crate::object::{MAX_MANIFEST, SMALL_MANIFEST};
 use crate::opened;
 
 /// Listings at the same time.
@@ -64,7 +64,7 @@ pub struct Problem {
 pub(crate) struct Folder {
     pub(crate) manifest: Option<ObjectMeta>,
     pub(crate) pinned: bool,
-    verification: Option<ObjectMeta>,
+    verifications: Vec<VerificationSummary>,
     listed: u64,
     /// Every object of the folder that redkeep wrote; filled only where the caller asked for objects.
     pub(crate) objects: Vec<ObjectMeta>,
@@ -168,7 +168,7 @@ async fn collect(
     let mut objects = storage.list(&prefix);
     while let Some(object) = objects.try_next().await? {
         let place = place(&object.key);
-        let (Place::Manifest(backup) | Place::Pin(backup) | Place::Verification(backup) | Place::Artifact(backup)) =
+        let (Place::Manifest(backup) | Place::Pin(backup) | Place::Verification(backup, _) | Place::Artifact(backup)) =
             &place
         else {
             if with_objects && matches!(place, Place::Foreign) {
@@ -185,10 +185,7 @@ async fn collect(
         match place {
             Place::Manifest(_) => folder.manifest = Some(object),
             Place::Pin(_) => folder.pinned = true,
-            // Times in keys sort as they pass.
-            Place::Verification(_) if folder.verification.as_ref().is_none_or(|known| known.key < object.key) => {
-                folder.verification = Some(object);
-            }
+            Place::Verification(_, result) => folder.verifications.extend(result),
             _ => {}
         }
     }
@@ -208,12 +205,6 @@ pub async fn load(storage: &Arc<dyn WriteStorage>, scope: &Scope) -> Result<Cata
     Ok(catalog)
 }
 
-/// What is known of one backup after the index was asked.
-struct Known {
-    entry: Option<CatalogEntry>,
-    verification: Option<VerificationLine>,
-}
-
 /// Makes entries of a listing: from the index where it fits, else from the manifests. Writes the index when it lacked much.
 pub(crate) async fn read_cluster(
     storage: &Arc<dyn WriteStorage>,
@@ -221,19 +212,10 @@ pub(crate) async fn read_cluster(
     mut index: Index,
 ) -> Result<Catalog, EngineError> {
     let committed = listing.folders.iter().filter_map(|(id, folder)| Some((id, folder, folder.manifest.as_ref()?)));
-    let work: Vec<(&BackupId, &Folder, &ObjectMeta, Known)> = committed
+    let work: Vec<(&BackupId, &Folder, &ObjectMeta, Option<CatalogEntry>)> = committed
         .map(|(id, folder, manifest)| {
-            let version = version_of(manifest);
-            let line = index.lines.remove(id).filter(|line| line.version == version);
-            let (entry, verification) = line.map_or((None, None), |line| (Some(line.entry), line.verification));
-            // A verification that is gone, or newer than the one known, is read again.
-            let verification = verification.filter(|known| {
-                folder
-                    .verification
-                    .as_ref()
-                    .is_some_and(|object| known.key == object.key && known.version == version_of(object))
-            });
-            (id, folder, manifest, Known { entry, verification })
+            let line = index.lines.remove(id).filter(|line| line.version == version_of(manifest));
+            (id, folder, manifest, line.map(|line| line.entry))
         })
         .collect();
     // Lines left over are of backups that are gone.
@@ -277,11 +259,11 @@ async fn read_backup(
     backup: BackupRef,
     folder: &Folder,
     manifest: &ObjectMeta,
-    known: Known,
+    known: Option<CatalogEntry>,
     large: &Mutex<()>,
 ) -> Result<ReadBackup, EngineError> {
     let mut fresh = false;
-    let mut entry = if let Some(entry) = known.entry {
+    let mut entry = if let Some(entry) = known {
         entry
     } else {
         fresh = true;
@@ -306,33 +288,9 @@ async fn read_backup(
             Err(error) => return Err(error),
         }
     };
-    let verification = match (&folder.verification, known.verification) {
-        (None, _) => None,
-        (Some(_), Some(line)) => Some(line),
-        (Some(object), None) => {
-            fresh = true;
-            Some(VerificationLine {
-                key: object.key.clone(),
-                version: version_of(object),
-                summary: read_verification(storage, object).await?,
-            })
-        }
-    };
     // The index keeps these two as well, and every listing says them anew.
     entry.pinned = folder.pinned;
-    entry.verified = verification.as_ref().and_then(|line| line.summary.clone());
-    let line = Line { version: version_of(manifest), entry, listed: folder.listed, verification };
+    entry.verified = VerificationSummary::standing(folder.verifications.clone());
+    let line = Line { version: version_of(manifest), entry, listed: folder.listed };
     Ok(ReadBackup::Entry { line: Box::new(line), fresh })
-}
-
-/// The result in a verification object; `None` when it cannot be understood: then it proves nothing.
-async fn read_verification(
-    storage: &Arc<dyn WriteStorage>,
-    object: &ObjectMeta,
-) -> Result<Option<VerificationSummary>, EngineError> {
-    match object::read(storage.as_ref(), &object.key, object::MAX_ANNOTATION).await {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(error) if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Damaged) => Ok(None),
-        Err(error) => Err(EngineError::storage("read the result of a verification")(error)),
-    }
 }

@@ -56,7 +56,7 @@ pub async fn check(
         for entry in catalog.entries {
             let cluster = (entry.namespace.to_string(), entry.cluster.to_string());
             // One that is not known to be damaged comes before any that is.
-            let rank = |entry: &CatalogEntry| (!is_damaged(entry), entry.started_at);
+            let rank = |entry: &CatalogEntry| (!is_damaged(entry), entry.age_order());
             if newest.get(&cluster).is_none_or(|known| rank(known) < rank(&entry)) {
                 newest.insert(cluster, entry);
             }

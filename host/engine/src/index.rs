@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use redkeep_core::catalog::{CatalogEntry, VerificationSummary};
+use redkeep_core::catalog::CatalogEntry;
 use redkeep_core::identifier::{BackupId, ClusterName, Namespace};
 use redkeep_core::layout::index_folder;
 use redkeep_core::storage::{ObjectMeta, StorageError, WriteStorage};
@@ -35,19 +35,6 @@ pub(crate) struct Line {
     pub(crate) entry: CatalogEntry,
     /// Objects in the folder when it was written: tells the next listing where to split.
     pub(crate) listed: u64,
-    /// The newest verification that was read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) verification: Option<VerificationLine>,
-}
-
-/// A verification's result and the version of the object that says it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct VerificationLine {
-    pub(crate) key: String,
-    pub(crate) version: String,
-    /// `None`: it was read and cannot be understood.
-    pub(crate) summary: Option<VerificationSummary>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -189,7 +176,7 @@ mod tests {
             "startedAt": "2026-11-21T09:13:48Z", "completedAt": "2026-11-21T09:13:49Z", "method": "redis-rdb",
             "artifactTypes": ["rdb"], "size": 3, "storedSize": 2, "shards": 1, "encrypted": false, "attempt": "a1", "objects": 1
         });
-        Line { version: "v".to_owned(), entry: serde_json::from_value(entry).unwrap(), listed: 2, verification: None }
+        Line { version: "v".to_owned(), entry: serde_json::from_value(entry).unwrap(), listed: 2 }
     }
 
     #[test]

@@ -8,8 +8,6 @@ use redkeep_core::storage::{ReadStorage, StorageError, StorageErrorKind};
 pub(crate) const MAX_MANIFEST: u64 = 32 << 20;
 /// The largest manifest of which many are read at the same time.
 pub(crate) const SMALL_MANIFEST: u64 = 1 << 20;
-/// The largest verification result or pin that is read.
-pub(crate) const MAX_ANNOTATION: u64 = 1 << 20;
 
 /// The whole object; `Damaged` when it is longer than `limit`.
 pub(crate) async fn read(storage: &dyn ReadStorage, key: &str, limit: u64) -> Result<Bytes, StorageError> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use redkeep_core::Attribute;
-use redkeep_core::catalog::{BackupRef, stays_in_its_folder};
+use redkeep_core::catalog::{BackupRef, age_order, stays_in_its_folder};
 use redkeep_core::encoding::DecryptionKeys;
 use redkeep_core::identifier::ShardName;
 use redkeep_core::manifest::{Manifest, ShardRecord};
@@ -17,7 +17,7 @@ use crate::error::EngineError;
 use crate::object;
 use crate::pipeline::{Keys, StoredStore};
 
-/// Finds the one backup that is meant. Reads no manifest.
+/// Finds the one backup that is meant. Reads no manifest, but where the newest are of one second.
 pub(crate) async fn find(storage: &Arc<dyn WriteStorage>, selector: &BackupSelector) -> Result<BackupRef, EngineError> {
     if let (Some(namespace), Some(cluster)) = (&selector.namespace, &selector.cluster)
         && let Some(backup_id) = redkeep_core::catalog::backup_id_of(&selector.backup)
@@ -35,7 +35,27 @@ pub(crate) async fn find(storage: &Arc<dyn WriteStorage>, selector: &BackupSelec
     if backups.is_empty() && scope.cluster.is_some() {
         backups = catalog::backups(storage, &catalog::Scope::default()).await?;
     }
-    Ok(redkeep_core::selection::select(&backups, selector)?.clone())
+    let meant = redkeep_core::selection::select(&backups, selector)?;
+    if let [only] = meant.as_slice() {
+        return Ok((*only).clone());
+    }
+    newest_of(storage.as_ref(), &meant).await.ok_or_else(|| EngineError::Damaged {
+        object: storage.address(),
+        what: "none of its newest backups has a manifest that can be read".to_owned(),
+    })
+}
+
+/// The newest of backups that began in the same second. One whose manifest cannot be read says nothing about itself and comes last.
+async fn newest_of(storage: &dyn ReadStorage, backups: &[&BackupRef]) -> Option<BackupRef> {
+    let mut newest = None;
+    for backup in backups {
+        let manifest = manifest(storage, backup).await.ok();
+        let rank = manifest.map(|manifest| age_order(manifest.started_at, manifest.completed_at, &backup.backup_id));
+        if newest.as_ref().is_none_or(|(known, _)| *known < rank) {
+            newest = Some((rank, (*backup).clone()));
+        }
+    }
+    newest.map(|(_, backup)| backup)
 }
 
 /// Reads a manifest and checks that it belongs where it lies.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use redkeep_core::attribute::{find, merge, to_map};
-use redkeep_core::catalog::compact_time;
+use redkeep_core::catalog::VerificationSummary;
 use redkeep_core::facts::contradiction;
 use redkeep_core::identifier::BackupId;
 use redkeep_core::manifest::{Manifest, ShardRecord};
@@ -54,7 +54,7 @@ impl Compared {
     }
 }
 
-/// The result of a verification, as stored in `verify-<time>.json`.
+/// The result of a verification, as stored in `verify-<time>-<level>-<ok or failed>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerificationRecord {
@@ -153,7 +153,8 @@ async fn verify_now(
 }
 
 async fn write(opened: &OpenedBackup, record: &VerificationRecord) -> Result<(), EngineError> {
-    let key = opened.backup.folder().verification(&compact_time(record.time));
+    let result = VerificationSummary { time: record.time, level: record.level, ok: record.ok };
+    let key = opened.backup.folder().verification(&result);
     // A struct of strings and maps always serializes.
     let mut bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
     bytes.push(b'\n');

@@ -36,9 +36,7 @@ impl ListCommand {
     pub(crate) async fn run(&self, session: &Session) -> Result<(), Failure> {
         let mut catalog =
             list(&self.storage.spec(), &self.scope.spec(), &session.providers(), &session.events()).await?;
-        catalog
-            .entries
-            .sort_by(|left, right| (left.started_at, &left.backup_id).cmp(&(right.started_at, &right.backup_id)));
+        catalog.entries.sort_by_cached_key(CatalogEntry::age_order);
         session.progress.clear();
         for problem in &catalog.problems {
             session.progress.warn("warning", &problem_line(problem));

@@ -319,6 +319,33 @@ async fn a_capture_that_boasts_is_found_out_by_verification() {
 }
 
 #[tokio::test]
+async fn digests_that_hold_do_not_hide_that_a_server_could_not_load_it() {
+    let world = World::new();
+    make(&world).await;
+    *world.boot_loses.lock().unwrap() = 1;
+    verify(&verify_task(VerifyLevel::Boot), &world.providers(), &silent()).await.unwrap();
+    world.advance(Duration::from_secs(1));
+    let checksum = verify(&verify_task(VerifyLevel::Checksum), &world.providers(), &silent()).await.unwrap();
+    assert!(checksum.error.is_none());
+    let catalog = list(&storage_spec("test"), &Scope::default(), &world.providers(), &silent()).await.unwrap();
+    let verified = catalog.entries[0].verified.clone().unwrap();
+    assert_eq!((verified.level, verified.ok), (VerifyLevel::Boot, false));
+}
+
+#[tokio::test]
+async fn the_latest_of_one_second_is_the_one_that_ended_last() {
+    let world = World::new();
+    let mut task = backup_task();
+    for id in ["20261121T091348Z-zzz-00001", "20261121T091348Z-aaa-00002"] {
+        task.backup_id = Some(id.parse().unwrap());
+        backup(&task, &world.providers(), &silent()).await.unwrap();
+        world.advance(Duration::from_millis(5));
+    }
+    let outcome = verify(&verify_task(VerifyLevel::Checksum), &world.providers(), &silent()).await.unwrap();
+    assert_eq!(outcome.record.backup_id.as_str(), "20261121T091348Z-aaa-00002");
+}
+
+#[tokio::test]
 async fn a_server_that_loads_fewer_keys_is_found_out() {
     let world = World::new();
     make(&world).await;
