@@ -133,7 +133,6 @@ mod tests {
             "backup --source redis://h --storage /s --method rdb --limit-rate fast",
             "backup --source redis://h --storage /s --method rdb --hold-limit soon",
             "backup --source redis://h --storage /s --method rdb --cluster ../up",
-            "backup --source redis://h --storage /s --method rdb --grant redis:replicate",
             "backup --source redis://h --storage /s --method rdb --cert c.pem",
             "backup --source redis://h --storage /s --method rdb --recipient age1x --passphrase-file p",
             "restore --storage /s latest",

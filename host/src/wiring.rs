@@ -132,6 +132,19 @@ impl Providers for Wiring {
         self.plugins.method_that_reads(spec, preferred, artifact_types).await
     }
 
+    async fn component(&self, digest: &str) -> Result<Option<Vec<u8>>, ProviderError> {
+        self.plugins.component(digest).await
+    }
+
+    async fn kept_method(
+        &self,
+        component: Vec<u8>,
+        origin: &str,
+        spec: &MethodSpec,
+    ) -> Result<Arc<dyn Method>, ProviderError> {
+        self.plugins.kept(component, origin, spec).await
+    }
+
     fn boot_check(&self) -> Arc<dyn BootCheck> {
         Arc::clone(&self.boot)
     }

@@ -187,6 +187,16 @@ pub trait Providers: Send + Sync {
         preferred: &str,
         artifact_types: &[String],
     ) -> Result<Arc<dyn Method>, ProviderError>;
+    /// The component of that digest behind a method that was loaded, to be kept beside its backups; `None` where every redkeep
+    /// has it.
+    async fn component(&self, digest: &str) -> Result<Option<Vec<u8>>, ProviderError>;
+    /// Loads a component that was kept beside a backup, at the address `origin`: granted what `spec` says and nothing else.
+    async fn kept_method(
+        &self,
+        component: Vec<u8>,
+        origin: &str,
+        spec: &MethodSpec,
+    ) -> Result<Arc<dyn Method>, ProviderError>;
     /// Starts throw-away servers.
     fn boot_check(&self) -> Arc<dyn BootCheck>;
     /// Reads a secret from its place.

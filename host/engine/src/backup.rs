@@ -24,6 +24,7 @@ use crate::attempt::Attempt;
 use crate::cancel;
 use crate::error::EngineError;
 use crate::events::{ShardEvents, TaskEvents, Warnings};
+use crate::kept_plugin;
 use crate::opened;
 use crate::pipeline::{CaptureOptions, CaptureStore, Recipients, check_sizes};
 
@@ -102,6 +103,8 @@ pub async fn backup(
     let attempt_prefix = format!("{}{}/", prepared.backup.folder().prefix(), prepared.attempt);
     let attempt = Attempt::new(Arc::clone(&prepared.storage), attempt_prefix);
     let work = async {
+        // Before the manifest names it, and before an hour of capturing if it cannot be.
+        kept_plugin::keep(&prepared.storage, providers, &prepared.method).await?;
         let captured = capture(task, &prepared, &attempt, events, &warnings).await?;
         prepared.source.check_topology().await.map_err(|source| EngineError::TopologyChanged { source })?;
         // Last, so that the commit follows at once.

@@ -19,6 +19,7 @@ use crate::catalog::{self, Scope};
 use crate::error::EngineError;
 use crate::events::TaskEvents;
 use crate::index::to_hex;
+use crate::kept_plugin;
 use crate::object;
 use crate::opened;
 
@@ -121,6 +122,7 @@ async fn copy_backup(
         }
         done = done.saturating_add(object.size);
     }
+    kept_plugin::copy(from, to, &manifest.method.digest).await?;
     let put = to.put_if_absent(&key, bytes.clone()).await.map_err(EngineError::storage(&act))?;
     if put == PutOutcome::Exists {
         let there = object::read(to.as_ref(), &key, object::MAX_MANIFEST).await.map_err(EngineError::storage(&act))?;

@@ -24,6 +24,7 @@ mod attempt;
 mod cancel;
 mod cover;
 mod index;
+mod kept_plugin;
 mod object;
 mod opened;
 

@@ -14,6 +14,7 @@ use redkeep_core::task::{BackupSelector, MethodSpec};
 
 use crate::catalog;
 use crate::error::EngineError;
+use crate::kept_plugin;
 use crate::object;
 use crate::pipeline::{Keys, StoredStore};
 
@@ -149,7 +150,8 @@ impl OpenedBackup {
         )
     }
 
-    /// The method that reads it: the one that captured, unless the user named another or another is at hand.
+    /// The method that reads it: the one that captured, unless the user named another or another is at hand; where none is, the
+    /// plugin that is kept beside the backup.
     pub(crate) async fn method(
         &self,
         spec: &MethodSpec,
@@ -159,7 +161,13 @@ impl OpenedBackup {
             self.manifest.artifacts.iter().map(|artifact| artifact.artifact_type.clone()).collect();
         types.sort_unstable();
         types.dedup();
-        Ok(providers.method_that_reads(spec, &self.manifest.method.name, &types).await?)
+        let made_by = &self.manifest.method;
+        match providers.method_that_reads(spec, &made_by.name, &types).await {
+            Ok(method) => Ok(method),
+            Err(lacking) => {
+                kept_plugin::load(self.storage.as_ref(), providers, spec, &made_by.digest, &types, lacking).await
+            }
+        }
     }
 
     /// What a call of the method on one shard is given, without server and files.

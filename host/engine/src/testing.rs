@@ -29,6 +29,7 @@ use redkeep_storage::layer::fault::FaultPlan;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Silent, TaskEvents};
+use crate::index::hex;
 
 /// How the method misbehaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub(crate) type Meanwhile = Box<dyn FnOnce(MemoryStorage) -> BoxFuture<'static, 
 /// A method whose artifact `dump.rdb` is one line for each key.
 pub(crate) struct FakeMethod {
     info: MethodInfo,
+    digest: String,
     world: Arc<World>,
 }
 
@@ -91,6 +93,10 @@ pub(crate) struct World {
     pub(crate) staged: Mutex<u64>,
     /// Keys that the booted server drops silently.
     pub(crate) boot_loses: Mutex<u64>,
+    /// The method's component, where it is not one that every redkeep has.
+    pub(crate) component: Mutex<Option<Vec<u8>>>,
+    /// Whether that component is at hand.
+    pub(crate) component_at_hand: Mutex<bool>,
     pub(crate) now: Mutex<Timestamp>,
     pub(crate) tokens: AtomicU64,
     pub(crate) contexts: Mutex<Vec<Vec<Attribute>>>,
@@ -127,6 +133,8 @@ impl World {
             directories: Mutex::default(),
             staged: Mutex::default(),
             boot_loses: Mutex::default(),
+            component: Mutex::default(),
+            component_at_hand: Mutex::new(true),
             // Objects in memory have the time of the real clock.
             now: Mutex::new(Timestamp::now()),
             tokens: AtomicU64::new(0),
@@ -326,7 +334,9 @@ impl Providers for FakeProviders {
             requests: self.world.requests.lock().unwrap().clone(),
             attributes: vec![Attribute::new("reads", "rdb aof"), Attribute::new("targets", "directory server")],
         };
-        Ok(Arc::new(FakeMethod { info, world: Arc::clone(&self.world) }))
+        let component = self.world.component.lock().unwrap().clone();
+        let digest = component.map_or_else(|| "00ff".to_owned(), |component| hex(&component));
+        Ok(Arc::new(FakeMethod { info, digest, world: Arc::clone(&self.world) }))
     }
 
     async fn method_that_reads(
@@ -336,11 +346,33 @@ impl Providers for FakeProviders {
         artifact_types: &[String],
     ) -> Result<Arc<dyn Method>, ProviderError> {
         assert_eq!(preferred, "fake-rdb");
+        if !*self.world.component_at_hand.lock().unwrap() {
+            return Err(ProviderError::new(Class::Refused, "NoPluginReads", "no plugin at hand reads it"));
+        }
         let method = self.method(spec).await?;
         if artifact_types.iter().all(|artifact_type| method.info().reads(artifact_type)) {
             return Ok(method);
         }
         Err(ProviderError::new(Class::Refused, "MethodNeeded", "no method reads it"))
+    }
+
+    async fn component(&self, digest: &str) -> Result<Option<Vec<u8>>, ProviderError> {
+        let component = self.world.component.lock().unwrap().clone();
+        Ok(component.inspect(|component| assert_eq!(hex(component), digest)))
+    }
+
+    async fn kept_method(
+        &self,
+        component: Vec<u8>,
+        origin: &str,
+        spec: &MethodSpec,
+    ) -> Result<Arc<dyn Method>, ProviderError> {
+        assert_eq!(origin, format!("memory://test/plugins/{}.wasm", hex(&component)));
+        assert_eq!(Some(component), self.world.component.lock().unwrap().clone());
+        if spec.grants.is_empty() {
+            return Err(ProviderError::new(Class::Refused, "NotGranted", "the plugin asks for redis:replicate"));
+        }
+        self.method(&MethodSpec::default()).await
     }
 
     fn boot_check(&self) -> Arc<dyn BootCheck> {
@@ -426,8 +458,8 @@ impl Method for FakeMethod {
         &self.info
     }
 
-    fn digest(&self) -> &'static str {
-        "00ff"
+    fn digest(&self) -> &str {
+        &self.digest
     }
 
     async fn validate(&self, parameters: &str) -> Result<(), MethodError> {

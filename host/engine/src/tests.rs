@@ -2,5 +2,6 @@
 
 mod faults;
 mod keeping;
+mod kept_plugins;
 mod line;
 mod restoring;

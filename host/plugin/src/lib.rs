@@ -23,4 +23,4 @@ pub use error::{NotComponent, PluginError};
 pub use grants::{GrantError, Grants, missing};
 pub use host::{Description, HostConfig, LoadOptions, PluginHost};
 pub use limits::Limits;
-pub use loader::{MAX_COMPONENT, Outline, read_component};
+pub use loader::{MAX_COMPONENT, Outline, digest_of, read_component};

@@ -47,6 +47,11 @@ pub fn read_component(path: &Path) -> Result<Vec<u8>, PluginError> {
     Ok(bytes)
 }
 
+/// SHA-256 of a component, as lower-case hexadecimal: its identity.
+pub fn digest_of(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
 fn check_size(origin: &str, size: u64) -> Result<(), PluginError> {
     if size > MAX_COMPONENT {
         return Err(PluginError::TooLarge { origin: origin.to_owned(), size, limit: MAX_COMPONENT });
@@ -57,7 +62,7 @@ fn check_size(origin: &str, size: u64) -> Result<(), PluginError> {
 /// Checks everything that can be checked without compiling.
 pub(crate) fn outline(bytes: &[u8], origin: &str, demanded_digest: Option<&str>) -> Result<Outline, PluginError> {
     check_size(origin, bytes.len() as u64)?;
-    let digest = hexadecimal(&Sha256::digest(bytes));
+    let digest = digest_of(bytes);
     if let Some(demanded) = demanded_digest {
         let demanded = demanded.strip_prefix("sha256:").unwrap_or(demanded).to_ascii_lowercase();
         if demanded != digest {

@@ -12,8 +12,9 @@ pub(crate) struct PluginArgs {
     /// Use the plugin in this file (a WebAssembly component)
     #[arg(long, value_name = "FILE")]
     pub(crate) plugin: Option<PathBuf>,
-    /// Grant the plugin from --plugin one thing it asks for, e.g. `redis:replicate`; may be given several times
-    #[arg(long, value_name = "GRANT", requires = "plugin")]
+    /// Grant a plugin that does not come with redkeep (from --plugin, or kept beside the backup) one thing it asks for, e.g.
+    /// `redis:replicate`; may be given several times
+    #[arg(long, value_name = "GRANT")]
     grant: Vec<String>,
     /// Demand that the plugin has exactly this SHA-256
     #[arg(long, value_name = "SHA256", value_parser = digest)]

@@ -64,6 +64,8 @@ enum Origin {
 pub(super) struct Plugins {
     host: tokio::sync::OnceCell<PluginHost>,
     loaded: Mutex<HashMap<String, Arc<dyn Method>>>,
+    /// Where plugins that not every redkeep has were loaded from, by digest.
+    files: Mutex<HashMap<String, PathBuf>>,
 }
 
 /// What `plugin inspect` shows.
@@ -88,7 +90,7 @@ pub(crate) struct PluginDescription {
 
 impl Plugins {
     pub(super) fn new() -> Self {
-        Self { host: tokio::sync::OnceCell::new(), loaded: Mutex::default() }
+        Self { host: tokio::sync::OnceCell::new(), loaded: Mutex::default(), files: Mutex::default() }
     }
 
     /// Loads the method that the user named.
@@ -109,7 +111,10 @@ impl Plugins {
         let known = available()?;
         let name = method_name(&spec.name);
         match known.get(name) {
-            Some(origin) => self.load_known(name, origin, spec).await,
+            Some(origin) => {
+                refuse_grants(name, origin, spec)?;
+                self.load_known(name, origin, spec).await
+            }
             None => Err(unknown_method(&spec.name, &known)),
         }
     }
@@ -130,16 +135,59 @@ impl Plugins {
             };
         }
         let known = available()?;
+        let mut other_digest = None;
         let order =
             known.keys().filter(|name| *name == preferred).chain(known.keys().filter(|name| *name != preferred));
         for name in order {
             let Some(origin) = known.get(name) else { continue };
-            let method = self.load_known(name, origin, spec).await?;
+            let method = match self.load_known(name, origin, spec).await {
+                Ok(method) => method,
+                // Of several plugins at hand only one can have the digest that the user demands.
+                Err(error) if error.reason == "PluginDigest" => {
+                    other_digest = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if reads_all(method.info(), artifact_types) {
+                refuse_grants(name, origin, spec)?;
                 return Ok(method);
             }
         }
-        Err(unreadable("no plugin at hand reads", preferred, artifact_types))
+        Err(other_digest.unwrap_or_else(|| unreadable("no plugin at hand reads", preferred, artifact_types)))
+    }
+
+    /// The component of that digest, read again, where a file was loaded.
+    pub(super) async fn component(&self, digest: &str) -> Result<Option<Vec<u8>>, ProviderError> {
+        let path = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        let Some(path) = path else { return Ok(None) };
+        let (bytes, origin) = read(&Origin::File(path), digest).await?;
+        let same = redkeep_plugin::digest_of(&bytes) == digest;
+        if !same {
+            return Err(unusable(
+                Class::Failed,
+                "PluginChanged",
+                format!("the plugin {origin} has changed since it was loaded"),
+                "run it again with the plugin as it is now".to_owned(),
+            ));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Loads a component that was kept beside a backup.
+    pub(super) async fn kept(
+        &self,
+        component: Vec<u8>,
+        origin: &str,
+        spec: &MethodSpec,
+    ) -> Result<Arc<dyn Method>, ProviderError> {
+        let options = LoadOptions {
+            grants: Grants::parse(&spec.grants).map_err(provided)?,
+            limits: Limits::default(),
+            demanded_digest: spec.digest.clone(),
+            origin: origin.to_owned(),
+        };
+        self.host().await?.load(component, options).await.map_err(provided)
     }
 
     /// What a plugin says of itself.
@@ -178,7 +226,11 @@ impl Plugins {
         origin: &Origin,
         spec: &MethodSpec,
     ) -> Result<Arc<dyn Method>, ProviderError> {
-        let grants = Grants::parse(&bundled_grants(name)).map_err(provided)?;
+        let mut grants = bundled_grants(name);
+        if matches!(origin, Origin::File(_)) {
+            grants.extend(spec.grants.iter().cloned());
+        }
+        let grants = Grants::parse(&grants).map_err(provided)?;
         self.load(origin, name, grants, spec).await
     }
 
@@ -193,9 +245,14 @@ impl Plugins {
         if let Some(method) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(method));
         }
-        let (bytes, origin) = read(origin, name).await?;
-        let options = LoadOptions { grants, limits: Limits::default(), demanded_digest: spec.digest.clone(), origin };
+        let (bytes, shown) = read(origin, name).await?;
+        let options =
+            LoadOptions { grants, limits: Limits::default(), demanded_digest: spec.digest.clone(), origin: shown };
         let method = self.host().await?.load(bytes, options).await.map_err(provided)?;
+        if let Origin::File(path) = origin {
+            let digest = method.digest().to_owned();
+            self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, path.clone());
+        }
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&method));
         Ok(method)
     }
@@ -260,6 +317,19 @@ fn available_in(
         }
     }
     Ok(known)
+}
+
+/// A bundled plugin's grants are fixed; `--grant` beside it would promise what is not done.
+fn refuse_grants(name: &str, origin: &Origin, spec: &MethodSpec) -> Result<(), ProviderError> {
+    if matches!(origin, Origin::File(_)) || spec.grants.is_empty() {
+        return Ok(());
+    }
+    Err(unusable(
+        Class::Usage,
+        "GrantsFixed",
+        format!("the plugin {name} comes with redkeep and takes no --grant"),
+        "leave --grant out, or name another plugin by --plugin FILE".to_owned(),
+    ))
 }
 
 fn reads_all(info: &MethodInfo, artifact_types: &[String]) -> bool {
@@ -364,6 +434,16 @@ mod tests {
         assert_eq!(known["redis-aof"], Origin::Bundled(b""));
         let missing = available_in(&[], Some(Path::new("/no/such/folder"))).unwrap_err();
         assert!(missing.help.unwrap().contains(FOLDER_VARIABLE));
+    }
+
+    #[test]
+    fn grants_beside_a_bundled_plugin_are_refused() {
+        let mut spec = MethodSpec::default();
+        refuse_grants("redis-rdb", &Origin::Bundled(b""), &spec).unwrap();
+        spec.grants = vec!["redis:load".to_owned()];
+        refuse_grants("mine", &Origin::File("mine.wasm".into()), &spec).unwrap();
+        let error = refuse_grants("redis-rdb", &Origin::Bundled(b""), &spec).unwrap_err();
+        assert_eq!((error.class, error.reason), (Class::Usage, "GrantsFixed"));
     }
 
     #[test]
