@@ -385,9 +385,11 @@ impl Source for CommandSource {
                     shared.commands.push(arrival.data, arrival.now_ms);
                 }
             }
-            self.offset.store(shared.commands.offset(), Ordering::Release);
         }
         let piece = self.ready.split_to(self.ready.len().min(max.clamp(1, MAX_READ)));
+        // No further than what was handed out, so that its reader can tell where bytes were dropped: before a piece, never in it.
+        let reached = shared.commands.offset().saturating_sub(self.ready.len() as u64);
+        self.offset.fetch_max(reached, Ordering::AcqRel);
         self.position += piece.len() as u64;
         Ok(piece)
     }

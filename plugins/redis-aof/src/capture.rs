@@ -1,5 +1,6 @@
 //! Reads a source into artifacts: by replication into one stream with marks, from files into an archive.
 
+mod borders;
 mod files;
 mod replication;
 

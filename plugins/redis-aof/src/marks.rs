@@ -206,7 +206,14 @@ impl Marks {
         let next = self.points.iter().position(later);
         let index = next.unwrap_or(self.points.len()).saturating_sub(1);
         let mark = self.points.get(index).copied().unwrap_or(first);
-        let scan_to = match (until, next.and_then(|next| self.points.get(next))) {
+        let next = next.and_then(|next| self.points.get(next));
+        if let (Until::Offset(offset), Some(next)) = (until, next)
+            && next.position == mark.position
+        {
+            // Whatever came between the two was dropped: the mark holds everything up to the offset.
+            return Ok(Cut { mark: Mark { offset, ..mark }, scan_to: None });
+        }
+        let scan_to = match (until, next) {
             // Between two marks offsets are exact where as many bytes came as were kept: nothing dropped, nothing rewritten.
             (Until::Offset(offset), Some(next))
                 if offset > mark.offset && next.offset - mark.offset == next.position - mark.position =>
@@ -249,6 +256,14 @@ mod tests {
     #[case::offset_at_the_end(Until::Offset(300), mark(5000, 300, 700), None)]
     fn a_cut_is_the_last_mark_before_the_point(#[case] until: Until, #[case] at: Mark, #[case] scan_to: Option<u64>) {
         assert_eq!(sample().cut(until).unwrap(), Cut { mark: at, scan_to });
+    }
+
+    #[test]
+    fn an_offset_in_a_dropped_stretch_is_reached_exactly() {
+        let mut marks = sample();
+        marks.push_last(mark(6000, 340, 700));
+        let cut = marks.cut(Until::Offset(320)).unwrap();
+        assert_eq!(cut, Cut { mark: mark(5000, 320, 700), scan_to: None });
     }
 
     #[rstest]

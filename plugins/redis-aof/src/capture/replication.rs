@@ -7,6 +7,7 @@ use redkeep_sdk::{
     Artifact, Attribute, CHUNK, Context, Error, Facts, Host, Progress, Replication, Sink, Source, attribute, code, resp,
 };
 
+use super::borders::{Borders, Place};
 use super::{source_facts, tell};
 use crate::clock;
 use crate::content::Content;
@@ -78,18 +79,20 @@ pub(super) fn capture(host: &dyn Host, context: &Context, parameters: &Parameter
 
 impl Capture<'_> {
     /// Copies a source to its end, every byte through the parser.
-    fn copy(&mut self, source: &mut dyn Source) -> Result<u64, Error> {
-        let mut copied = 0;
+    fn copy(&mut self, source: &mut dyn Source) -> Result<(), Error> {
         loop {
             let chunk = source.read(CHUNK)?;
             if chunk.is_empty() {
-                return Ok(copied);
+                return Ok(());
             }
-            self.content.push(&chunk)?;
-            self.sink.write(&chunk)?;
-            copied += chunk.len() as u64;
-            self.progress.advance(chunk.len(), self.content.keys())?;
+            self.take(&chunk)?;
         }
+    }
+
+    fn take(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        self.content.push(chunk)?;
+        self.sink.write(chunk)?;
+        self.progress.advance(chunk.len(), self.content.keys())
     }
 
     /// A replica's stream begins without `SELECT`; the snapshot says in which database.
@@ -101,11 +104,19 @@ impl Capture<'_> {
         self.sink.write(&select)
     }
 
-    /// One step of the stream, and its mark. Returns whether anything moved.
+    /// One step of the stream, and its marks. Returns whether anything moved.
     fn step(&mut self, until: Option<u64>, within_ms: u32) -> Result<bool, Error> {
-        let before = self.link.offset();
+        let before = self.place();
+        let mut borders = Borders::new(before);
         let mut commands = self.link.commands(until, Some(within_ms))?;
-        let copied = self.copy(commands.as_mut())?;
+        loop {
+            let chunk = commands.read(CHUNK)?;
+            if chunk.is_empty() {
+                break;
+            }
+            self.take(&chunk)?;
+            borders.read(self.place(), self.content.is_at_safe_position());
+        }
         drop(commands);
         if !self.content.is_at_safe_position() {
             return Err(Error::new(
@@ -114,8 +125,15 @@ impl Capture<'_> {
             ));
         }
         let mark = self.mark();
+        for border in borders.finish(self.place()) {
+            self.marks.push(Mark { time_ms: mark.time_ms, offset: border.offset, position: border.position });
+        }
         self.marks.push(mark);
-        Ok(copied > 0 || mark.offset > before)
+        Ok(mark.position > before.position || mark.offset > before.offset)
+    }
+
+    fn place(&self) -> Place {
+        Place { offset: self.link.offset(), position: self.content.position() }
     }
 
     fn mark(&self) -> Mark {
