@@ -117,6 +117,8 @@ impl Session {
         match cleaned {
             // What was finished before the signal was seen is finished.
             Some(Ok(())) => Ok(()),
+            // It says what was written until then.
+            Some(Err(failure)) if failure.reason == "RestoreCancelled" => Err(failure.by_signal(number)),
             Some(Err(failure)) if failure.reason != "Cancelled" => Err(failure),
             Some(Err(_)) => Err(Failure::interrupted(number, interrupted_text(&stages, true))),
             None => Err(Failure::interrupted(number, interrupted_text(&stages, false))

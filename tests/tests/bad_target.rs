@@ -2,11 +2,13 @@
 //! half-way says exactly how much was written.
 
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use redkeep_testing::server::{RedisServer, Version};
 use redkeep_testing::workload::{Shape, apply};
-use redkeep_tests::{fail, refused, run, succeed};
+use redkeep_tests::{fail, redkeep, refused, run, succeed};
 
 async fn stored(version: Version, method: &str, shape: &Shape) -> Result<(tempfile::TempDir, String)> {
     let server = RedisServer::start(version)?;
@@ -165,5 +167,81 @@ async fn keys_can_be_chosen_and_conflicts_decided() -> Result<()> {
     ]);
     let kind: String = redis::from_redis_value(target.command(&["TYPE", one]).await?)?;
     ensure!(kind == "hash" && keys(&target).await? == hashes, "replace did not");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_choice_that_matches_no_key_is_a_failure() -> Result<()> {
+    let shape = Shape { databases: vec![0], ..Shape::standalone(Version::Redis70) };
+    let (_place, store) = stored(Version::Redis70, "rdb", &shape).await?;
+    let target = RedisServer::start(Version::Redis70)?;
+    for choice in [["--match", "hahs:*"], ["--db", "5"]] {
+        let arguments = ["restore", "--storage", &store, "latest", "--target", &target.url()];
+        fail(1, &["none of", "inspect"], arguments.into_iter().chain(choice));
+        ensure!(keys(&target).await? == 0, "{choice:?} restored something");
+    }
+    Ok(())
+}
+
+/// A backup of so many keys, large enough to be stopped while it is restored.
+async fn large(keys: u32) -> Result<(tempfile::TempDir, String)> {
+    let source = RedisServer::start(Version::Redis70)?;
+    source.command(&["DEBUG", "POPULATE", &keys.to_string(), "key", "100"]).await?;
+    let place = tempfile::tempdir()?;
+    let store = place.path().join("store").display().to_string();
+    succeed(["backup", "--source", &source.url(), "--method", "rdb", "--storage", &store, "--cluster", "given"]);
+    Ok((place, store))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_live_restore_says_exactly_what_was_written() -> Result<()> {
+    const KEYS: u32 = 1_000_000;
+    let (_place, store) = large(KEYS).await?;
+    let target = RedisServer::start(Version::Redis70)?;
+    let child = redkeep()
+        .args(["restore", "--storage", &store, "latest", "--target", &target.url()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    while keys(&target).await? == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // The target holds its breath, so that the signal comes while commands are on their way.
+    target.command(&["CLIENT", "PAUSE", "1500", "WRITE"]).await?;
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT)?;
+    let said: redkeep_tests::Said = child.wait_with_output()?.into();
+    refused(&said, 130, &["stopped half-way"], "interrupted restore");
+    let written = keys(&target).await?;
+    ensure!(written > 0 && written < i64::from(KEYS), "the server took {written} keys");
+    // One command for each key, and the SELECT before them.
+    let applied = format!("{} commands were applied", written + 1);
+    ensure!(said.stderr.contains(&applied), "{written} keys were written, but it says: {}", said.stderr);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_restore_left_in_a_directory_goes_with_the_next() -> Result<()> {
+    let (place, store) = large(1_000_000).await?;
+    let target = place.path().join("data");
+    let target_text = target.display().to_string();
+    let arguments = ["restore", "--storage", &store, "latest", "--target-dir", &target_text];
+    let left = || std::fs::read_dir(&target).map_or(0, Iterator::count);
+    let mut child = redkeep().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    // Claim and staging folder.
+    while left() < 2 && child.try_wait()?.is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // While it is there, even if it does nothing, nobody else restores there.
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::STOP)?;
+    fail(5, &["another restore"], arguments);
+    child.kill()?;
+    child.wait()?;
+    ensure!(left() == 2 && !target.join("dump.rdb").exists(), "it was not killed in the middle");
+    succeed(arguments);
+    ensure!(target.join("dump.rdb").exists(), "nothing was restored");
+    let hidden = std::fs::read_dir(&target)?.flatten().filter(|entry| entry.file_name().as_encoded_bytes()[0] == b'.');
+    ensure!(hidden.count() == 0, "the staging folder is still there");
     Ok(())
 }

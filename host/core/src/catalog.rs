@@ -149,9 +149,11 @@ impl VerificationSummary {
     pub fn standing(mut results: Vec<Self>) -> Option<Self> {
         // Of the same second, the failure counts as the later one.
         results.sort_by_key(|result| (result.time, !result.ok, result.level));
-        results.into_iter().reduce(|standing, later| {
-            if !later.ok || later.level >= standing.level { later } else { standing }
-        })
+        results.into_iter().reduce(
+            |standing, later| {
+                if !later.ok || later.level >= standing.level { later } else { standing }
+            },
+        )
     }
 }
 

@@ -214,7 +214,11 @@ fn verifications_stand_together(
         results.iter().map(|(second, level, ok)| result(*second, *level, *ok)).collect();
     let expected = expected.map(|(second, level, ok)| result(second, level, ok));
     assert_eq!(VerificationSummary::standing(results.clone()), expected);
-    assert_eq!(VerificationSummary::standing(results.into_iter().rev().collect()), expected, "in whatever order listed");
+    assert_eq!(
+        VerificationSummary::standing(results.into_iter().rev().collect()),
+        expected,
+        "in whatever order listed"
+    );
 }
 
 #[test]
@@ -225,11 +229,9 @@ fn the_name_of_a_verification_says_its_result() {
             assert_eq!(VerificationSummary::in_name(&result.object_name()), Some(result));
         }
     }
-    assert_eq!(
-        result(0, VerifyLevel::Parse, false).object_name(),
-        "verify-20261118T110640Z-parse-failed.json"
-    );
-    for other in ["verify-.json", "verify-20261121T101348Z.json", "verify-20261121T101348Z-parse-good.json", "pin.json"] {
+    assert_eq!(result(0, VerifyLevel::Parse, false).object_name(), "verify-20261118T110640Z-parse-failed.json");
+    for other in ["verify-.json", "verify-20261121T101348Z.json", "verify-20261121T101348Z-parse-good.json", "pin.json"]
+    {
         assert_eq!(VerificationSummary::in_name(other), None, "{other}");
     }
 }

@@ -26,7 +26,8 @@ use crate::error::EngineError;
 use crate::events::{ShardEvents, TaskEvents, Warnings};
 use crate::kept_plugin;
 use crate::opened;
-use crate::pipeline::{CaptureOptions, CaptureStore, Recipients, check_sizes};
+use crate::pipeline::{CaptureOptions, CaptureStore, PipelineError, Recipients, check_sizes};
+use crate::spool;
 
 /// Shards captured at the same time: each has a plugin and a pipeline of its own, and together they must stay below 96 MiB.
 const SHARDS_AT_ONCE: usize = 2;
@@ -188,6 +189,7 @@ async fn prepare(
     warnings: &Arc<Warnings>,
 ) -> Result<Preparation, EngineError> {
     events.stage("plan", "resolving source, method and storage");
+    spool::check(task).await?;
     let recipients = recipients(task, providers).await?;
     let method = providers.method(&task.method).await?;
     let parameters = serde_json::Value::Object(task.parameters.clone()).to_string();
@@ -231,6 +233,7 @@ async fn prepare(
         let run = prepared.run(shard, Arc::new(NoArtifacts), ShardEvents::new(&shard.name, events, warnings));
         let act = format!("plan the backup of shard {} with the method {}", shard.name, prepared.method.info().name);
         let attributes = prepared.method.plan(run).await.map_err(EngineError::method(act))?;
+        refuse_secrets_in_clear(&prepared, shard, &attributes)?;
         plans.push(ShardPlan { shard: shard.name.clone(), node: shard.node.clone(), attributes });
     }
     if task.dry_run {
@@ -242,6 +245,17 @@ async fn prepare(
         return Ok(Preparation::Ended(outcome));
     }
     Ok(Preparation::Ready(Box::new(prepared)))
+}
+
+/// A plan that announces an artifact with secrets is refused where nothing would encrypt it: the capture would be, at its end.
+fn refuse_secrets_in_clear(prepared: &Prepared, shard: &SourceShard, plan: &[Attribute]) -> Result<(), EngineError> {
+    match find(plan, "secret-artifact") {
+        Some(artifact) if prepared.recipients.is_none() => {
+            let error = PipelineError::SecretInClear { artifact: artifact.to_owned() };
+            Err(EngineError::pipeline(format!("plan the backup of shard {}", shard.name))(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn note(warnings: &Warnings, events: &Arc<dyn TaskEvents>, warning: &str) {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,27 @@ pub(crate) async fn until<T>(
     }
 }
 
-/// The same for a task that leaves nothing to clean up.
+/// Runs work that sees the token itself: once it is cancelled, the work has until `limit` to end in its own way. Work that was
+/// not begun before is not begun.
+pub(crate) async fn gently<T>(
+    token: &CancellationToken,
+    limit: Duration,
+    work: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    if token.is_cancelled() {
+        return Err(EngineError::Cancelled);
+    }
+    let too_late = async {
+        token.cancelled().await;
+        tokio::time::sleep(limit).await;
+    };
+    tokio::select! {
+        result = work => result,
+        () = too_late => Err(EngineError::Cancelled),
+    }
+}
+
+/// [`until`] for a task that leaves nothing to clean up.
 pub(crate) async fn cancellable<T>(
     events: &Arc<dyn TaskEvents>,
     work: impl Future<Output = Result<T, EngineError>>,

@@ -320,6 +320,7 @@ impl Classify for EngineError {
             Self::FactsDiffer { .. } => "FactsDiffer",
             Self::BootDiffers { .. } => "BootDiffers",
             Self::RestoreIncomplete { .. } => "RestoreIncomplete",
+            Self::RestoreStopped { source, .. } if source.reason() == "Cancelled" => "RestoreCancelled",
             Self::RestoreStopped { .. } => "RestoreStopped",
             Self::Pinned { .. } => "BackupPinned",
             Self::LastOfCluster { .. } => "LastBackup",

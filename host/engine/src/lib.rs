@@ -27,6 +27,7 @@ mod index;
 mod kept_plugin;
 mod object;
 mod opened;
+mod spool;
 
 pub use error::EngineError;
 pub use report::run;

@@ -23,6 +23,7 @@ mod upload;
 
 pub use capture::{CaptureOptions, CaptureStore};
 pub use error::PipelineError;
+pub(crate) use feed::try_spool;
 pub(crate) use fetch::check_sizes;
 pub use keys::{Keys, Recipients};
 pub use stored::{StoredStore, verify_stored};

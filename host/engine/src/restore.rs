@@ -5,6 +5,7 @@
 
 mod directory;
 mod live;
+mod stopping;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -123,7 +124,7 @@ pub async fn restore(
 /// Facts of all shards: restore counts are summed, the rest as the manifest's.
 fn sum(shards: &[BTreeMap<String, String>]) -> BTreeMap<String, String> {
     let mut whole = redkeep_core::facts::aggregate(shards);
-    for key in ["keys-restored", "keys-skipped", "keys-expired-skipped"] {
+    for key in ["keys-restored", "keys-skipped", "keys-expired-skipped", "keys-filtered"] {
         let counts: Vec<u64> = shards.iter().filter_map(|facts| facts.get(key)?.parse().ok()).collect();
         if !counts.is_empty() {
             whole

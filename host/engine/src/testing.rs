@@ -474,7 +474,11 @@ impl Method for FakeMethod {
         if self.conduct() == Conduct::RefusePlan {
             return Err(MethodError::new(code::REFUSED, "not like this").with_help("do it otherwise"));
         }
-        Ok(vec![Attribute::new("route", "replication")])
+        let mut plan = vec![Attribute::new("route", "replication")];
+        if *self.world.artifact_type.lock().unwrap() == "acl" {
+            plan.push(Attribute::new("secret-artifact", "users.acl"));
+        }
+        Ok(plan)
     }
 
     async fn capture(&self, run: Run) -> Result<Vec<Attribute>, MethodError> {

@@ -71,6 +71,13 @@ impl Failure {
         failure
     }
 
+    /// The same failure, for a signal stopped it.
+    #[must_use]
+    pub(crate) fn by_signal(mut self, signal: u8) -> Self {
+        self.exit = Some(128 + signal);
+        self
+    }
+
     /// With what the user can do.
     #[must_use]
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {

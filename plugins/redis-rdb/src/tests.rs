@@ -70,6 +70,7 @@ fn acl_users_are_a_secret_artifact() {
     let redis = FakeRedis::with_snapshot(REDIS_70.to_vec())
         .with_script(|_| Ok(b"*2\r\n$15\r\nuser default on\r\n$10\r\nuser b off\r\n".to_vec()));
     let host = capture_host(redis).with_parameters(r#"{"acl":true}"#);
+    assert_eq!(RedisRdb::plan(&host).expect("planned").get("secret-artifact"), Some("users.acl"));
     let facts = RedisRdb::capture(&host).expect("captured");
     assert_eq!(facts.get("acl-users"), Some("2"));
     assert_eq!(host.artifact("users.acl").as_deref(), Some(&b"user default on\nuser b off\n"[..]));

@@ -315,7 +315,7 @@ fn filters_databases_and_expiries_are_applied() {
     assert_eq!(places, wanted);
     assert_eq!(facts.get("keys-restored"), Some("6"));
     let total = expected.keys().filter(|key| key.0 < 16).count();
-    assert_eq!(facts.get("keys-skipped"), Some((total - 6).to_string().as_str()));
+    assert_eq!(facts.get("keys-filtered"), Some((total - 6).to_string().as_str()));
     // Fields live for ever too.
     let times = &content[&(5, b"hash:ttl:small".to_vec())][2];
     assert_eq!(

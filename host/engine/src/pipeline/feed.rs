@@ -72,13 +72,29 @@ pub(crate) fn spool(
     directory: &Path,
     chunk: usize,
 ) -> Result<(FeedSender, FeedReceiver), PipelineError> {
-    let file = tempfile::tempfile_in(directory).map_err(|source| PipelineError::Spool {
+    Ok(spool_in(spool_file(artifact, directory)?, artifact, directory, chunk))
+}
+
+fn spool_file(artifact: &str, directory: &Path) -> Result<File, PipelineError> {
+    tempfile::tempfile_in(directory).map_err(|source| PipelineError::Spool {
         act: "create",
         artifact: artifact.to_owned(),
         directory: directory.to_owned(),
         source,
-    })?;
-    Ok(spool_in(file, artifact, directory, chunk))
+    })
+}
+
+/// Whether `directory` takes a spool file and a byte in it, before anything is captured.
+pub(crate) fn try_spool(directory: &Path) -> Result<(), PipelineError> {
+    use std::io::Write as _;
+    let artifact = "a first try";
+    let mut file = spool_file(artifact, directory)?;
+    file.write_all(b"redkeep").map_err(|source| PipelineError::Spool {
+        act: "write to",
+        artifact: artifact.to_owned(),
+        directory: directory.to_owned(),
+        source,
+    })
 }
 
 /// The same in a file that is open already.

@@ -6,17 +6,23 @@ use redkeep_core::attribute::{find, merge};
 use redkeep_core::manifest::ShardRecord;
 use redkeep_core::method::Run;
 use redkeep_core::provider::{LiveTarget, ProviderError};
+use redkeep_core::redis::RedisServer;
 use redkeep_core::restore_plan::{self, LiveFacts};
 use redkeep_core::task::EndpointSpec;
 use redkeep_core::{Attribute, Class, Classify};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+use super::stopping::Stoppable;
 use super::{Restore, RestoreResult, RestoredShard};
 use crate::cancel;
 use crate::error::EngineError;
 use crate::events::ShardEvents;
 use crate::verify::checksums;
+
+/// How long a method has to end a load that is stopped; then its call is dropped, and only what was sent is known.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) async fn restore(
     work: &Restore<'_>,
@@ -33,8 +39,10 @@ pub(super) async fn restore(
         work.events.stage("restore", &format!("shard {} into {}", shard.name, target.address));
         let events = ShardEvents::new(shard.name.as_str(), work.events, &work.warnings);
         let act = work.act("restore", shard);
-        let restored = cancel::until(token, async {
-            let run = run(work, shard, &target, &events);
+        let restored = cancel::gently(token, STOP_LIMIT, async {
+            let mut run = run(work, shard, &target, &events);
+            let stoppable = |redis| -> Arc<dyn RedisServer> { Arc::new(Stoppable::new(redis, token.clone())) };
+            run.redis = run.redis.take().map(stoppable);
             work.method.restore(run).await.map_err(EngineError::method(act))
         })
         .await;
@@ -44,6 +52,7 @@ pub(super) async fn restore(
         }
     }
     check_evicted(work, evicted_before, evicted(&target).await)?;
+    check_matched(&done)?;
     // Only after all of them: a count that is off in one shard is no reason to leave the others out.
     for (shard, restored) in work.shards.iter().zip(&done) {
         check_count(work, shard, &restored.attributes)?;
@@ -129,6 +138,26 @@ fn check_evicted(work: &Restore<'_>, before: Option<u64>, after: Option<u64>) ->
         .with_help("set maxmemory-policy noeviction or raise maxmemory, empty the target, and restore again")
         .into()),
     }
+}
+
+/// Whether the user's choice of keys met any: none at all is a slip of the pen, and "0 restored" would be read as a success.
+fn check_matched(done: &[RestoredShard]) -> Result<(), EngineError> {
+    let sum = |key: &str| {
+        done.iter().filter_map(|shard| find(&shard.attributes, key)?.parse::<u64>().ok()).fold(0, u64::saturating_add)
+    };
+    let filtered = sum("keys-filtered");
+    let matched =
+        ["keys-restored", "keys-skipped", "keys-expired-skipped"].into_iter().map(sum).fold(0, u64::saturating_add);
+    if filtered == 0 || matched > 0 {
+        return Ok(());
+    }
+    Err(ProviderError::new(
+        Class::Failed,
+        "NothingMatched",
+        format!("none of the backup's {filtered} keys matches --match and --db: nothing was restored"),
+    )
+    .with_help("`redkeep inspect BACKUP --prefixes` shows which keys and databases it has")
+    .into())
 }
 
 /// Whether everything that was captured is accounted for: restored, skipped by the conflict rule, or expired.

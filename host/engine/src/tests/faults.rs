@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use redkeep_core::attribute::find;
 use redkeep_core::catalog::named_objects;
 use redkeep_core::manifest::Manifest;
 use redkeep_core::storage::{ReadStorage, StorageErrorKind, WriteStorage};
@@ -253,4 +254,26 @@ async fn reading_and_deleting_survive_a_fault_at_every_call(#[case] what: &str) 
         }
     }
     panic!("{what} makes more calls than were tried");
+}
+
+#[tokio::test]
+async fn secrets_in_clear_and_an_unusable_spool_are_refused_before_anything_is_captured() {
+    let world = World::new();
+    let spool = tempfile::tempdir().unwrap();
+    let mut task = backup_task();
+    task.spool = Some(spool.path().join("not-there"));
+    let error = backup(&task, &world.providers(), &silent()).await.unwrap_err();
+    assert!(error.help().unwrap().contains("--spool"), "{error:?}");
+    task.spool = Some(spool.path().to_owned());
+    task.source.data_dir = Some(spool.path().to_owned());
+    let error = backup(&task, &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!(error.reason(), "SpoolMisplaced");
+    assert!(world.contexts.lock().unwrap().is_empty(), "no plugin was asked");
+    task.source.data_dir = None;
+    *world.artifact_type.lock().unwrap() = "acl".to_owned();
+    let error = backup(&task, &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!((error.reason(), error.class()), ("SecretUnencrypted", Class::Refused));
+    assert!(world.contexts.lock().unwrap().iter().all(|context| find(context, "run") == Some("capture")));
+    assert_eq!(world.contexts.lock().unwrap().len(), 1, "planned, never captured");
+    assert!(world.keys().await.is_empty());
 }

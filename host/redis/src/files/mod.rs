@@ -1,6 +1,7 @@
 //! Local data directories: read as a source, filled as a target. Nothing outside, no symbolic links.
 
 mod beneath;
+mod claim;
 mod owner;
 mod staging;
 
@@ -112,7 +113,7 @@ fn list(directory: &File, path: &str) -> io::Result<Vec<FileEntry>> {
     for entry in Dir::read_from(&opened)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().to_str() else { continue };
-        if matches!(name, "." | "..") || name.starts_with(staging::PREFIX) {
+        if matches!(name, "." | "..") || name.starts_with(claim::PREFIX) {
             continue;
         }
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;

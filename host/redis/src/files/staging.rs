@@ -21,11 +21,9 @@ use redkeep_core::{Attribute, Class};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::claim::{self, Claim, PREFIX};
 use super::owner::Owner;
 use super::{LocalFiles, beneath, blocking, file_error};
-
-/// How the hidden folder's name begins.
-pub(crate) const PREFIX: &str = ".redkeep-restore-";
 
 /// Prepares a target directory.
 ///
@@ -57,38 +55,30 @@ fn prepare(target: &DirectoryTarget) -> Result<Staged, ProviderError> {
         Err(error) => return Err(failed("look at", path, error)),
         Ok(_) => false,
     };
-    let entries = std::fs::read_dir(path).map_err(|error| failed("list", path, error))?;
-    for entry in entries {
-        let name = entry.map_err(|error| failed("list", path, error))?.file_name();
-        // Made by mkfs on every ext volume.
-        if name == "lost+found" {
-            continue;
-        }
-        let name = name.to_string_lossy().into_owned();
-        let why = format!("failed to restore into {}: it is not empty (it holds `{name}`)", path.display());
-        let help = if name.starts_with(PREFIX) {
-            "a restore was killed here: when none runs any more, remove that folder and try again".to_owned()
-        } else {
-            "choose an empty directory or one that does not exist; nothing there was touched".to_owned()
-        };
-        return Err(ProviderError::new(Class::Refused, "TargetNotEmpty", why).with_help(help));
-    }
     let root = File::open(path).map_err(|error| failed("open", path, error))?;
+    // A claim names its directory, however this run was told of it.
+    let whole = path.canonicalize().map_err(|error| failed("look at", path, error))?;
+    claim::make_empty(&root, &whole)?;
     let owner = match owner {
         Some(owner) => owner,
         None => Owner::of(&root).map_err(|error| failed("look at", path, error))?,
     };
     let name = format!("{PREFIX}{:08x}", rand::random::<u32>());
+    let claim = Claim::take(&root, &whole, &name).map_err(|error| failed("write to", path, error))?;
     let folder = rustix::fs::mkdirat(&root, &name, Mode::RWXU)
         .map_err(io::Error::from)
         .and_then(|()| beneath::open(&root, &name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()))
-        .map_err(|error| failed("write to", path, error))?;
+        .map_err(|error| {
+            let _ = claim.release(&root);
+            failed("write to", path, error)
+        })?;
     let folder = Arc::new(File::from(folder));
     Ok(Staged {
         path: path.clone(),
         created,
         root,
         name,
+        claim,
         owner,
         files: Arc::new(StagedFiles {
             reader: LocalFiles::from_directory(Arc::clone(&folder)),
@@ -105,6 +95,7 @@ struct Staged {
     created: bool,
     root: File,
     name: String,
+    claim: Claim,
     owner: Owner,
     files: Arc<StagedFiles>,
     done: Mutex<bool>,
@@ -161,6 +152,7 @@ impl Staged {
         }
         self.root.sync_all().map_err(at)?;
         rustix::fs::unlinkat(&self.root, &self.name, AtFlags::REMOVEDIR).map_err(|error| at(error.into()))?;
+        self.claim.release(&self.root).map_err(at)?;
         if self.created {
             self.owner.take(&self.root).map_err(at)?;
         }
@@ -181,6 +173,7 @@ impl Staged {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &staging, error)),
             _ => {}
         }
+        self.claim.release(&self.root).map_err(|error| failed("remove", &staging, error))?;
         if self.created {
             // Only when it is as empty as we made it.
             let _ = std::fs::remove_dir(&self.path);
@@ -402,7 +395,7 @@ mod tests {
         std::fs::create_dir(root.path().join("lost+found")).unwrap();
         let staged = stage(&target(root.path())).await.unwrap();
         let again = stage(&target(root.path())).await.err().unwrap();
-        assert!(again.help.unwrap().contains("killed"));
+        assert_eq!(again.reason, "TargetBusy");
         staged.discard().await.unwrap();
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
         std::fs::write(root.path().join("dump.rdb"), "old").unwrap();

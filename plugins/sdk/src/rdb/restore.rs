@@ -32,7 +32,9 @@ const MAX_MODULE_VALUE: usize = 16 << 20;
 pub struct RestoreCounts {
     /// Keys sent, those included that the target then kept its own value of.
     pub sent: u64,
-    /// Keys left out by a filter, or kept as the target had them.
+    /// Keys left out by a filter.
+    pub filtered: u64,
+    /// Keys kept as the target had them.
     pub skipped: u64,
     /// Keys left out for they had expired.
     pub expired: u64,
@@ -138,9 +140,10 @@ impl<'host> Restorer<'host> {
     }
 
     /// Waits until the target has taken everything: the counts, and facts for the report (`keys-restored`,
-    /// `keys-skipped`, `keys-expired-skipped`, `commands`, `functions-restored`).
+    /// `keys-skipped`, `keys-expired-skipped`, `keys-filtered`, `commands`, `functions-restored`).
     pub fn finish(self) -> Result<(RestoreCounts, Facts), Error> {
         let mut counts = RestoreCounts { commands: self.output.commands(), ..self.counts };
+        let filtered = self.filtered;
         let artifact = self.output.finish()?;
         let kept = crate::attribute::find(&artifact.attributes, "errors")
             .and_then(|text| text.parse::<u64>().ok())
@@ -151,6 +154,9 @@ impl<'host> Restorer<'host> {
         facts.set("keys-restored", counts.sent);
         facts.set("keys-skipped", counts.skipped);
         facts.set("keys-expired-skipped", counts.expired);
+        if filtered {
+            facts.set("keys-filtered", counts.filtered);
+        }
         facts.set("commands", counts.commands);
         if counts.rebuilt > 0 {
             facts.set("keys-rebuilt", counts.rebuilt);
@@ -345,7 +351,7 @@ impl Visitor for Restorer<'_> {
         };
         let matched = self.patterns.is_empty() || self.patterns.iter().any(|pattern| glob::matches(pattern, entry.key));
         let (Some(into), true) = (into, matched) else {
-            self.counts.skipped += 1;
+            self.counts.filtered += 1;
             return Ok(());
         };
         if entry.expires_at.is_some_and(|time| self.is_expired(time)) {
