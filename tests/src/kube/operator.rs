@@ -15,6 +15,8 @@ use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode};
 use redkeep_testing::server::free_port;
 
+use super::TestNamespace;
+
 /// A request larger than this is no object.
 const MAX_BODY: usize = 4 << 20;
 
@@ -34,6 +36,22 @@ impl Operator {
         Ok(operator)
     }
 
+    /// Starts one that looks after a namespace alone and keeps its Lease there, and waits until it is ready.
+    pub async fn in_namespace(namespace: &TestNamespace, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        let operator = Self::spawn_in(namespace, kubeconfig, arguments)?;
+        operator.ready().await?;
+        Ok(operator)
+    }
+
+    /// The same, and waits for nothing.
+    pub fn spawn_in(namespace: &TestNamespace, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        let name = namespace.name();
+        let place = ["--watch-namespace", name, "--namespace", name, "--image", "localhost/redkeep:dev"];
+        let instance = format!("operator-{:08x}", rand::random::<u32>());
+        let own = ["--instance", &instance, "--poll-interval", "1s"];
+        Self::spawn(kubeconfig, &[place.as_slice(), &own, arguments].concat())
+    }
+
     /// Starts it and waits for nothing.
     pub fn spawn(kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
@@ -41,7 +59,7 @@ impl Operator {
         let port = free_port();
         let file = std::fs::File::create(&log)?;
         let mut command: Command = crate::redkeep();
-        command.arg("operator").arg("--listen").arg(format!("127.0.0.1:{port}")).args(arguments);
+        command.arg("operator").arg("--metrics-listen").arg(format!("127.0.0.1:{port}")).args(arguments);
         command.env("KUBECONFIG", kubeconfig).env("REDKEEP_LOG_LEVEL", "info");
         command.stdout(Stdio::from(file.try_clone()?)).stderr(Stdio::from(file));
         let child = command.spawn().context("failed to start the operator")?;
