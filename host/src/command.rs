@@ -5,6 +5,7 @@ mod cat;
 mod check;
 mod completions;
 mod copy;
+mod crd;
 mod delete;
 mod inspect;
 mod list;
@@ -55,6 +56,7 @@ enum Command {
     Storage(storage::StorageCommand),
     Plugin(plugin::PluginCommand),
     Task(task::TaskCommand),
+    Crd(crd::CrdCommand),
     Completions(completions::CompletionsCommand),
 }
 
@@ -94,6 +96,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Storage(command) => session::run(&output, async |session| command.run(&session).await),
         Command::Plugin(command) => session::run(&output, async |session| command.run(&session).await),
         Command::Task(command) => session::run(&output, async |session| command.run(&session).await),
+        Command::Crd(command) => command.run(&output),
         Command::Completions(command) => command.run(),
     }
 }

@@ -5,9 +5,12 @@ mod check;
 mod cluster;
 mod demo;
 mod fuzz;
+mod generate;
 mod go;
 mod image;
+mod packaging;
 mod plugins;
+mod reference;
 mod servers;
 mod test;
 mod workspace;
@@ -31,6 +34,10 @@ enum Task {
     Bench(bench::Options),
     /// Run every fuzz target for a while
     Fuzz(fuzz::Options),
+    /// Make the files that come from the code: custom resource definitions, their reference
+    Generate(generate::Options),
+    /// Check chart, manifests and alerts with the tools that read them
+    Packaging,
     /// Build the plugins into plugins/dist
     Plugins,
     /// Hold the workspace against its rules: dependency table, file sizes, crate READMEs
@@ -49,6 +56,8 @@ fn main() -> anyhow::Result<()> {
         Task::Test(options) => test::start(&options),
         Task::Bench(options) => bench::start(&options),
         Task::Fuzz(options) => fuzz::start(&options),
+        Task::Generate(options) => generate::start(&options),
+        Task::Packaging => packaging::check(),
         Task::Plugins => plugins::build().map(drop),
         Task::Check => check::start(),
         Task::Servers => servers::print(),

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::cluster::{Held, Level};
 use crate::workspace::{cargo, root, run, say};
-use crate::{check, cluster, fuzz, image, plugins, servers};
+use crate::{check, cluster, fuzz, image, packaging, plugins, servers};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -81,6 +81,12 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     // `cargo test` builds the program too (host/tests/program.rs), before the first test runs.
     timed.step("build", || run(cargo().args(["test", "--quiet", "--workspace", "--no-run"])))?;
     let mut failed = Vec::new();
+    if options.only.is_empty()
+        && let Err(error) = timed.step("packaging", packaging::check)
+    {
+        say(&format!("packaging: {error:#}"));
+        failed.push("packaging");
+    }
     for group in Group::ALL.into_iter().filter(|&group| asked(group) && has_tests(group)) {
         if let Err(error) = timed.step(group.name(), || run_group(group, options.full)) {
             say(&format!("{}: {error:#}", group.name()));

@@ -78,6 +78,24 @@ pub struct OutcomeLabels {
     pub reason: String,
 }
 
+/// Labels of a BackupStorage.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StorageLabels {
+    /// Namespace of the storage.
+    pub namespace: String,
+    /// Its name.
+    pub storage: String,
+}
+
+/// Labels of runs of a kind.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RunLabels {
+    /// Kind of the object.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
 /// All families.
 pub struct Metrics {
     /// `redis_last_successful_backup_timestamp`, as published.
@@ -86,6 +104,14 @@ pub struct Metrics {
     pub phases: Family<PhaseLabels, Gauge>,
     /// When a schedule last succeeded.
     pub schedule_success: Family<ScheduleLabels, Seconds>,
+    /// When a schedule was made: with it a schedule that never succeeded is seen.
+    pub schedule_created: Family<ScheduleLabels, Seconds>,
+    /// 1 where the newest verification of a cluster's backups failed, 0 where it went well.
+    pub verification_failed: Family<ClusterLabels, Gauge>,
+    /// 1 where a storage was probed and is usable, 0 where it is not.
+    pub storage_ready: Family<StorageLabels, Gauge>,
+    /// Runs that are older than their deadline and have not ended: there should be none.
+    pub overdue: Family<RunLabels, Gauge>,
     /// How long tasks took.
     pub task_seconds: Family<TaskLabels, Histogram, fn() -> Histogram>,
     /// What tasks moved.
@@ -105,6 +131,10 @@ impl Metrics {
             last_success: Family::default(),
             phases: Family::default(),
             schedule_success: Family::default(),
+            schedule_created: Family::default(),
+            verification_failed: Family::default(),
+            storage_ready: Family::default(),
+            overdue: Family::default(),
             task_seconds: Family::new_with_constructor(task_histogram),
             task_bytes: Family::default(),
             reconciles: Family::default(),
@@ -121,6 +151,26 @@ impl Metrics {
             "redkeep_backup_last_success_timestamp_seconds",
             "When a schedule's last backup succeeded",
             metrics.schedule_success.clone(),
+        );
+        registry.register(
+            "redkeep_schedule_created_timestamp_seconds",
+            "When a schedule was made",
+            metrics.schedule_created.clone(),
+        );
+        registry.register(
+            "redkeep_verification_failed",
+            "Whether the newest verification of a cluster's backups failed",
+            metrics.verification_failed.clone(),
+        );
+        registry.register(
+            "redkeep_storage_ready",
+            "Whether a storage was probed and is usable",
+            metrics.storage_ready.clone(),
+        );
+        registry.register(
+            "redkeep_runs_overdue",
+            "Runs that are older than their deadline and have not ended",
+            metrics.overdue.clone(),
         );
         registry.register("redkeep_task_duration_seconds", "How long a task took", metrics.task_seconds.clone());
         registry.register("redkeep_task_bytes", "Bytes that tasks moved", metrics.task_bytes.clone());
@@ -151,6 +201,44 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// A schedule is there since then, whether or not it ever succeeded.
+    pub fn schedule_seen(&self, namespace: &str, cluster: &str, schedule: &str, created: jiff::Timestamp) {
+        let labels = ScheduleLabels {
+            namespace: namespace.to_owned(),
+            cluster: cluster.to_owned(),
+            schedule: schedule.to_owned(),
+        };
+        raise(&self.schedule_created.get_or_create(&labels), created);
+    }
+
+    /// A schedule is gone, or suspended: nobody waits for its backups.
+    pub fn schedule_gone(&self, namespace: &str, cluster: &str, schedule: &str) {
+        let labels = ScheduleLabels {
+            namespace: namespace.to_owned(),
+            cluster: cluster.to_owned(),
+            schedule: schedule.to_owned(),
+        };
+        self.schedule_created.remove(&labels);
+        self.schedule_success.remove(&labels);
+    }
+
+    /// A verification of a cluster's backups ended.
+    pub fn verified(&self, namespace: &str, cluster: &str, good: bool) {
+        let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
+        self.verification_failed.get_or_create(&labels).set(i64::from(!good));
+    }
+
+    /// A storage was probed; `None`: it is gone.
+    pub fn storage_probed(&self, namespace: &str, storage: &str, ready: Option<bool>) {
+        let labels = StorageLabels { namespace: namespace.to_owned(), storage: storage.to_owned() };
+        match ready {
+            Some(ready) => drop(self.storage_ready.get_or_create(&labels).set(i64::from(ready))),
+            None => drop(self.storage_ready.remove(&labels)),
+        }
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "whole seconds fit")]
 fn raise(gauge: &Seconds, at: jiff::Timestamp) {
     let seconds = at.as_second() as f64;
@@ -176,14 +264,23 @@ mod tests {
         metrics.backup_succeeded("shop", "carts", jiff::Timestamp::from_second(1_000).unwrap());
         metrics.phases.get_or_create(&PhaseLabels { namespace: "shop".into(), phase: "Failed".into() }).set(3);
         metrics.retention_deleted.inc();
+        metrics.schedule_seen("shop", "carts", "nightly", jiff::Timestamp::from_second(500).unwrap());
+        metrics.verified("shop", "carts", false);
+        metrics.storage_probed("shop", "main", Some(false));
+        metrics.storage_probed("shop", "old", Some(true));
+        metrics.storage_probed("shop", "old", None);
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         for line in [
             "redis_last_successful_backup_timestamp{namespace=\"shop\",cluster=\"carts\"} 2000.0",
             "redis_backup_phase_count{namespace=\"shop\",phase=\"Failed\"} 3",
             "redkeep_retention_deleted_total 1",
+            "redkeep_schedule_created_timestamp_seconds{namespace=\"shop\",cluster=\"carts\",schedule=\"nightly\"} 500.0",
+            "redkeep_verification_failed{namespace=\"shop\",cluster=\"carts\"} 1",
+            "redkeep_storage_ready{namespace=\"shop\",storage=\"main\"} 0",
         ] {
             assert!(page.lines().any(|one| one == line), "{line} is not in\n{page}");
         }
+        assert!(!page.contains("\"old\""), "a storage that is gone is still shown:\n{page}");
     }
 }

@@ -246,4 +246,27 @@ mod tests {
         fake.allow(|_| true);
         check_rights(&fake.client(), None).await.unwrap();
     }
+
+    /// Whether a rule of a role gives the verb on the resource.
+    fn gives(rule: &serde_json::Value, right: &Right, verb: &str) -> bool {
+        let holds =
+            |field: &str, wanted: &str| rule[field].as_array().is_some_and(|all| all.iter().any(|one| one == wanted));
+        holds("apiGroups", right.group) && holds("resources", right.resource) && holds("verbs", verb)
+    }
+
+    #[test]
+    fn the_role_that_is_shipped_gives_every_right_and_none_on_secrets() {
+        use serde::Deserialize;
+        let text = include_str!("../../../../config/rbac/roles.yaml");
+        let roles: Vec<serde_json::Value> = serde_norway::Deserializer::from_str(text)
+            .map(|role| serde_json::Value::deserialize(role).unwrap())
+            .collect();
+        let rules: Vec<&serde_json::Value> = roles.iter().flat_map(|role| role["rules"].as_array().unwrap()).collect();
+        for right in RIGHTS {
+            for verb in right.verbs {
+                assert!(rules.iter().any(|rule| gives(rule, right, verb)), "{verb} {}.{}", right.resource, right.group);
+            }
+        }
+        assert!(!text.contains("secrets") && !text.contains('*'), "{text}");
+    }
 }

@@ -1,0 +1,13 @@
+# The image of operator and tasks. Without a registry or Docker: `cargo xtask image`.
+#   docker build -t redkeep .
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends cmake g++ pkg-config
+WORKDIR /source
+COPY . .
+RUN rustup target add wasm32-unknown-unknown && cargo run --release -p xtask -- plugins && cargo build --release -p redkeep --bin redkeep
+
+# glibc and CA certificates, no shell, no package manager; its user `nonroot` is 65532.
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /source/target/release/redkeep /usr/local/bin/redkeep
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/redkeep"]
