@@ -34,6 +34,9 @@ struct Options {
     /// Backups listed
     #[arg(long, default_value_t = 10_000)]
     listed: u32,
+    /// Figures of the plugin host, as `host/plugin/tests/measure.rs` writes them
+    #[arg(long)]
+    plugin_figures: Option<std::path::PathBuf>,
     /// Only rows whose name contains this
     #[arg(long)]
     only: Option<String>,

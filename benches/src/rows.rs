@@ -3,6 +3,7 @@
 mod capture;
 mod catalog;
 mod memory;
+mod plugin;
 mod restore;
 
 use std::path::PathBuf;
@@ -60,6 +61,9 @@ impl Bench {
         }
         if self.wanted("restore live") {
             take(&mut table, "restore live", restore::live(self).await);
+        }
+        if self.wanted("plugin") {
+            take(&mut table, "plugin", plugin::figures(self.options.plugin_figures.as_deref()));
         }
         if self.wanted("memory") {
             take(&mut table, "memory", memory::peaks(self).await);

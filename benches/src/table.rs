@@ -5,6 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+const HEAD: &str =
+    "| what | against | reach | ours | theirs | figure | reached |\n| --- | --- | --- | --- | --- | --- | --- |\n";
+
 /// One comparison.
 pub(crate) struct Row {
     /// What was done.
@@ -32,16 +35,24 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn markdown(&self) -> String {
-        let mut text = String::from(
-            "| what | against | reach | ours | theirs | figure | reached |\n| --- | --- | --- | --- | --- | --- | --- |\n",
-        );
-        for row in &self.rows {
+        self.text_after(&[])
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let line = |row: &Row| {
             let reached = if row.reached { "yes" } else { "**no**" };
-            let _ = writeln!(
-                text,
+            format!(
                 "| {} | {} | {} | {} | {} | {} | {reached} |",
                 row.what, row.against, row.target, row.ours, row.theirs, row.figure
-            );
+            )
+        };
+        self.rows.iter().map(line).collect()
+    }
+
+    fn text_after(&self, earlier: &[String]) -> String {
+        let mut text = String::from(HEAD);
+        for line in earlier.iter().chain(&self.lines()) {
+            let _ = writeln!(text, "{line}");
         }
         for failure in &self.failures {
             let _ = writeln!(text, "\nNot measured: {failure}");
@@ -49,11 +60,20 @@ impl Table {
         text
     }
 
+    /// Writes the table; rows of an earlier run that this one did not make again (`--only`) stay.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let before = std::fs::read_to_string(path).unwrap_or_default();
+        let made: Vec<String> = self.rows.iter().map(|row| format!("| {} |", row.what)).collect();
+        let kept: Vec<String> = before
+            .lines()
+            .filter(|line| line.starts_with("| ") && !HEAD.contains(line))
+            .filter(|line| !made.iter().any(|what| line.starts_with(what.as_str())))
+            .map(str::to_owned)
+            .collect();
         let text = format!(
             "# Results\n\nMade by `cargo xtask bench` on {}.\nEach row compares side by side in one run; the median of the rounds is shown.\n\n{}",
             machine(),
-            self.markdown()
+            self.text_after(&kept)
         );
         std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
     }

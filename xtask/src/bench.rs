@@ -18,8 +18,12 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     need_programs(&[("rclone", "rclone"), ("redis-cli", "redis-tools")])?;
     plugins::build()?;
     run(cargo().args(["build", "--quiet", "--release", "--package", "redkeep", "--package", "redkeep-benches"]))?;
+    let figures = target_dir().join("plugin-figures.json");
+    let mut measure = cargo();
+    measure.args(["test", "--quiet", "--release", "--package", "redkeep-plugin", "--test", "measure", "--"]);
+    run(measure.args(["--ignored", "--nocapture"]).env("REDKEEP_FIGURES", &figures))?;
     let release = target_dir().join("release");
     let mut command = std::process::Command::new(release.join("bench"));
-    command.arg("--redkeep").arg(release.join("redkeep")).args(&options.arguments);
+    command.arg("--redkeep").arg(release.join("redkeep")).arg("--plugin-figures").arg(figures).args(&options.arguments);
     run(command.current_dir(crate::workspace::root()))
 }

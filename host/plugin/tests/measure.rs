@@ -1,5 +1,6 @@
 //! Figures of DESIGN's speed table that belong to the plugin host. Nothing is asserted about time; run with
-//! `cargo test --profile release -p redkeep-plugin --test measure -- --ignored --nocapture`.
+//! `cargo test --profile release -p redkeep-plugin --test measure -- --ignored --nocapture`. `cargo xtask bench` runs it and
+//! takes the figures from the file that the variable `REDKEEP_FIGURES` names.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -83,6 +84,7 @@ async fn measure() {
     for entry in std::fs::read_dir(dist).into_iter().flatten().flatten() {
         plugins.push((entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path()).unwrap()));
     }
+    let mut figures = serde_json::json!({ "starts": [] });
     let mut setups = Vec::new();
     for _ in 0..20 {
         let start = Instant::now();
@@ -110,6 +112,10 @@ async fn measure() {
             let _ = method.validate("{}").await;
             calls.push(start.elapsed().as_secs_f64() * 1e6);
         }
+        figures["starts"].as_array_mut().unwrap().push(serde_json::json!({
+            "plugin": name, "kib": bytes.len() / 1024, "coldMs": cold.as_secs_f64() * 1e3, "warmMs": median(warm.clone()),
+            "callUs": median(calls.clone()),
+        }));
         println!(
             "{name} ({} KiB): cold start {cold:.1?}, warm start {:.2} ms, instantiate and call {:.0} us",
             bytes.len() / 1024,
@@ -135,6 +141,10 @@ async fn measure() {
     let [native, splice, read] = seconds.map(median);
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let bytes = (GIBIBYTES << 30) as f64;
+    figures["copies"] = serde_json::json!({ "native": native, "splice": splice, "read": read, "bytes": bytes });
+    if let Some(place) = std::env::var_os("REDKEEP_FIGURES") {
+        std::fs::write(place, figures.to_string()).unwrap();
+    }
     for (name, seconds) in [("native copy", native), ("plugin, splice", splice), ("plugin, read and write", read)] {
         println!(
             "{name}: {:.2} GB/s, {:+.1} % time against native",
