@@ -24,8 +24,17 @@ pub(crate) fn say(text: &str) {
 /// A cargo command in the workspace's root.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new("cargo");
-    // `cargo run` sets these for xtask itself; a nested cargo with another toolchain must not see them.
-    for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"] {
+    // `cargo run` sets these for xtask itself. A nested cargo with another toolchain must not see them; and build scripts
+    // (ring's) run anew when one changes, with everything that depends on them: minutes, whenever somebody calls cargo both
+    // ways.
+    for name in
+        ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"]
+    {
+        command.env_remove(name);
+    }
+    let set_for_xtask =
+        |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|one| name.starts_with(one));
+    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| set_for_xtask(name)) {
         command.env_remove(name);
     }
     command.current_dir(root());
