@@ -1,4 +1,4 @@
-//! Embeds the plugins that `cargo xtask plugins` built, so that one file is the whole product.
+//! Embeds the plugins that `cargo xtask plugins` built and the kit for authors, so that one file is the whole product.
 //!
 //! `example-*` plugins are for authors and stay out. None found is no error here: the program then says how to build them.
 
@@ -22,7 +22,36 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(code, "    ({name:?}, include_bytes!({:?})),", path.display().to_string())?;
     }
     code.push_str("];\n");
-    std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("bundled.rs"), code)?;
+    let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out_dir.join("bundled.rs"), code)?;
+    std::fs::write(out_dir.join("kit.rs"), kit(&plugins.join("sdk/src"))?)?;
+    Ok(())
+}
+
+/// The Rust kit's sources, for `redkeep plugin new`.
+fn kit(sources: &Path) -> Result<String, Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={}", sources.display());
+    let mut files = Vec::new();
+    rust_files(sources, &mut files)?;
+    files.sort();
+    let mut code = String::from("/// Path below `src`, and text.\nconst SDK: &[(&str, &str)] = &[\n");
+    for path in &files {
+        let name = path.strip_prefix(sources)?.display().to_string();
+        writeln!(code, "    ({name:?}, include_str!({:?})),", path.display().to_string())?;
+    }
+    code.push_str("];\n");
+    Ok(code)
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            rust_files(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod connection;
 pub(crate) mod keys;
 pub(crate) mod method;
 pub(crate) mod parameters;
+pub(crate) mod registry;
 pub(crate) mod selector;
 pub(crate) mod storage;
 pub(crate) mod values;

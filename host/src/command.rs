@@ -124,6 +124,21 @@ mod tests {
     }
 
     #[test]
+    fn every_plugin_command_is_parsed() {
+        for line in [
+            "plugin new --lang python my-method --dir /x",
+            "plugin build /x --out /y.wasm --world socket-method -o json",
+            "plugin inspect oci://r/x:1 --grant redis:info --plugin-key k.pub --plain-http",
+            "plugin test p.wasm --scenario a.yaml --scenario b.yaml",
+            "plugin push p.wasm oci://r/x:1 --sign key.pem --registry-ca ca.pem",
+            "plugin pull oci://r/x:1 --out p.wasm --registry-user bob --registry-password-file f",
+            "backup --source tcp://h:1 --storage /s --method zk --plugin oci://r/x:1 --plugin-key k.pub --grant socket:connect",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_no_command_line_is_exit_code_2() {
         for line in [
             "",
@@ -153,6 +168,10 @@ mod tests {
             "prune --storage /s --keep-within 1y",
             "inspect --storage /s",
             "completions tcsh-ng",
+            "plugin push p.wasm registry/name:1",
+            "plugin pull oci://r/x:1 --registry-user bob",
+            "plugin new --lang cobol x",
+            "plugin new --lang rust X",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -1,9 +1,10 @@
 //! The composition root: the only place that names concrete providers, reads the clock, the environment and chance.
 
 mod plugins;
+mod registry;
 mod secrets;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use redkeep_core::method::Method;
 use redkeep_core::provider::{BootCheck, DataSource, LiveTarget, ProviderError, Providers, StagedDirectory};
 use redkeep_core::secret::{Secret, SecretRef};
 use redkeep_core::storage::{ProbeReport, WriteStorage};
-use redkeep_core::task::{DirectoryTarget, EndpointSpec, MethodSpec, StorageSpec};
+use redkeep_core::task::{DirectoryTarget, EndpointSpec, MethodSpec, OciSpec, StorageSpec};
 
 use crate::output::failure::Failure;
 pub(crate) use plugins::PluginDescription;
@@ -55,9 +56,44 @@ impl Wiring {
         Ok(redkeep_storage::probe(storage.as_ref()).await?)
     }
 
-    /// What a plugin says of itself, without granting it anything.
-    pub(crate) async fn describe_plugin(&self, name_or_file: &str) -> Result<PluginDescription, Failure> {
-        self.plugins.describe(name_or_file).await.map_err(Failure::from)
+    /// What a plugin says of itself, without granting it anything; `grants` are only held against its requests.
+    pub(crate) async fn describe_plugin(
+        &self,
+        name_or_file: &str,
+        grants: &[String],
+        oci: Option<&OciSpec>,
+    ) -> Result<PluginDescription, Failure> {
+        let password = self.secret_of(oci.and_then(|oci| oci.password.as_ref())).await?;
+        self.plugins.describe(name_or_file, grants, oci, password).await.map_err(Failure::from)
+    }
+
+    /// Fetches a plugin from a registry: its bytes, and the reference by digest.
+    pub(crate) async fn fetch_plugin(&self, spec: &OciSpec) -> Result<(Vec<u8>, String), Failure> {
+        let password = self.secret_of(spec.password.as_ref()).await?;
+        let fetched = registry::fetch_plugin(spec, password).await?;
+        Ok((fetched.bytes, fetched.pinned.to_string()))
+    }
+
+    /// Loads a plugin from a file with these grants.
+    pub(crate) async fn load_plugin(&self, file: &Path, grants: &[String]) -> Result<Arc<dyn Method>, Failure> {
+        let spec = MethodSpec { file: Some(file.to_owned()), grants: grants.to_vec(), ..MethodSpec::default() };
+        Ok(self.plugins.method(&spec, None).await?)
+    }
+
+    /// Brings a plugin to a registry; returns the reference by digest.
+    pub(crate) async fn push_plugin(
+        &self,
+        spec: &OciSpec,
+        file: &Path,
+        sign_with: Option<&Path>,
+    ) -> Result<String, Failure> {
+        let password = self.secret_of(spec.password.as_ref()).await?;
+        let bytes = plugins::read_file(file).await?;
+        Ok(registry::push_plugin(spec, password, bytes, sign_with).await?)
+    }
+
+    async fn registry_password(&self, spec: &MethodSpec) -> Result<Option<Secret>, ProviderError> {
+        self.secret_of(spec.oci.as_ref().and_then(|oci| oci.password.as_ref())).await
     }
 
     async fn secret_of(&self, place: Option<&SecretRef>) -> Result<Option<Secret>, ProviderError> {
@@ -120,7 +156,8 @@ impl Providers for Wiring {
     }
 
     async fn method(&self, spec: &MethodSpec) -> Result<Arc<dyn Method>, ProviderError> {
-        self.plugins.method(spec).await
+        let password = self.registry_password(spec).await?;
+        self.plugins.method(spec, password).await
     }
 
     async fn method_that_reads(
@@ -129,7 +166,8 @@ impl Providers for Wiring {
         preferred: &str,
         artifact_types: &[String],
     ) -> Result<Arc<dyn Method>, ProviderError> {
-        self.plugins.method_that_reads(spec, preferred, artifact_types).await
+        let password = self.registry_password(spec).await?;
+        self.plugins.method_that_reads(spec, password, preferred, artifact_types).await
     }
 
     async fn component(&self, digest: &str) -> Result<Option<Vec<u8>>, ProviderError> {

@@ -21,9 +21,10 @@ pub(crate) fn install() -> Result<String> {
     output(&mut Command::new(script("redis-servers"))).context("failed to install servers")
 }
 
-/// Installs the storage servers of the conformance suite, and the ordinary tools that open a backup by hand.
+/// Installs the storage servers of the conformance suite, a registry, and the ordinary tools that open a backup by hand.
 pub(crate) fn install_storage() -> Result<()> {
     need_programs(&[("age", "age"), ("zstd", "zstd"), ("openssl", "openssl"), ("npm", "npm")])?;
+    need_programs(&[("docker-registry", "docker-registry")])?;
     go::need()?;
     say("storage servers: versitygw, azurite, gcp-storage-emulator");
     run(Command::new(script("install-storage-servers")).env("PATH", go::path()))

@@ -117,6 +117,28 @@ pub struct EndpointSpec {
     pub renamed_commands: BTreeMap<String, String>,
 }
 
+/// A component in an OCI registry, and how that is spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct OciSpec {
+    /// `oci://registry/name@sha256:…`, or with a tag, which is resolved once a task.
+    pub reference: String,
+    /// Credentials as docker keeps them (`config.json`, a Secret's `.dockerconfigjson`).
+    pub config_file: Option<PathBuf>,
+    /// The user, where the credentials are given one by one.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<SecretRef>,
+    /// Certificate authorities to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// HTTP without TLS.
+    pub plain_http: bool,
+    /// Hosts that downloads may be redirected to.
+    pub redirect_hosts: Vec<String>,
+    /// The public key (PEM, ECDSA P-256) whose signature is demanded.
+    pub public_key_file: Option<PathBuf>,
+}
+
 /// A plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -125,6 +147,9 @@ pub struct MethodSpec {
     pub name: String,
     /// A component's file instead.
     pub file: Option<PathBuf>,
+    /// A component in a registry instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oci: Option<OciSpec>,
     /// Demand exactly this digest.
     pub digest: Option<String>,
     /// What a plugin from a file is granted; bundled plugins have theirs.

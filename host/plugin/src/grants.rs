@@ -252,6 +252,28 @@ pub fn missing(requests: &[String], grants: &Grants) -> Vec<String> {
     required.filter(|request| !Grant::parse(request).is_ok_and(|request| grants.covers(&request))).cloned().collect()
 }
 
+/// One request of a plugin, and whether it is granted.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// E.g. `redis:command:BGSAVE`.
+    pub name: String,
+    /// The plugin can do without.
+    pub optional: bool,
+    /// Whether the grants cover it.
+    pub granted: bool,
+}
+
+/// Every request of a plugin and how it stands, in the plugin's order.
+pub fn standing(requests: &[String], grants: &Grants) -> Vec<Standing> {
+    let standing = |request: &String| {
+        let (name, optional) = request.strip_prefix('?').map_or((request.as_str(), false), |name| (name, true));
+        let granted = Grant::parse(name).is_ok_and(|request| grants.covers(&request));
+        Standing { name: name.to_owned(), optional, granted }
+    };
+    requests.iter().map(standing).collect()
+}
+
 /// What a call may do: what was granted *and* requested (a plugin cannot use by surprise what it did not ask for).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Permissions {
@@ -378,6 +400,22 @@ mod tests {
         assert!(missing(&requests[..4], &Grants::everything_requested()).is_empty());
         assert!(Grants::parse_requests(&requests).is_ok());
         assert!(Grants::parse_requests(&["socket:listen".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn every_request_is_granted_or_missing() {
+        let requests = ["redis:replicate", "?redis:command:CONFIG|GET", "?socket:listen"].map(str::to_owned);
+        let found = standing(&requests, &grants(&["redis:command:CONFIG"]));
+        let found: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.optional, one.granted)).collect();
+        assert_eq!(
+            found,
+            [
+                ("redis:replicate", false, false),
+                ("redis:command:CONFIG|GET", true, true),
+                ("socket:listen", true, false)
+            ]
+        );
+        assert!(standing(&requests, &Grants::none()).iter().all(|one| !one.granted));
     }
 
     #[test]

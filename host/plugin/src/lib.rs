@@ -14,13 +14,14 @@ mod host;
 mod interfaces;
 mod limits;
 mod loader;
+pub mod oci;
 mod plugin;
 mod schema;
 mod state;
 mod text;
 
 pub use error::{NotComponent, PluginError};
-pub use grants::{GrantError, Grants, missing};
+pub use grants::{GrantError, Grants, Standing, missing, standing};
 pub use host::{Description, HostConfig, LoadOptions, PluginHost};
 pub use limits::Limits;
 pub use loader::{MAX_COMPONENT, Outline, digest_of, read_component};

@@ -7,10 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redkeep_core::classify::Class;
 use redkeep_core::method::{Method, MethodInfo};
 use redkeep_core::provider::ProviderError;
-use redkeep_core::task::MethodSpec;
-use redkeep_plugin::{Grants, HostConfig, Limits, LoadOptions, PluginHost, read_component};
+use redkeep_core::secret::Secret;
+use redkeep_core::task::{MethodSpec, OciSpec};
+use redkeep_plugin::{
+    Grants, HostConfig, Limits, LoadOptions, PluginHost, Standing, missing, read_component, standing,
+};
 use serde::Serialize;
 
+use super::registry::fetch_plugin;
 use super::{provided, unusable};
 use crate::arguments::method::method_name;
 
@@ -58,6 +62,14 @@ const BUNDLED_GRANTS: &[(&str, &[&str])] = &[
 enum Origin {
     Bundled(&'static [u8]),
     File(PathBuf),
+    Registry(Box<OciSpec>),
+}
+
+/// Where a loaded component's bytes are, for those who keep it beside its backups.
+#[derive(Clone, Debug)]
+enum Kept {
+    File(PathBuf),
+    Bytes(Vec<u8>),
 }
 
 /// The plugins at hand.
@@ -65,7 +77,7 @@ pub(super) struct Plugins {
     host: tokio::sync::OnceCell<PluginHost>,
     loaded: Mutex<HashMap<String, Arc<dyn Method>>>,
     /// Where plugins that not every redkeep has were loaded from, by digest.
-    files: Mutex<HashMap<String, PathBuf>>,
+    kept: Mutex<HashMap<String, Kept>>,
 }
 
 /// What `plugin inspect` shows.
@@ -84,25 +96,41 @@ pub(crate) struct PluginDescription {
     pub(crate) imports: Vec<String>,
     /// What it says of itself.
     pub(crate) method: MethodInfo,
-    /// What it is granted without being asked: bundled plugins only.
+    /// Names of its exports.
+    pub(crate) exports: Vec<String>,
+    /// What it asks for, and whether it has it.
+    pub(crate) requests: Vec<Standing>,
+    /// What it is granted: by whoever asks here, or without being asked, which only bundled plugins are.
     pub(crate) granted: Vec<String>,
+    /// What it cannot do without and has not.
+    pub(crate) missing: Vec<String>,
 }
 
 impl Plugins {
     pub(super) fn new() -> Self {
-        Self { host: tokio::sync::OnceCell::new(), loaded: Mutex::default(), files: Mutex::default() }
+        Self { host: tokio::sync::OnceCell::new(), loaded: Mutex::default(), kept: Mutex::default() }
     }
 
     /// Loads the method that the user named.
-    pub(super) async fn method(&self, spec: &MethodSpec) -> Result<Arc<dyn Method>, ProviderError> {
-        if let Some(file) = &spec.file {
-            let method = self.load_file(file, spec).await?;
+    pub(super) async fn method(
+        &self,
+        spec: &MethodSpec,
+        password: Option<Secret>,
+    ) -> Result<Arc<dyn Method>, ProviderError> {
+        let named = match (&spec.oci, &spec.file) {
+            (Some(oci), _) => Some((Origin::Registry(Box::new(oci.clone())), oci.reference.clone())),
+            (None, Some(file)) => Some((Origin::File(file.clone()), file.display().to_string())),
+            (None, None) => None,
+        };
+        if let Some((origin, name)) = named {
+            let grants = Grants::parse(&spec.grants).map_err(provided)?;
+            let method = self.load(&origin, &name, grants, spec, password).await?;
             let wanted = method_name(&spec.name);
             if !wanted.is_empty() && method.info().name != wanted {
                 return Err(unusable(
                     Class::NotFound,
                     "MethodNotFound",
-                    format!("the plugin {} is the method `{}`, not `{wanted}`", file.display(), method.info().name),
+                    format!("the plugin {name} is the method `{}`, not `{wanted}`", method.info().name),
                     format!("use --method {}, or leave --method out", method.info().name),
                 ));
             }
@@ -123,11 +151,12 @@ impl Plugins {
     pub(super) async fn method_that_reads(
         &self,
         spec: &MethodSpec,
+        password: Option<Secret>,
         preferred: &str,
         artifact_types: &[String],
     ) -> Result<Arc<dyn Method>, ProviderError> {
-        if spec.file.is_some() || !spec.name.is_empty() {
-            let method = self.method(spec).await?;
+        if spec.file.is_some() || spec.oci.is_some() || !spec.name.is_empty() {
+            let method = self.method(spec, password).await?;
             return if reads_all(method.info(), artifact_types) {
                 Ok(method)
             } else {
@@ -159,9 +188,13 @@ impl Plugins {
 
     /// The component of that digest, read again, where a file was loaded.
     pub(super) async fn component(&self, digest: &str) -> Result<Option<Vec<u8>>, ProviderError> {
-        let path = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
-        let Some(path) = path else { return Ok(None) };
-        let (bytes, origin) = read(&Origin::File(path), digest).await?;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        let path = match kept {
+            None => return Ok(None),
+            Some(Kept::Bytes(bytes)) => return Ok(Some(bytes)),
+            Some(Kept::File(path)) => path,
+        };
+        let (bytes, origin) = read(&Origin::File(path), digest, None).await?;
         let same = redkeep_plugin::digest_of(&bytes) == digest;
         if !same {
             return Err(unusable(
@@ -191,18 +224,27 @@ impl Plugins {
     }
 
     /// What a plugin says of itself.
-    pub(super) async fn describe(&self, name_or_file: &str) -> Result<PluginDescription, ProviderError> {
+    pub(super) async fn describe(
+        &self,
+        name_or_file: &str,
+        grants: &[String],
+        oci: Option<&OciSpec>,
+        password: Option<Secret>,
+    ) -> Result<PluginDescription, ProviderError> {
         let known = available()?;
         let name = method_name(name_or_file);
         let origin = match known.get(name) {
             Some(origin) => origin.clone(),
+            None if oci.is_some() => Origin::Registry(Box::new(oci.cloned().unwrap_or_default())),
             None if name_or_file.contains('/') || Path::new(name_or_file).is_file() => {
                 Origin::File(name_or_file.into())
             }
             None => return Err(unknown_method(name_or_file, &known)),
         };
-        let granted = if known.contains_key(name) { bundled_grants(name) } else { Vec::new() };
-        let (bytes, origin) = read(&origin, name).await?;
+        let mut granted = if known.contains_key(name) { bundled_grants(name) } else { Vec::new() };
+        granted.extend_from_slice(grants);
+        let held = Grants::parse(&granted).map_err(provided)?;
+        let (bytes, origin) = read(&origin, name, password).await?;
         let described = self.host().await?.describe(bytes, &origin, Limits::default()).await.map_err(provided)?;
         Ok(PluginDescription {
             origin,
@@ -210,14 +252,12 @@ impl Plugins {
             size: described.outline.size,
             api_version: described.outline.api_version,
             imports: described.outline.imports,
+            exports: described.outline.exports,
+            requests: standing(&described.info.requests, &held),
+            missing: missing(&described.info.requests, &held),
             method: described.info,
             granted,
         })
-    }
-
-    async fn load_file(&self, file: &Path, spec: &MethodSpec) -> Result<Arc<dyn Method>, ProviderError> {
-        let grants = Grants::parse(&spec.grants).map_err(provided)?;
-        self.load(&Origin::File(file.to_owned()), &file.display().to_string(), grants, spec).await
     }
 
     async fn load_known(
@@ -231,7 +271,7 @@ impl Plugins {
             grants.extend(spec.grants.iter().cloned());
         }
         let grants = Grants::parse(&grants).map_err(provided)?;
-        self.load(origin, name, grants, spec).await
+        self.load(origin, name, grants, spec, None).await
     }
 
     async fn load(
@@ -240,18 +280,27 @@ impl Plugins {
         name: &str,
         grants: Grants,
         spec: &MethodSpec,
+        password: Option<Secret>,
     ) -> Result<Arc<dyn Method>, ProviderError> {
-        let key = format!("{name}\0{:?}\0{:?}", spec.digest, grants.names());
+        // A signature that was not asked for the first time is asked for the second time.
+        let signer = spec.oci.as_ref().and_then(|oci| oci.public_key_file.as_ref());
+        let key = format!("{name}\0{:?}\0{:?}\0{signer:?}", spec.digest, grants.names());
         if let Some(method) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(method));
         }
-        let (bytes, shown) = read(origin, name).await?;
+        let (bytes, shown) = read(origin, name, password).await?;
+        // What a registry gave is kept as it came: asking again would need the credentials again.
+        let kept = match origin {
+            Origin::Registry(_) => Some(Kept::Bytes(bytes.clone())),
+            Origin::File(path) => Some(Kept::File(path.clone())),
+            Origin::Bundled(_) => None,
+        };
         let options =
             LoadOptions { grants, limits: Limits::default(), demanded_digest: spec.digest.clone(), origin: shown };
         let method = self.host().await?.load(bytes, options).await.map_err(provided)?;
-        if let Origin::File(path) = origin {
+        if let Some(kept) = kept {
             let digest = method.digest().to_owned();
-            self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, path.clone());
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, kept);
         }
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&method));
         Ok(method)
@@ -271,7 +320,7 @@ fn bundled_grants(name: &str) -> Vec<String> {
 }
 
 /// Where compiled plugins are kept: `$XDG_CACHE_HOME/redkeep`, else `~/.cache/redkeep`. Nowhere, where that cannot be made.
-fn cache_dir() -> Option<PathBuf> {
+pub(super) fn cache_dir() -> Option<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
@@ -366,22 +415,25 @@ fn unreadable(what: &str, preferred: &str, artifact_types: &[String]) -> Provide
 }
 
 /// A plugin's bytes, and where they are from.
-async fn read(origin: &Origin, name: &str) -> Result<(Vec<u8>, String), ProviderError> {
+async fn read(origin: &Origin, name: &str, password: Option<Secret>) -> Result<(Vec<u8>, String), ProviderError> {
     match origin {
         Origin::Bundled(bytes) => Ok((bytes.to_vec(), format!("bundled {name}"))),
-        Origin::File(path) => {
-            let file = path.clone();
-            let bytes = tokio::task::spawn_blocking(move || read_component(&file)).await.map_err(|error| {
-                ProviderError::new(
-                    Class::Failed,
-                    "PluginUnreadable",
-                    format!("failed to read the plugin {}", path.display()),
-                )
-                .caused_by(error)
-            })?;
-            Ok((bytes.map_err(provided)?, path.display().to_string()))
+        Origin::File(path) => Ok((read_file(path).await?, path.display().to_string())),
+        Origin::Registry(spec) => {
+            let fetched = fetch_plugin(spec, password).await?;
+            Ok((fetched.bytes, fetched.pinned.to_string()))
         }
     }
+}
+
+/// A component's file.
+pub(super) async fn read_file(path: &Path) -> Result<Vec<u8>, ProviderError> {
+    let file = path.to_owned();
+    let bytes = tokio::task::spawn_blocking(move || read_component(&file)).await.map_err(|error| {
+        let message = format!("failed to read the plugin {}", path.display());
+        ProviderError::new(Class::Failed, "PluginUnreadable", message).caused_by(error)
+    })?;
+    bytes.map_err(provided)
 }
 
 #[cfg(test)]
@@ -404,7 +456,7 @@ mod tests {
         );
         let plugins = Plugins::new();
         for (name, _) in BUNDLED {
-            let description = plugins.describe(name).await.unwrap();
+            let description = plugins.describe(name, &[], None, None).await.unwrap();
             let reviewed = bundled_grants(name);
             for request in &description.method.requests {
                 let plain = request.strip_prefix('?').unwrap_or(request).to_owned();

@@ -3,4 +3,5 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod guest;
+pub(crate) mod registry;
 pub(crate) mod world;
