@@ -41,6 +41,7 @@ pub(crate) fn check() -> Result<()> {
     let tools = Tools::install()?;
     let rendered = target_dir().join("packaging");
     std::fs::create_dir_all(&rendered).with_context(|| format!("failed to make {}", rendered.display()))?;
+    generate::write_schemas(&own_schemas())?;
     tools.chart(&rendered)?;
     tools.manifests(&rendered)?;
     tools.alerts(&rendered)
@@ -106,7 +107,7 @@ impl Tools {
                 "{}/{version}-local-strict/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json",
                 self.schemas.display()
             );
-            let ours = format!("{}/{{{{.ResourceKind}}}}.json", own_schemas()?.display());
+            let ours = format!("{}/{{{{.ResourceKind}}}}.json", own_schemas().display());
             let mut command = Command::new(&self.kubeconform);
             command.args([
                 "-strict",
@@ -197,11 +198,7 @@ fn schemas() -> Result<PathBuf> {
     Ok(done)
 }
 
-/// Schemas of our own kinds and of definitions, as kubeconform reads them.
-fn own_schemas() -> Result<PathBuf> {
-    let place = target_dir().join("packaging/schemas");
-    if !place.is_dir() {
-        generate::write_schemas(&place)?;
-    }
-    Ok(place)
+/// Where schemas of our own kinds lie, as kubeconform reads them.
+fn own_schemas() -> PathBuf {
+    target_dir().join("packaging/schemas")
 }
