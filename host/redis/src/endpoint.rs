@@ -51,6 +51,8 @@ pub enum Deployment {
     },
     /// A Redis Cluster, found through any of its nodes.
     Cluster(Vec<Address>),
+    /// Primary and replicas of one shard; which is which, they say themselves.
+    Nodes(Vec<Address>),
 }
 
 /// An address, taken apart.
@@ -67,8 +69,8 @@ pub struct EndpointUrl {
 }
 
 impl EndpointUrl {
-    /// Takes an address apart. `redis-sentinel` and `redis-cluster` take TLS from the scheme's form with a double `s`
-    /// (`rediss-sentinel`, `rediss-cluster`) or from `?tls=true`.
+    /// Takes an address apart. `redis-sentinel`, `redis-cluster` and `redis-nodes` take TLS from the scheme's form with a double `s`
+    /// (`rediss-sentinel`, …) or from `?tls=true`.
     ///
     /// # Errors
     /// `Address`, with the password left out.
@@ -109,6 +111,8 @@ impl EndpointUrl {
             "rediss-sentinel" => (true, "sentinel"),
             "redis-cluster" => (query_tls, "cluster"),
             "rediss-cluster" => (true, "cluster"),
+            "redis-nodes" => (query_tls, "nodes"),
+            "rediss-nodes" => (true, "nodes"),
             _ => return Err(invalid("its scheme is not known")),
         };
         let port = if kind == "sentinel" { SENTINEL_PORT } else { REDIS_PORT };
@@ -125,6 +129,7 @@ impl EndpointUrl {
                 Deployment::Sentinel { sentinels: addresses, primary }
             }
             "cluster" => Deployment::Cluster(addresses),
+            "nodes" => Deployment::Nodes(addresses),
             _ => {
                 if !matches!(path.trim_end_matches('/'), "" | "0") {
                     return Err(invalid("a database number has no meaning here: every database is read"));
@@ -132,7 +137,11 @@ impl EndpointUrl {
                 let mut addresses = addresses.into_iter();
                 match (addresses.next(), addresses.next()) {
                     (Some(address), None) => Deployment::Standalone(address),
-                    _ => return Err(invalid("several hosts need redis-cluster:// or redis-sentinel://")),
+                    _ => {
+                        return Err(invalid(
+                            "several hosts need redis-cluster://, redis-sentinel:// or redis-nodes://",
+                        ));
+                    }
                 }
             }
         };
@@ -152,6 +161,7 @@ impl fmt::Display for EndpointUrl {
                 write!(formatter, "redis{secure}-sentinel://{}/{primary}", join(sentinels))
             }
             Deployment::Cluster(nodes) => write!(formatter, "redis{secure}-cluster://{}", join(nodes)),
+            Deployment::Nodes(nodes) => write!(formatter, "redis{secure}-nodes://{}", join(nodes)),
         }
     }
 }
@@ -208,6 +218,8 @@ mod tests {
     #[case("redis-sentinel://a,b:2/mymaster", "redis-sentinel://a:26379,b:2/mymaster")]
     #[case("redis-cluster://a,b:2", "redis-cluster://a:6379,b:2")]
     #[case("redis-cluster://a?tls=true", "rediss-cluster://a:6379")]
+    #[case("redis-nodes://a,b:2", "redis-nodes://a:6379,b:2")]
+    #[case("rediss-nodes://u:p@a,[::1]:2", "rediss-nodes://a:6379,[::1]:2")]
     fn addresses_are_read_and_written(#[case] given: &str, #[case] written: &str) {
         let url = EndpointUrl::parse(given).unwrap();
         assert_eq!(url.to_string(), written);
@@ -238,6 +250,7 @@ mod tests {
     #[case("unix://relative")]
     #[case("redis-sentinel://h")]
     #[case("redis-cluster://a,,b")]
+    #[case("redis-nodes://")]
     #[case("redis://u:secret%zz@h")]
     fn broken_addresses_are_refused_without_their_password(#[case] given: &str) {
         let error = EndpointUrl::parse(given).unwrap_err();

@@ -220,7 +220,15 @@ impl AccessError {
 
     /// Whether the same act may succeed when tried again.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Lost { .. } | Self::Loading { .. } | Self::NoPrimaryLink { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Lost { .. }
+                | Self::Loading { .. }
+                | Self::NoPrimaryLink { .. }
+                // A failover passes.
+                | Self::Refused { reason: "SeveralPrimaries" | "SeveralDatasets" | "NoPrimary" | "NoNodeFit", .. }
+        )
     }
 
     /// Its message and those of its causes, in one line: borders without a source field need it.

@@ -10,7 +10,7 @@ use crate::output::failure::Failure;
 
 /// The schemes and their forms, for errors.
 const FORMS: &str = "redis://[user[:password]@]host:port, rediss://…, unix:///path, redis-sentinel://host:port,…/MASTER, \
-                     redis-cluster://host:port,…, a data directory as a path or file:///dir, or tcp://host:port, \
+                     redis-cluster://host:port,…, redis-nodes://host:port,…, a data directory as a path or file:///dir, or tcp://host:port, \
                      tls://host:port for the methods of other systems";
 
 /// A source or target as the user wrote it, taken apart.
@@ -41,7 +41,9 @@ pub(crate) fn parse(text: &str, is_directory: &dyn Fn(&Path) -> bool) -> Result<
             path if path.starts_with('/') => Ok(Address::Directory(PathBuf::from(path))),
             _ => Err(wrong("a file:// address needs a whole path").with_help("write file:///dir, with three slashes")),
         },
-        "redis" | "rediss" | "unix" | "redis-sentinel" | "redis-cluster" => server(scheme, rest).map(Address::Server),
+        "redis" | "rediss" | "unix" | "redis-sentinel" | "redis-cluster" | "redis-nodes" => {
+            server(scheme, rest).map(Address::Server)
+        }
         "tcp" | "tls" => stream(scheme, rest).map(Address::Server),
         _ => Err(wrong(&format!("`{scheme}://` is not a scheme that redkeep knows")).with_help(format!("use {FORMS}"))),
     }
@@ -127,7 +129,8 @@ fn check_shape(scheme: &str, hosts: &str, path: &str) -> Result<(), Failure> {
             Err(wrong("the address has no host").with_help(format!("write {scheme}://host:6379")))
         }
         "redis" | "rediss" if hosts.contains(',') => Err(wrong("the address names several hosts")
-            .with_help("use redis-cluster://host:port,… for a cluster, redis-sentinel://host:port,…/MASTER for Sentinels")),
+            .with_help("use redis-cluster://host:port,… for a cluster, redis-sentinel://host:port,…/MASTER for Sentinels, \
+                        redis-nodes://host:port,… for a primary and its replicas")),
         _ if path.len() > 1 => Err(wrong(&format!("the address ends in `{path}`, which has no meaning here")).with_help(
             "a backup takes every database of the server; leave the number out, and choose databases with --db when restoring",
         )),

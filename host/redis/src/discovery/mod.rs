@@ -4,6 +4,7 @@
 
 pub(crate) mod choice;
 pub(crate) mod cluster;
+mod nodes;
 pub(crate) mod probe;
 mod sentinel;
 
@@ -61,7 +62,9 @@ impl Endpoint {
         };
         let (nodes, sentinels) = match &url.deployment {
             Deployment::Standalone(address) => (vec![node(address)], Vec::new()),
-            Deployment::Cluster(addresses) => (addresses.iter().map(node).collect(), Vec::new()),
+            Deployment::Cluster(addresses) | Deployment::Nodes(addresses) => {
+                (addresses.iter().map(node).collect(), Vec::new())
+            }
             Deployment::Sentinel { sentinels, .. } => {
                 let own = Login { username: None, password: sentinel_password };
                 let sentinel = |address| Node { login: own.clone(), renamed: Arc::default(), ..node(address) };
@@ -90,6 +93,7 @@ impl Endpoint {
         match &self.url.deployment {
             Deployment::Sentinel { primary, .. } => Ok(self.watched(primary).await?.0),
             Deployment::Standalone(address) => self.at(address.clone()),
+            Deployment::Nodes(_) => nodes::primary(self).await,
             Deployment::Cluster(_) => {
                 Err(AccessError::Address { given: self.url.to_string(), why: "it has many primaries".to_owned() })
             }
@@ -136,6 +140,7 @@ pub async fn resolve(
                 Deployment::Standalone(_) => standalone(&endpoint).await?,
                 Deployment::Sentinel { primary, .. } => watched(&endpoint, primary, spec.node).await?,
                 Deployment::Cluster(_) => clustered(&endpoint, spec.node).await?,
+                Deployment::Nodes(_) => nodes::source(&endpoint, spec.node).await?,
             };
             match (files, source.shards.as_mut_slice()) {
                 (None, _) => {}
@@ -274,12 +279,23 @@ async fn chosen(
         .and_then(|probe| probe.as_ref().ok())
         .filter(|probe| probe.is_primary())
         .and_then(|probe| probe.number("master_repl_offset"));
+    let (node, probe, warnings) = choose_probed(&nodes, probes, offset, preference)?;
+    Ok((node, probe, offset, warnings))
+}
+
+/// Chooses among nodes that were asked.
+fn choose_probed(
+    nodes: &[&Node],
+    probes: Vec<Result<Probe, AccessError>>,
+    primary_offset: Option<u64>,
+    preference: NodePreference,
+) -> Result<(Node, Probe, Vec<String>), AccessError> {
     let states: Vec<_> = nodes
         .iter()
         .zip(&probes)
         .map(|(node, probe)| {
             let state = match probe {
-                Ok(probe) => probe.state(offset),
+                Ok(probe) => probe.state(primary_offset),
                 Err(error) => choice::NodeState::Unknown(error.to_string()),
             };
             (node.address.to_string(), state)
@@ -291,12 +307,14 @@ async fn chosen(
             let Some((node, Ok(probe))) = found else {
                 return Err(AccessError::NotFound { what: "the node chosen".to_owned(), help: String::new() });
             };
-            Ok(((*node).clone(), probe, offset, choice.warnings))
+            Ok(((*node).clone(), probe, choice.warnings))
         }
         Err(reasons) => {
             // The one cause that all share says more than a list.
+            let all_silent = !probes.is_empty() && probes.iter().all(Result::is_err);
             let cause = probes.into_iter().find_map(Result::err);
             match cause {
+                Some(error) if all_silent => Err(error),
                 Some(
                     error @ (AccessError::Login { .. } | AccessError::NoPermission { .. } | AccessError::Tls { .. }),
                 ) => Err(error),

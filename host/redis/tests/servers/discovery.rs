@@ -200,3 +200,85 @@ async fn a_directory_alone_is_a_source_and_joins_a_server() {
     let gone = EndpointSpec { data_dir: Some("/nowhere".into()), ..EndpointSpec::default() };
     assert!(redkeep_redis::resolve(&gone, None, None).await.is_err());
 }
+
+fn nodes(servers: &[&RedisServer]) -> String {
+    let list: Vec<String> = servers.iter().map(|server| server.address()).collect();
+    format!("redis-nodes://{}", list.join(","))
+}
+
+#[rstest]
+#[case(Version::Redis62)]
+#[case(Version::Valkey81)]
+#[tokio::test(flavor = "multi_thread")]
+async fn of_nodes_alone_a_replica_in_good_order_is_read_and_the_primary_written(#[case] version: Version) {
+    let (primary, replica) = (RedisServer::start(version).unwrap(), RedisServer::start(version).unwrap());
+    primary.command(&["SET", "a", "1"]).await.unwrap();
+    replicate(&replica, &primary).await.unwrap();
+    // The order in the list says nothing.
+    let url = nodes(&[&replica, &primary]);
+    let source = resolve(&url).await.unwrap();
+    let shard = &source.shards()[0];
+    assert_eq!((source.mode(), source.address(), source.shards().len()), ("nodes", url.clone(), 1));
+    assert_eq!((shard.node.clone(), shard.warnings.clone()), (replica.url(), Vec::new()));
+    assert_eq!(fact(shard, "node-role"), "replica");
+    assert!(fact(shard, "primary-offset").parse::<u64>().is_ok());
+    let mut link = shard.redis.clone().unwrap().replicate(true).await.unwrap();
+    assert!(snapshot(&mut *link).await.starts_with(b"REDIS"));
+    let wanted = EndpointSpec { node: NodePreference::Primary, ..endpoint(&url) };
+    let source = redkeep_redis::resolve(&wanted, None, None).await.unwrap();
+    assert_eq!(source.shards()[0].node, primary.url());
+    let target = redkeep_redis::connect_target(&endpoint(&url), None, None).await.unwrap();
+    assert_eq!((target.keys, target.cluster, target.address), (1, false, url));
+    let info = target.redis.as_ref().unwrap().info(None).await.unwrap();
+    assert_eq!(find(&info, "role"), Some("master"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_do_not_answer_are_warnings_while_another_serves() {
+    let (primary, replica) =
+        (RedisServer::start(Version::Redis70).unwrap(), RedisServer::start(Version::Redis70).unwrap());
+    replicate(&replica, &primary).await.unwrap();
+    let gone = format!("127.0.0.1:{}", redkeep_testing::server::free_port());
+    let url = format!("{},{gone}", nodes(&[&primary, &replica]));
+    let source = resolve(&url).await.unwrap();
+    assert_eq!(source.shards()[0].node, replica.url());
+    assert!(matches!(source.shards()[0].warnings.as_slice(), [one] if one.contains(&gone)));
+    // Without its primary the replica has lost its link: it is not read, and there is no primary to write to.
+    drop(primary);
+    wait_until("the replica to notice", || async { Ok(replica.info("master_link_status").await? == "down") })
+        .await
+        .unwrap();
+    let unfit = resolve(&url).await.err().unwrap();
+    assert_eq!((unfit.reason, unfit.class, unfit.retryable), ("NoNodeFit", Class::Refused, true), "{unfit}");
+    let no_primary = redkeep_redis::connect_target(&endpoint(&url), None, None).await.err().unwrap();
+    assert_eq!(no_primary.reason, "NoPrimary");
+    assert!(no_primary.message.contains(&format!("{} is a replica", replica.address())), "{no_primary}");
+    // The primary alone serves, with a warning that names the others.
+    replica.command(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    let source = resolve(&url).await.unwrap();
+    assert_eq!(source.shards()[0].node, replica.url());
+    assert!(source.shards()[0].warnings[0].contains(&gone), "{:?}", source.shards()[0].warnings);
+    drop(replica);
+    let silent = resolve(&url).await.err().unwrap();
+    assert_eq!((silent.reason, silent.retryable), ("Unreachable", true), "{silent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_more_than_one_dataset_are_refused_by_name() {
+    let (first, second) =
+        (RedisServer::start(Version::Redis70).unwrap(), RedisServer::start(Version::Redis70).unwrap());
+    let url = nodes(&[&first, &second]);
+    for refused in [
+        resolve(&url).await.err().unwrap(),
+        redkeep_redis::connect_target(&endpoint(&url), None, None).await.err().unwrap(),
+    ] {
+        assert_eq!((refused.reason, refused.class), ("SeveralPrimaries", Class::Refused), "{refused}");
+        assert!([&first, &second].iter().all(|server| refused.message.contains(&server.address())), "{refused}");
+    }
+    let (replica, other) =
+        (RedisServer::start(Version::Redis70).unwrap(), RedisServer::start(Version::Redis70).unwrap());
+    replicate(&replica, &first).await.unwrap();
+    replicate(&other, &second).await.unwrap();
+    let mixed = resolve(&nodes(&[&replica, &other])).await.err().unwrap();
+    assert_eq!(mixed.reason, "SeveralDatasets", "{mixed}");
+}
