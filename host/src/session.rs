@@ -51,6 +51,11 @@ impl Session {
         Arc::clone(&self.progress) as Arc<dyn TaskEvents>
     }
 
+    /// Cancelled when a signal asks the task to stop.
+    pub(crate) fn cancellation(&self) -> CancellationToken {
+        self.cancellation.clone()
+    }
+
     /// Keeps a password that stood in a URL, and says where such are safer.
     pub(crate) fn endpoint(
         &self,

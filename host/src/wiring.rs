@@ -50,12 +50,6 @@ impl Wiring {
         format!("host:{}", name.nodename().to_string_lossy())
     }
 
-    /// Tries what a storage supports.
-    pub(crate) async fn probe(&self, spec: &StorageSpec) -> Result<ProbeReport, Failure> {
-        let storage = redkeep_storage::open(spec).await?;
-        Ok(redkeep_storage::probe(storage.as_ref()).await?)
-    }
-
     /// What a plugin says of itself, without granting it anything; `grants` are only held against its requests.
     pub(crate) async fn describe_plugin(
         &self,
@@ -137,6 +131,11 @@ fn provided<E: Classify + Send + Sync + 'static>(error: E) -> ProviderError {
 impl Providers for Wiring {
     async fn storage(&self, spec: &StorageSpec) -> Result<Arc<dyn WriteStorage>, ProviderError> {
         redkeep_storage::open(spec).await.map_err(provided)
+    }
+
+    async fn probe(&self, spec: &StorageSpec) -> Result<ProbeReport, ProviderError> {
+        let storage = self.storage(spec).await?;
+        redkeep_storage::probe(storage.as_ref()).await.map_err(provided)
     }
 
     async fn source(&self, spec: &EndpointSpec) -> Result<Arc<dyn DataSource>, ProviderError> {

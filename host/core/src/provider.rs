@@ -13,7 +13,7 @@ use crate::method::{Method, MethodError};
 use crate::redis::{Files, RedisServer};
 use crate::secret::{Secret, SecretRef};
 use crate::socket::Socket;
-use crate::storage::WriteStorage;
+use crate::storage::{ProbeReport, WriteStorage};
 use crate::task::{DirectoryTarget, EndpointSpec, MethodSpec, StorageSpec};
 
 /// Why a provider could not give what was asked: an unreachable server, a missing permission, an unknown method.
@@ -117,7 +117,7 @@ pub struct SourceShard {
 pub trait DataSource: Send + Sync {
     /// As a user would write it, without secrets.
     fn address(&self) -> String;
-    /// `standalone`, `sentinel`, `cluster`, `directory` or `socket`.
+    /// `standalone`, `sentinel`, `nodes`, `cluster`, `directory` or `socket`.
     fn mode(&self) -> &'static str;
     /// The shards.
     fn shards(&self) -> &[SourceShard];
@@ -172,6 +172,8 @@ pub trait BootCheck: Send + Sync {
 pub trait Providers: Send + Sync {
     /// Opens a storage.
     async fn storage(&self, spec: &StorageSpec) -> Result<Arc<dyn WriteStorage>, ProviderError>;
+    /// Really tries what a storage can do; the failure of the first write is an error.
+    async fn probe(&self, spec: &StorageSpec) -> Result<ProbeReport, ProviderError>;
     /// Resolves and connects a source.
     async fn source(&self, spec: &EndpointSpec) -> Result<Arc<dyn DataSource>, ProviderError>;
     /// Connects a live target.

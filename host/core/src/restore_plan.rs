@@ -252,7 +252,12 @@ mod tests {
     fn task(target: TargetSpec, parameters: &serde_json::Value) -> RestoreTask {
         RestoreTask {
             storage: crate::task::StorageSpec::default(),
-            backup: crate::task::BackupSelector { backup: "latest".to_owned(), cluster: None, namespace: None },
+            backup: crate::task::BackupSelector {
+                backup: "latest".to_owned(),
+                cluster: None,
+                namespace: None,
+                before: None,
+            },
             target,
             method: crate::task::MethodSpec::default(),
             keys: crate::encoding::DecryptionKeys::default(),

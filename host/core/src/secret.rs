@@ -34,4 +34,18 @@ pub enum SecretRef {
     Env(String),
     /// A file; one trailing newline is not part of the secret.
     File(PathBuf),
+    /// A folder with a file for each key, as a mounted Secret has: the first of [`PASSWORD_KEYS`] that is there and not empty.
+    Folder(PathBuf),
 }
+
+/// The keys under which a Redis password is looked for in a Secret, in this order.
+pub const PASSWORD_KEYS: [&str; 8] = [
+    "password",
+    "redis-password",
+    "redisPassword",
+    "redis_password",
+    "REDIS_PASSWORD",
+    "REDISCLI_AUTH",
+    "valkey-password",
+    "VALKEY_PASSWORD",
+];

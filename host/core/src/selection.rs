@@ -1,6 +1,8 @@
 //! Which backup a user means: an id, a unique prefix of one, a name, or `latest`. Decides; reads nothing.
 
-use crate::catalog::BackupRef;
+use jiff::Timestamp;
+
+use crate::catalog::{BackupRef, CatalogEntry};
 use crate::classify::{Class, Classify};
 use crate::task::BackupSelector;
 
@@ -17,15 +19,25 @@ pub enum SelectionError {
     #[error("there are no backups{}", place(.selector))]
     Empty {
         /// What was asked for.
-        selector: BackupSelector,
+        selector: Box<BackupSelector>,
         /// `namespace/cluster` that do have backups.
         clusters: Vec<String>,
+    },
+    /// There are some, and all ended later.
+    #[error("there is no backup{} that ended before {before}", place(.selector))]
+    NoneBefore {
+        /// What was asked for.
+        selector: Box<BackupSelector>,
+        /// The time.
+        before: Timestamp,
+        /// The one that ended first, and when.
+        oldest: Option<(String, Timestamp)>,
     },
     /// None matches.
     #[error("there is no backup `{}`{}", .selector.backup, place(.selector))]
     NotFound {
         /// What was asked for.
-        selector: BackupSelector,
+        selector: Box<BackupSelector>,
         /// The nearest ids.
         near: Vec<String>,
     },
@@ -33,7 +45,7 @@ pub enum SelectionError {
     #[error("`{}` may mean {total} backups: {}", .selector.backup, shown(.candidates, *.total))]
     Ambiguous {
         /// What was asked for.
-        selector: BackupSelector,
+        selector: Box<BackupSelector>,
         /// The newest of them.
         candidates: Vec<String>,
         /// All of them.
@@ -43,7 +55,7 @@ pub enum SelectionError {
     #[error("`{}` may mean a backup of any of {} clusters: {}", .selector.backup, .clusters.len(), shown(.clusters, .clusters.len()))]
     SeveralClusters {
         /// What was asked for.
-        selector: BackupSelector,
+        selector: Box<BackupSelector>,
         /// `namespace/cluster` of each.
         clusters: Vec<String>,
     },
@@ -69,7 +81,7 @@ fn shown(names: &[String], total: usize) -> String {
 impl Classify for SelectionError {
     fn class(&self) -> Class {
         match self {
-            Self::Empty { .. } | Self::NotFound { .. } => Class::NotFound,
+            Self::Empty { .. } | Self::NotFound { .. } | Self::NoneBefore { .. } => Class::NotFound,
             Self::Ambiguous { .. } | Self::SeveralClusters { .. } => Class::Usage,
         }
     }
@@ -77,7 +89,7 @@ impl Classify for SelectionError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Empty { .. } => "NoBackups",
-            Self::NotFound { .. } => "BackupNotFound",
+            Self::NotFound { .. } | Self::NoneBefore { .. } => "BackupNotFound",
             Self::Ambiguous { .. } => "BackupAmbiguous",
             Self::SeveralClusters { .. } => "ClusterNeeded",
         }
@@ -91,6 +103,8 @@ impl Classify for SelectionError {
             Self::Empty { clusters, .. } => {
                 format!("clusters with backups here: {}", shown(clusters, clusters.len()))
             }
+            Self::NoneBefore { oldest: Some((id, ended)), .. } => format!("the oldest, {id}, ended at {ended}"),
+            Self::NoneBefore { oldest: None, .. } => "`redkeep list` shows what there is".to_owned(),
             Self::NotFound { near, .. } if near.is_empty() => "`redkeep list` shows what there is".to_owned(),
             Self::NotFound { near, .. } => format!("did you mean {}?", near.join(" or ")),
             Self::Ambiguous { .. } => "give more of the id, or `latest`".to_owned(),
@@ -111,7 +125,7 @@ pub fn select<'a>(backups: &'a [BackupRef], selector: &BackupSelector) -> Result
         .filter(|backup| selector.cluster.as_ref().is_none_or(|cluster| *cluster == backup.cluster))
         .collect();
     if in_scope.is_empty() {
-        return Err(SelectionError::Empty { selector: selector.clone(), clusters: clusters(backups.iter()) });
+        return Err(SelectionError::Empty { selector: Box::new(selector.clone()), clusters: clusters(backups.iter()) });
     }
     let text = selector.backup.to_ascii_lowercase();
     let exact: Vec<&BackupRef> =
@@ -134,11 +148,11 @@ pub fn select<'a>(backups: &'a [BackupRef], selector: &BackupSelector) -> Result
     };
     let of_clusters = clusters(candidates.iter().copied());
     if of_clusters.len() > 1 {
-        return Err(SelectionError::SeveralClusters { selector: selector.clone(), clusters: of_clusters });
+        return Err(SelectionError::SeveralClusters { selector: Box::new(selector.clone()), clusters: of_clusters });
     }
     let newest = candidates.iter().filter_map(|backup| backup.backup_id.started()).max();
     match candidates.as_slice() {
-        [] => Err(SelectionError::NotFound { selector: selector.clone(), near: near(&in_scope, &text) }),
+        [] => Err(SelectionError::NotFound { selector: Box::new(selector.clone()), near: near(&in_scope, &text) }),
         [only] => Ok(vec![*only]),
         _ if text == LATEST => {
             Ok(candidates.into_iter().filter(|backup| backup.backup_id.started() == newest).collect())
@@ -148,9 +162,35 @@ pub fn select<'a>(backups: &'a [BackupRef], selector: &BackupSelector) -> Result
             ids.sort_unstable_by(|left, right| right.cmp(left));
             let total = ids.len();
             ids.truncate(SHOWN);
-            Err(SelectionError::Ambiguous { selector: selector.clone(), candidates: ids, total })
+            Err(SelectionError::Ambiguous { selector: Box::new(selector.clone()), candidates: ids, total })
         }
     }
+}
+
+/// The one backup that `selector` means among those of `entries` that had ended before `before`.
+pub fn select_before(
+    entries: &[CatalogEntry],
+    selector: &BackupSelector,
+    before: Timestamp,
+) -> Result<BackupRef, SelectionError> {
+    let ended: Vec<BackupRef> =
+        entries.iter().filter(|entry| entry.completed_at < before).map(CatalogEntry::backup).collect();
+    let in_scope = |backup: &BackupRef| {
+        selector.namespace.as_ref().is_none_or(|namespace| *namespace == backup.namespace)
+            && selector.cluster.as_ref().is_none_or(|cluster| *cluster == backup.cluster)
+    };
+    let oldest = entries.iter().filter(|entry| in_scope(&entry.backup())).min_by_key(|entry| entry.completed_at);
+    if let Some(oldest) = oldest.filter(|_| !ended.iter().any(in_scope)) {
+        let oldest = Some((oldest.backup_id.to_string(), oldest.completed_at));
+        return Err(SelectionError::NoneBefore { selector: Box::new(selector.clone()), before, oldest });
+    }
+    let meant = select(&ended, selector)?;
+    let newest = entries
+        .iter()
+        .filter(|entry| meant.iter().any(|backup| **backup == entry.backup()))
+        .max_by_key(|entry| entry.age_order());
+    let nothing = || SelectionError::NotFound { selector: Box::new(selector.clone()), near: Vec::new() };
+    newest.map(CatalogEntry::backup).ok_or_else(nothing)
 }
 
 fn clusters<'a>(backups: impl Iterator<Item = &'a BackupRef>) -> Vec<String> {

@@ -26,6 +26,7 @@ fn selector(text: &str, cluster: Option<&str>) -> BackupSelector {
         backup: text.to_owned(),
         cluster: cluster.map(|cluster| cluster.parse().unwrap()),
         namespace: None,
+        before: None,
     }
 }
 
@@ -39,6 +40,79 @@ fn latest_of_backups_begun_in_one_second_is_left_to_their_manifests() {
     backups.push(backup("cache", "20261121T091348Z-aaa-00000"));
     let latest = select(&backups, &selector("latest", None)).unwrap();
     assert_eq!(ids(&latest), ["20261121T091348Z-cache-x7k2p", "20261121T091348Z-aaa-00000"]);
+}
+
+fn entry(cluster: &str, id: &str, ended: &str) -> CatalogEntry {
+    let backup = backup(cluster, id);
+    CatalogEntry {
+        name: backup.backup_id.name().to_owned(),
+        started_at: backup.backup_id.started().unwrap(),
+        backup_id: backup.backup_id,
+        namespace: backup.namespace,
+        cluster: backup.cluster,
+        origin: "host:a".to_owned(),
+        completed_at: ended.parse().unwrap(),
+        method: "redis-rdb".to_owned(),
+        artifact_types: vec!["rdb".to_owned()],
+        size: 1,
+        stored_size: 1,
+        shards: 1,
+        keys: None,
+        encrypted: false,
+        attempt: "a".parse().unwrap(),
+        objects: 1,
+        pinned: false,
+        verified: None,
+    }
+}
+
+/// Begun at nine each day; the second one took two hours.
+fn entries() -> Vec<CatalogEntry> {
+    vec![
+        entry("cache", "20261121T090000Z-cache-c", "2026-11-21T09:10:00Z"),
+        entry("cache", "20261120T090000Z-cache-b", "2026-11-20T11:00:00Z"),
+        entry("cache", "20261119T090000Z-cache-a", "2026-11-19T09:10:00Z"),
+        entry("other", "20261101T090000Z-other-o", "2026-11-01T09:10:00Z"),
+    ]
+}
+
+#[rstest]
+#[case::later_than_all("latest", "2026-12-01T00:00:00Z", Ok("20261121T090000Z-cache-c"))]
+#[case::between("latest", "2026-11-21T00:00:00Z", Ok("20261120T090000Z-cache-b"))]
+#[case::while_one_ran("latest", "2026-11-20T10:00:00Z", Ok("20261119T090000Z-cache-a"))]
+#[case::the_very_moment_is_not_before("latest", "2026-11-20T11:00:00Z", Ok("20261119T090000Z-cache-a"))]
+#[case::by_prefix("20261120", "2026-11-21T00:00:00Z", Ok("20261120T090000Z-cache-b"))]
+#[case::a_prefix_of_a_later_one(
+    "20261121",
+    "2026-11-21T00:00:00Z",
+    Err("there is no backup `20261121` of cluster cache")
+)]
+#[case::earlier_than_all(
+    "latest",
+    "2026-11-19T00:00:00Z",
+    Err("there is no backup of cluster cache that ended before 2026-11-19T00:00:00Z")
+)]
+fn the_backup_before_a_time_is_the_newest_that_had_ended(
+    #[case] text: &str,
+    #[case] before: &str,
+    #[case] wanted: Result<&str, &str>,
+) {
+    let found = select_before(&entries(), &selector(text, Some("cache")), before.parse().unwrap());
+    match (found, wanted) {
+        (Ok(found), wanted) => assert_eq!(Ok(found.backup_id.as_str()), wanted),
+        (Err(error), wanted) => {
+            assert_eq!((Err(error.to_string().as_str()), error.class()), (wanted, crate::Class::NotFound));
+            assert!(error.help().is_some());
+        }
+    }
+}
+
+#[test]
+fn a_time_says_no_cluster() {
+    let before = "2026-12-01T00:00:00Z".parse().unwrap();
+    let error = select_before(&entries(), &selector("latest", None), before).unwrap_err();
+    assert_eq!(error.reason(), "ClusterNeeded");
+    assert_eq!(select_before(&[], &selector("latest", None), before).unwrap_err().reason(), "NoBackups");
 }
 
 #[rstest]

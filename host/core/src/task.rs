@@ -49,6 +49,10 @@ pub enum Task {
     Delete(DeleteTask),
     /// Copy backups to another storage.
     Copy(CopyTask),
+    /// Try a storage and sum up what it holds.
+    Probe(ProbeTask),
+    /// See whether a backup is there.
+    Find(FindTask),
 }
 
 /// Where backups live. Everything that a provider needs to connect.
@@ -98,7 +102,7 @@ pub enum NodePreference {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EndpointSpec {
-    /// `redis://`, `rediss://`, `unix://`, `redis-sentinel://`, `redis-cluster://`; without a password.
+    /// `redis://`, `rediss://`, `unix://`, `redis-sentinel://`, `redis-cluster://`, `redis-nodes://`; without a password.
     /// `tcp://host:port` or `tls://host:port` for methods of other systems.
     pub url: Option<String>,
     /// The server's data directory, where it is readable here.
@@ -111,7 +115,7 @@ pub struct EndpointSpec {
     pub sentinel_password: Option<SecretRef>,
     /// TLS.
     pub tls: TlsSpec,
-    /// Which node of a sentinel or cluster source.
+    /// Which node of a source that has several.
     pub node: NodePreference,
     /// `NAME=new name` of renamed commands.
     pub renamed_commands: BTreeMap<String, String>,
@@ -156,7 +160,7 @@ pub struct MethodSpec {
     pub grants: Vec<String>,
 }
 
-/// Which backup: an id, a unique prefix of one, a name, or `latest`.
+/// Which backup: an id, a unique prefix of one, a name, or `latest`; of those that had ended at some time, where one is given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackupSelector {
@@ -168,6 +172,9 @@ pub struct BackupSelector {
     /// Namespace; `None`: any.
     #[serde(default)]
     pub namespace: Option<Namespace>,
+    /// Only backups that ended before this time; with `latest` the newest of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Timestamp>,
 }
 
 /// `redkeep backup`.
@@ -425,6 +432,33 @@ pub struct CopyTask {
     pub backups: Vec<BackupSelector>,
 }
 
+/// Tries what a storage supports, and sums up what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProbeTask {
+    /// Which one.
+    pub storage: StorageSpec,
+    /// Only backups in this namespace are summed up; `None`: all.
+    #[serde(default)]
+    pub namespace: Option<Namespace>,
+    /// Only of this cluster; `None`: of all.
+    #[serde(default)]
+    pub cluster: Option<ClusterName>,
+    /// Only sum up: nothing is written.
+    #[serde(default)]
+    pub catalog_only: bool,
+}
+
+/// Sees whether a backup is there; its report has the facts of the backup's own. Class `notFound` says that it is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FindTask {
+    /// Where it would lie.
+    pub storage: StorageSpec,
+    /// Which one.
+    pub backup: BackupSelector,
+}
+
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -449,10 +483,23 @@ pub struct TaskReport {
     pub warnings: Vec<String>,
 }
 
+impl TaskReport {
+    /// Whether it is the word of a task that ended, not of one that was killed after it.
+    pub fn is_final(&self) -> bool {
+        !matches!(self.outcome, Outcome::Running { .. })
+    }
+}
+
 /// Done, or why not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum Outcome {
+    /// Not ended: what a task wrote last before it was killed. `endedAt` is when it was written.
+    #[serde(rename_all = "camelCase")]
+    Running {
+        /// The stage that it was in.
+        stage: String,
+    },
     /// Whole.
     Done,
     /// Planned only (`--dry-run`).

@@ -194,6 +194,14 @@ pub enum EngineError {
         /// The first failure.
         source: Box<EngineError>,
     },
+    /// A storage that cannot hold backups.
+    #[error("the storage {storage} does not do what backups need: {lacks}")]
+    StorageUnusable {
+        /// Its address.
+        storage: String,
+        /// What it does not do, and what was seen.
+        lacks: String,
+    },
     /// The newest backup is older than it may be.
     #[error("the newest backup of {cluster} is {age_seconds} s old, {limit_seconds} s are allowed")]
     TooOld {
@@ -325,6 +333,7 @@ impl Classify for EngineError {
             Self::Pinned { .. } => "BackupPinned",
             Self::LastOfCluster { .. } => "LastBackup",
             Self::CopyConflict { .. } => "CopyConflict",
+            Self::StorageUnusable { .. } => "StorageUnusable",
             Self::TooOld { .. } => "BackupTooOld",
             Self::NoGoodBackup { .. } => "NoGoodBackup",
             Self::NoBackup { .. } => "NoBackups",
@@ -373,6 +382,7 @@ impl Classify for EngineError {
             Self::Pinned { .. } => "unpin it first (`redkeep unpin`), or use --force",
             Self::LastOfCluster { .. } => "make another backup first, or use --force",
             Self::CopyConflict { .. } => "copy to another prefix, or delete one of the two",
+            Self::StorageUnusable { .. } => "use another storage, or see what stands between redkeep and this one",
             Self::TooOld { .. } => "see why the backups stopped; `redkeep backup` makes one now",
             Self::NoGoodBackup { .. } => "make another backup now, then see what `redkeep verify` says of this one",
             Self::NoBackup { .. } => "check storage and --cluster; `redkeep backup` makes the first one",

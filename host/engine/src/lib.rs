@@ -11,14 +11,17 @@ pub mod copy;
 pub mod delete;
 pub mod error;
 pub mod events;
+pub mod find;
 pub mod inspect;
 pub mod list;
 pub mod pin;
 pub mod pipeline;
+pub mod probe;
 pub mod prune;
 pub mod report;
 pub mod restore;
 pub mod verify;
+pub mod watch;
 
 mod attempt;
 mod cancel;

@@ -18,8 +18,14 @@ use crate::kept_plugin;
 use crate::object;
 use crate::pipeline::{Keys, StoredStore};
 
-/// Finds the one backup that is meant. Reads no manifest, but where the newest are of one second.
+/// Finds the one backup that is meant. Reads no manifest, but where the newest are of one second, or a time is given that it
+/// must have ended before.
 pub(crate) async fn find(storage: &Arc<dyn WriteStorage>, selector: &BackupSelector) -> Result<BackupRef, EngineError> {
+    if let Some(before) = selector.before {
+        let scope = catalog::Scope { namespace: selector.namespace.clone(), cluster: selector.cluster.clone() };
+        let catalog = catalog::load(storage, &scope).await?;
+        return Ok(redkeep_core::selection::select_before(&catalog.entries, selector, before)?);
+    }
     if let (Some(namespace), Some(cluster)) = (&selector.namespace, &selector.cluster)
         && let Some(backup_id) = redkeep_core::catalog::backup_id_of(&selector.backup)
     {

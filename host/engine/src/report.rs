@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redkeep_core::identifier::BackupId;
+use redkeep_core::layout::MANIFEST;
 use redkeep_core::manifest::Manifest;
 use redkeep_core::method::LogLevel;
 use redkeep_core::provider::Providers;
+use redkeep_core::report_facts;
 use redkeep_core::task::{MAX_REPORT_BYTES, Outcome, SPEC_VERSION, Task, TaskReport, TaskSpec};
 use redkeep_core::{Attribute, Classify, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -105,20 +107,11 @@ impl Ended {
         self.facts.insert(key.to_owned(), value.to_string());
     }
 
-    fn describe(&mut self, manifest: &Manifest) {
-        let (size, stored_size) = manifest.sizes();
+    /// `manifest_address`: where it lies; the rest of the backup lies beside it.
+    fn describe(&mut self, manifest: &Manifest, manifest_address: &str) {
+        let folder = manifest_address.strip_suffix(MANIFEST).unwrap_or(manifest_address);
         self.backup_id = Some(manifest.backup_id.clone());
-        self.facts.extend(manifest.facts.iter().map(|(key, value)| (key.clone(), value.clone())));
-        self.fact("method", &manifest.method.name);
-        self.fact("method-digest", &manifest.method.digest);
-        self.fact("size", size);
-        self.fact("stored-size", stored_size);
-        self.fact("shards", manifest.shards.len());
-        if let [only] = manifest.artifacts.as_slice() {
-            self.fact("artifact-type", &only.artifact_type);
-            self.fact("stored-sha256", &only.stored_sha256);
-            self.fact("key", &only.key);
-        }
+        self.facts.extend(report_facts::of_backup(manifest, folder));
     }
 }
 
@@ -134,9 +127,9 @@ async fn dispatch(
             ended.manifest = Some(outcome.address.clone());
             ended.warnings = outcome.warnings;
             match outcome.result {
-                BackupResult::Committed(manifest) => ended.describe(&manifest),
+                BackupResult::Committed(manifest) => ended.describe(&manifest, &outcome.address),
                 BackupResult::Existing(manifest) => {
-                    ended.describe(&manifest);
+                    ended.describe(&manifest, &outcome.address);
                     ended.fact("existing", "yes");
                 }
                 BackupResult::Planned(plans) => {
@@ -153,6 +146,7 @@ async fn dispatch(
             ended.backup_id = Some(outcome.backup_id);
             ended.manifest = Some(outcome.address);
             ended.facts = outcome.facts;
+            ended.fact("target", outcome.target);
             ended.warnings = outcome.warnings;
             ended.planned = matches!(outcome.result, RestoreResult::Planned(_));
         }
@@ -161,6 +155,9 @@ async fn dispatch(
             ended.backup_id = Some(outcome.record.backup_id.clone());
             ended.manifest = Some(outcome.address);
             ended.facts = outcome.record.facts;
+            ended.fact(report_facts::LEVEL, word(&outcome.record.level));
+            ended.fact(report_facts::VERIFIED_AT, outcome.record.time);
+            ended.fact(report_facts::VERIFIED, if outcome.record.ok { "yes" } else { "no" });
             ended.warnings = outcome.warnings;
             ended.error = outcome.error;
         }
@@ -172,6 +169,10 @@ async fn dispatch(
         Task::Prune(task) => {
             let outcome = crate::prune::prune(task, providers, events).await?;
             ended.planned = task.dry_run;
+            ended.facts = report_facts::of_plan(&outcome.decisions);
+            ended.fact("problems", outcome.problems.len());
+            let freed = outcome.decisions.iter().filter(|decision| outcome.deleted.contains(&decision.backup));
+            ended.fact("freed-size", freed.fold(0_u64, |sum, one| sum.saturating_add(one.stored_size)));
             ended.fact("kept", outcome.decisions.iter().filter(|decision| decision.keep).count());
             ended.fact("deleted", outcome.deleted.len());
             ended.fact("garbage-objects", outcome.garbage.len());
@@ -191,8 +192,27 @@ async fn dispatch(
             ended.fact("there-already", outcome.copies.len() - copied);
             ended.error = outcome.error;
         }
+        Task::Probe(task) => {
+            let outcome = crate::probe::probe(task, providers, events).await?;
+            ended.facts = outcome.facts();
+            let problems = outcome.catalog.problems.iter();
+            ended.warnings =
+                problems.map(|problem| format!("{}: {}", problem.backup.backup_id, problem.message)).collect();
+            ended.error = outcome.error;
+        }
+        Task::Find(task) => {
+            let outcome = crate::find::find(task, providers, events).await?;
+            ended.describe(&outcome.manifest, &outcome.address);
+            ended.manifest = Some(outcome.address);
+            ended.warnings = outcome.manifest.warnings;
+        }
     }
     Ok(ended)
+}
+
+/// A plain enum as its serialized word.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn report(ended: Result<Ended, EngineError>, started_at: Timestamp, ended_at: Timestamp) -> TaskReport {
@@ -206,13 +226,7 @@ fn report(ended: Result<Ended, EngineError>, started_at: Timestamp, ended_at: Ti
     let outcome = match error {
         None if ended.planned => Outcome::Planned,
         None => Outcome::Done,
-        Some(error) => Outcome::Failed {
-            class: error.class(),
-            reason: error.reason().to_owned(),
-            message: error.chain(),
-            help: error.help(),
-            retryable: error.retryable(),
-        },
+        Some(error) => failure(&error),
     };
     fit(TaskReport {
         outcome,
@@ -223,6 +237,17 @@ fn report(ended: Result<Ended, EngineError>, started_at: Timestamp, ended_at: Ti
         facts: ended.facts,
         warnings: ended.warnings,
     })
+}
+
+/// An error as the outcome of a task.
+pub(crate) fn failure(error: &EngineError) -> Outcome {
+    Outcome::Failed {
+        class: error.class(),
+        reason: error.reason().to_owned(),
+        message: error.chain(),
+        help: error.help(),
+        retryable: error.retryable(),
+    }
 }
 
 fn bytes(report: &TaskReport) -> usize {
@@ -239,8 +264,9 @@ fn cut(text: &mut String, limit: usize) {
 /// The longest a message, a help line, a warning and a fact are once the report is too long, in characters.
 const LIMITS: [usize; 5] = [1000, 500, 200, 100, 40];
 
-/// Makes the report fit: first long texts are cut, then the newest warnings go, then the longest facts.
-fn fit(mut report: TaskReport) -> TaskReport {
+/// Makes the report fit: first long texts are cut, then the newest warnings go, then the longest facts, those that the
+/// operator needs last.
+pub(crate) fn fit(mut report: TaskReport) -> TaskReport {
     for limit in LIMITS {
         if bytes(&report) <= MAX_REPORT_BYTES {
             return report;
@@ -252,13 +278,16 @@ fn fit(mut report: TaskReport) -> TaskReport {
             }
         }
         report.warnings.iter_mut().for_each(|warning| cut(warning, limit));
-        report.facts.values_mut().for_each(|value| cut(value, limit));
+        for (_, value) in report.facts.iter_mut().filter(|(key, _)| !report_facts::ESSENTIAL.contains(&key.as_str())) {
+            cut(value, limit);
+        }
         while report.warnings.len() > 1 && bytes(&report) > MAX_REPORT_BYTES {
             report.warnings.pop();
         }
     }
     while bytes(&report) > MAX_REPORT_BYTES {
-        let longest = report.facts.iter().max_by_key(|(key, value)| key.len() + value.len());
+        let dispensable = |key: &str| !report_facts::ESSENTIAL.contains(&key);
+        let longest = report.facts.iter().max_by_key(|(key, value)| (dispensable(key), key.len() + value.len()));
         let Some(key) = longest.map(|(key, _)| key.clone()) else { break };
         report.facts.remove(&key);
     }
@@ -297,6 +326,22 @@ mod tests {
                 started_at: now, ended_at: now, backup_id: None, manifest: Some(address), facts, warnings,
             });
             prop_assert!(bytes(&report) <= MAX_REPORT_BYTES);
+        }
+    }
+
+    #[test]
+    fn what_the_operator_reads_goes_last() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut facts: BTreeMap<String, String> =
+            (0..200).map(|number| (format!("keys-db-{number}"), "1".repeat(30))).collect();
+        facts.extend(report_facts::ESSENTIAL.iter().map(|key| ((*key).to_owned(), "v".repeat(100))));
+        let (outcome, manifest) = (Outcome::Done, Some("s3://bucket/manifest.json".to_owned()));
+        let warnings = vec!["w".repeat(400); 50];
+        let report =
+            fit(TaskReport { outcome, started_at: now, ended_at: now, backup_id: None, manifest, facts, warnings });
+        assert!(bytes(&report) <= MAX_REPORT_BYTES && report.manifest.is_some());
+        for key in report_facts::ESSENTIAL {
+            assert_eq!(report.facts.get(key).map(String::len), Some(100), "{key}");
         }
     }
 

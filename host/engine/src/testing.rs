@@ -17,13 +17,13 @@ use redkeep_core::provider::{
 };
 use redkeep_core::redis::{Command, FileEntry, Files, RedisServer, Replication};
 use redkeep_core::secret::{Secret, SecretRef};
-use redkeep_core::storage::WriteStorage;
+use redkeep_core::storage::{ProbeReport, StorageError, WriteStorage};
 use redkeep_core::stream::{Artifact, Sink, Source};
 use redkeep_core::task::{
     BackupSelector, BackupTask, DirectoryTarget, EndpointSpec, KeepRules, MethodSpec, PruneTask, RestoreTask,
     StorageSpec, TargetSpec, VerifyLevel, VerifyTask,
 };
-use redkeep_core::{Attribute, Class, Timestamp};
+use redkeep_core::{Attribute, Class, Classify, Timestamp};
 use redkeep_storage::MemoryStorage;
 use redkeep_storage::layer::fault::FaultPlan;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +97,8 @@ pub(crate) struct World {
     pub(crate) component: Mutex<Option<Vec<u8>>>,
     /// Whether that component is at hand.
     pub(crate) component_at_hand: Mutex<bool>,
+    /// A probe finds that listings lack new objects.
+    pub(crate) lists_late: Mutex<bool>,
     pub(crate) now: Mutex<Timestamp>,
     pub(crate) tokens: AtomicU64,
     pub(crate) contexts: Mutex<Vec<Vec<Attribute>>>,
@@ -135,6 +137,7 @@ impl World {
             boot_loses: Mutex::default(),
             component: Mutex::default(),
             component_at_hand: Mutex::new(true),
+            lists_late: Mutex::default(),
             // Objects in memory have the time of the real clock.
             now: Mutex::new(Timestamp::now()),
             tokens: AtomicU64::new(0),
@@ -214,7 +217,7 @@ pub(crate) fn backup_task() -> BackupTask {
 }
 
 pub(crate) fn selector(text: &str) -> BackupSelector {
-    BackupSelector { backup: text.to_owned(), cluster: None, namespace: None }
+    BackupSelector { backup: text.to_owned(), cluster: None, namespace: None, before: None }
 }
 
 pub(crate) fn restore_task(target: TargetSpec) -> RestoreTask {
@@ -273,6 +276,18 @@ impl Providers for FakeProviders {
         let storages = self.world.storages.lock().unwrap();
         let found = storages.get(&spec.url).cloned();
         found.ok_or_else(|| ProviderError::new(Class::Usage, "StorageInvalid", "no such storage"))
+    }
+
+    async fn probe(&self, spec: &StorageSpec) -> Result<ProbeReport, ProviderError> {
+        let storage = self.storage(spec).await?;
+        let failed = |error: StorageError| ProviderError::new(Class::Failed, error.reason(), error.to_string());
+        let mut report = redkeep_storage::probe(storage.as_ref()).await.map_err(failed)?;
+        if *self.world.lists_late.lock().unwrap() {
+            for check in report.checks.iter_mut().filter(|check| check.name == "list") {
+                (check.supported, check.detail) = (false, "shows old objects only".to_owned());
+            }
+        }
+        Ok(report)
     }
 
     async fn source(&self, _spec: &EndpointSpec) -> Result<Arc<dyn DataSource>, ProviderError> {

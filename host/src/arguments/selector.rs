@@ -1,8 +1,11 @@
 //! Which backup, and among which.
 
 use clap::Args;
+use redkeep_core::Timestamp;
 use redkeep_core::identifier::{ClusterName, Namespace};
 use redkeep_core::task::BackupSelector;
+
+use super::values::time;
 
 /// One backup.
 #[derive(Args, Clone, Debug)]
@@ -10,6 +13,9 @@ pub(crate) struct BackupArgs {
     /// An id, a unique prefix of one, a name, or `latest`
     #[arg(value_name = "BACKUP")]
     backup: String,
+    /// Only backups that ended before this time (RFC 3339): `latest` is then the newest of them
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    before: Option<Timestamp>,
     #[command(flatten)]
     scope: ScopeArgs,
 }
@@ -28,13 +34,18 @@ pub(crate) struct ScopeArgs {
 impl BackupArgs {
     /// As the engine takes it.
     pub(crate) fn spec(&self) -> BackupSelector {
-        self.scope.select(&self.backup)
+        BackupSelector { before: self.before, ..self.scope.select(&self.backup) }
     }
 }
 
 impl ScopeArgs {
     /// The backup that `text` means within this scope.
     pub(crate) fn select(&self, text: &str) -> BackupSelector {
-        BackupSelector { backup: text.to_owned(), cluster: self.cluster.clone(), namespace: self.namespace.clone() }
+        BackupSelector {
+            backup: text.to_owned(),
+            cluster: self.cluster.clone(),
+            namespace: self.namespace.clone(),
+            before: None,
+        }
     }
 }

@@ -66,6 +66,12 @@ pub(crate) fn database(text: &str) -> Result<String, String> {
     }
 }
 
+/// A time in RFC 3339.
+pub(crate) fn time(text: &str) -> Result<redkeep_core::Timestamp, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is no time; write `2026-11-21T09:13:48Z` or `2026-11-21T10:13:48+01:00`"))
+}
+
 /// A point in a stream: a time in RFC 3339, or a replication offset.
 pub(crate) fn point(text: &str) -> Result<String, String> {
     let is_offset = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

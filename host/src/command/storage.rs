@@ -36,7 +36,7 @@ impl StorageCommand {
     pub(crate) async fn run(&self, session: &Session) -> Result<(), Failure> {
         let What::Probe(probe) = &self.what;
         let spec = probe.s3.spec(&probe.storage);
-        let report = session.until_cancelled(Box::pin(session.wiring.probe(&spec))).await?;
+        let report = session.until_cancelled(Box::pin(async { Ok(session.providers().probe(&spec).await?) })).await?;
         session.format.print(&report, || render(&report))?;
         if report.usable() {
             return Ok(());

@@ -1,14 +1,23 @@
 //! `redkeep task`: `TaskSpec` in, `TaskReport` out; what a Kubernetes Job runs.
 
+mod report;
+mod server;
+
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use redkeep_core::task::{Outcome, TaskReport, TaskSpec};
+use redkeep_engine::watch::Watched;
+use tokio_util::sync::CancellationToken;
 
 use crate::output::failure::Failure;
 use crate::output::print;
 use crate::session::Session;
+use report::{ReportFile, Running};
+use server::ProgressPage;
 
 /// Where the report goes as well.
 const REPORT_VARIABLE: &str = "REDKEEP_REPORT_FILE";
@@ -21,33 +30,84 @@ const MAX_SPEC: u64 = 1 << 20;
 #[derive(Args, Debug)]
 pub(crate) struct TaskCommand {
     /// The task (- is standard input)
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Write the report to /dev/termination-log too, or to the file that REDKEEP_REPORT_FILE names
+    #[arg(value_name = "FILE", required_unless_present = "env")]
+    file: Option<PathBuf>,
+    /// Take the task from this environment variable
+    #[arg(long, value_name = "NAME", conflicts_with = "file")]
+    env: Option<String>,
+    /// Write the report to /dev/termination-log too, or to the file that REDKEEP_REPORT_FILE names: at every stage, so that
+    /// a task that is killed leaves how far it came, and at the end
     #[arg(long)]
     report: bool,
+    /// Answer GET /progress and GET /livez here while the task runs
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    progress_listen: Option<SocketAddr>,
 }
 
 impl TaskCommand {
     pub(crate) async fn run(&self, session: &Session) -> Result<(), Failure> {
-        let spec = parse(&read(&self.file)?)?;
-        let report = redkeep_engine::run(spec, session.providers(), session.events()).await;
+        let spec = self.spec()?;
+        let watched = Watched::new(session.events());
+        let _page = match self.progress_listen {
+            Some(address) => Some(ProgressPage::serve(address, Arc::clone(&watched)).await?),
+            None => None,
+        };
+        let report = match self.report_file()? {
+            Some(file) => reported(spec, session, &watched, file).await?,
+            None => redkeep_engine::run(spec, session.providers(), watched).await,
+        };
         session.progress.clear();
-        let line = compact(&report)?;
-        // The report's file first: it is what an operator waits for, whoever reads standard output.
-        let place = std::env::var_os(REPORT_VARIABLE).filter(|place| !place.is_empty()).map(PathBuf::from);
-        let place = place.or_else(|| self.report.then(|| PathBuf::from(TERMINATION_LOG)));
-        if let Some(place) = place {
-            std::fs::write(&place, &line).map_err(|error| {
-                Failure::failed("ReportUnwritable", format!("failed to write the report to {}", place.display()))
-                    .caused_by(&error)
-                    .with_help(format!("make it writable, or let {REPORT_VARIABLE} name another file"))
-            })?;
-        }
-        print(&line)?;
+        print(&compact(&report)?)?;
         print(b"\n")?;
         failure_of(&report)
     }
+
+    fn spec(&self) -> Result<TaskSpec, Failure> {
+        if let Some(name) = &self.env {
+            let text = std::env::var(name).map_err(|error| {
+                Failure::usage(format!("failed to read the task from the variable {name}"))
+                    .caused_by(&error)
+                    .with_help(format!("set {name} to a task as JSON"))
+            })?;
+            return parse(text.as_bytes());
+        }
+        parse(&read(self.file.as_deref().unwrap_or(Path::new("-")))?)
+    }
+
+    fn report_file(&self) -> Result<Option<ReportFile>, Failure> {
+        let place = std::env::var_os(REPORT_VARIABLE).filter(|place| !place.is_empty()).map(PathBuf::from);
+        let place = place.or_else(|| self.report.then(|| PathBuf::from(TERMINATION_LOG)));
+        let help = format!("make it writable, or let {REPORT_VARIABLE} name another file");
+        place.map(|place| ReportFile::open(&place, &help)).transpose()
+    }
+}
+
+/// Runs the task with its report kept in a file.
+async fn reported(
+    spec: TaskSpec,
+    session: &Session,
+    watched: &Arc<Watched>,
+    mut file: ReportFile,
+) -> Result<TaskReport, Failure> {
+    let providers = session.providers();
+    let running = Running {
+        spec: spec.clone(),
+        watched: Arc::clone(watched),
+        started_at: providers.now(),
+        providers: Arc::clone(&providers),
+    };
+    // The first word before the first act: a file that takes none is found now.
+    file.write(&compact(&running.report())?)?;
+    let ended = CancellationToken::new();
+    let writer = tokio::spawn(running.keep_written(file, session.cancellation(), ended.clone()));
+    let report = redkeep_engine::run(spec, providers, Arc::clone(watched) as _).await;
+    ended.cancel();
+    let mut file = writer.await.map_err(|error| {
+        Failure::failed("ReportUnwritable", "failed to keep the report of the running task").caused_by(&error)
+    })?;
+    // The report's file first: it is what an operator waits for, whoever reads standard output.
+    file.write(&compact(&report)?)?;
+    Ok(report)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
@@ -87,6 +147,10 @@ fn compact(report: &TaskReport) -> Result<Vec<u8>, Failure> {
 fn failure_of(report: &TaskReport) -> Result<(), Failure> {
     match &report.outcome {
         Outcome::Done | Outcome::Planned => Ok(()),
+        // The engine always ends a task; a report that says otherwise is not one to trust.
+        Outcome::Running { stage } => {
+            Err(Failure::failed("NotEnded", format!("the task stopped in the stage {stage} without an end")))
+        }
         Outcome::Failed { class, reason, message, help, retryable } => {
             let mut failure = Failure::new(*class, reason, message.clone());
             failure.help.clone_from(help);

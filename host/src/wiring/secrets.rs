@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use redkeep_core::classify::Class;
 use redkeep_core::provider::ProviderError;
-use redkeep_core::secret::{Secret, SecretRef};
+use redkeep_core::secret::{PASSWORD_KEYS, Secret, SecretRef};
 
 use super::unusable;
 
@@ -41,21 +41,56 @@ impl Secrets {
                     None => variable(name),
                 }
             }
+            SecretRef::Folder(folder) => {
+                let place = folder.clone();
+                let key = blocking(move || key_in(&place)).await?;
+                Box::pin(self.read(&SecretRef::File(folder.join(key)))).await
+            }
             SecretRef::File(path) => {
                 if let Some(secret) = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
                     return Ok(secret.clone());
                 }
                 let owned = path.clone();
                 // Standard input may wait for somebody to type.
-                let text = tokio::task::spawn_blocking(move || file(&owned)).await.map_err(|error| {
-                    ProviderError::new(Class::Failed, "SecretUnreadable", "failed to read a secret").caused_by(error)
-                })??;
+                let text = blocking(move || file(&owned)).await?;
                 let secret = Secret::new(text);
                 self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), secret.clone());
                 Ok(secret)
             }
         }
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
+) -> Result<T, ProviderError> {
+    tokio::task::spawn_blocking(read).await.map_err(|error| {
+        ProviderError::new(Class::Failed, "SecretUnreadable", "failed to read a secret").caused_by(error)
+    })?
+}
+
+/// The key of a mounted Secret that holds the password. An empty one is as good as none.
+fn key_in(folder: &Path) -> Result<&'static str, ProviderError> {
+    let holds = |key: &&&str| std::fs::metadata(folder.join(key)).is_ok_and(|file| file.is_file() && file.len() > 0);
+    PASSWORD_KEYS.iter().find(holds).copied().ok_or_else(|| {
+        unusable(
+            Class::Usage,
+            "SecretMissing",
+            format!("failed to find the Redis password in {}: {}", folder.display(), found_in(folder)),
+            format!("the Secret needs one of these keys: {}", PASSWORD_KEYS.join(", ")),
+        )
+    })
+}
+
+/// The names of what is there instead, never the contents.
+fn found_in(folder: &Path) -> String {
+    const SHOWN: usize = 8;
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    // A mounted Secret keeps its versions in folders that begin with two dots.
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| !name.starts_with("..")).take(SHOWN).collect();
+    names.sort_unstable();
+    if names.is_empty() { "the Secret is missing or empty".to_owned() } else { format!("it has {}", names.join(", ")) }
 }
 
 fn variable(name: &str) -> Result<Secret, ProviderError> {
@@ -123,6 +158,33 @@ mod tests {
         assert_eq!(secrets.read(&first).await.unwrap().expose(), "hunter2");
         assert_eq!(secrets.read(&second).await.unwrap().expose(), "other");
         assert!(!serde_json::to_string(&first).unwrap().contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_mounted_secret_gives_its_password_under_every_spelling() {
+        for key in PASSWORD_KEYS {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("username"), "backup").unwrap();
+            std::fs::write(folder.path().join(key), format!("word of {key}\n")).unwrap();
+            let place = SecretRef::Folder(folder.path().to_owned());
+            let secret = Secrets::default().read(&place).await.unwrap();
+            assert_eq!(secret.expose(), format!("word of {key}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mounted_secret_in_the_wrong_shape_names_what_it_has_and_what_is_accepted() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = SecretRef::Folder(folder.path().to_owned());
+        let error = Secrets::default().read(&place).await.unwrap_err();
+        assert_eq!((error.class, error.reason), (Class::Usage, "SecretMissing"));
+        assert!(error.message.contains("missing or empty"), "{error}");
+        std::fs::write(folder.path().join("pass"), "hush-hush").unwrap();
+        std::fs::write(folder.path().join("password"), "").unwrap();
+        let error = Secrets::default().read(&place).await.unwrap_err();
+        assert!(error.message.contains("it has pass, password") && !error.message.contains("hush"), "{error}");
+        let help = error.help.unwrap();
+        assert!(PASSWORD_KEYS.iter().all(|key| help.contains(key)), "{help}");
     }
 
     #[tokio::test]

@@ -18,8 +18,14 @@ use crate::s3::read_credential;
 const AZURE_ACCOUNT: [&str; 4] = ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT", "accountName", "account_name"];
 const AZURE_KEY: [&str; 4] = ["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY", "accountKey", "account_key"];
 const AZURE_SAS: [&str; 4] = ["AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "sasToken", "sas_token"];
-const GOOGLE_KEY: [&str; 4] =
-    ["GOOGLE_SERVICE_ACCOUNT_KEY", "service-account.json", "serviceAccountKey", "service_account_key"];
+const GOOGLE_KEY: [&str; 6] = [
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "service-account.json",
+    "serviceAccountKey",
+    "service_account_key",
+    "key.json",
+    "credentials.json",
+];
 
 pub(super) fn connect(spec: &StorageSpec) -> Result<Inner, StorageError> {
     // reqwest comes without a provider of its own, so that no second one is built. Another one that is set already stays.

@@ -37,6 +37,8 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "redkeep")
 /// report, and is there for what never ran.
 const POD_AFTER_TASK: Duration = Duration::from_secs(30);
 const JOB_AFTER_TASK: Duration = Duration::from_secs(60);
+/// A task that is told to stop takes back what it wrote, for which it allows itself 30 seconds.
+const TERMINATION_GRACE: i64 = 60;
 /// The user of the image (distroless `nonroot`); `restricted` pod security wants a number.
 const USER: i64 = 65_532;
 
@@ -104,6 +106,7 @@ fn pod(request: &TaskRequest, image: &str, now: Timestamp) -> PodSpec {
     PodSpec {
         restart_policy: Some("Never".to_owned()),
         active_deadline_seconds: Some(seconds(request.deadline + POD_AFTER_TASK)),
+        termination_grace_period_seconds: Some(TERMINATION_GRACE),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         service_account_name: request.service_account.clone(),
@@ -263,6 +266,7 @@ pub(crate) mod tests {
         let spec: Value = serde_json::from_str(container["env"][0]["value"].as_str().unwrap()).unwrap();
         assert_eq!(spec["deadline"], "2026-11-27T12:10:00Z");
         assert_eq!(job["spec"]["template"]["spec"]["activeDeadlineSeconds"], 630);
+        assert_eq!(job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], 60);
         assert_eq!(job["spec"]["activeDeadlineSeconds"], 660);
     }
 

@@ -72,8 +72,8 @@ fn ended(pods: &[&Pod], failed: &JobCondition) -> TaskState {
     let killed = newest.and_then(|pod| killed_by(pod));
     if let Some(pod) = newest
         && let Some(report) = report(pod)
-        // A report written on the way says only how far it came; who killed the task says more.
-        && (killed.is_none() || !is_interim(&report))
+        // A report written on the way is no end.
+        && report.is_final()
     {
         return TaskState::Ended { report, pod: pod.metadata.name.clone() };
     }
@@ -90,11 +90,6 @@ fn ended(pods: &[&Pod], failed: &JobCondition) -> TaskState {
         },
     };
     TaskState::Failed { reason: reason.to_owned(), message }
-}
-
-/// Written at a stage, in case the task never comes to its end.
-fn is_interim(report: &TaskReport) -> bool {
-    matches!(&report.outcome, Outcome::Failed { reason, .. } if reason == "Interrupted")
 }
 
 fn exit_text(end: &ContainerStateTerminated) -> String {
@@ -186,6 +181,7 @@ fn unfinished(job: &Job, pods: &[&Pod], events: &[Event], now: Timestamp) -> Tas
 fn outcome_text(report: &TaskReport) -> String {
     match &report.outcome {
         Outcome::Failed { reason, message, .. } => format!("the last attempt failed: {reason}: {message}"),
+        Outcome::Running { stage } => format!("the last attempt was stopped in the stage {stage}"),
         Outcome::Done | Outcome::Planned => "the last attempt is done".to_owned(),
     }
 }

@@ -80,6 +80,7 @@ fn reason_of(state: &TaskState) -> String {
             Outcome::Done => "ended done".into(),
             Outcome::Failed { reason, .. } => format!("ended {reason}"),
             Outcome::Planned => "ended planned".into(),
+            Outcome::Running { stage } => format!("ended running {stage}"),
         },
         TaskState::Failed { reason, .. } => format!("failed {reason}"),
     }
