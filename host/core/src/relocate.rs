@@ -47,6 +47,8 @@ impl TaskSpec {
             }
             Task::Probe(task) => storage(&mut task.storage, moved),
             Task::Find(task) => storage(&mut task.storage, moved),
+            Task::Capture(task) => backup(&mut task.backup, moved),
+            Task::Commit(task) => backup(&mut task.backup, moved),
         }
     }
 }
@@ -87,12 +89,18 @@ fn storage(spec: &mut StorageSpec, moved: Moved<'_>) {
     if !spec.url.contains("://")
         && let Some(path) = moved(Path::new(&spec.url)).to_str()
     {
-        spec.url = path.to_owned();
+        path.clone_into(&mut spec.url);
     }
 }
 
 fn method(spec: &mut MethodSpec, moved: Moved<'_>) {
     optional(&mut spec.file, moved);
+    if let Some(oci) = &mut spec.oci {
+        optional(&mut oci.config_file, moved);
+        optional(&mut oci.ca_file, moved);
+        optional(&mut oci.public_key_file, moved);
+        secret(&mut oci.password, moved);
+    }
 }
 
 fn keys(spec: &mut DecryptionKeys, moved: Moved<'_>) {
@@ -127,22 +135,40 @@ mod tests {
         })
     }
 
+    fn a_backup(kind: &str) -> Value {
+        json!({"kind": kind, "source": endpoint(), "method": {"file": "/m/p.wasm"}, "storage": storage("s"),
+            "namespace": "n", "origin": "o", "compression": "none", "spool": "/m/spool",
+            "encryption": {"recipients": [], "passphrase": {"file": "/m/p"}}})
+    }
+
+    fn part_of(kind: &str, more: &Value) -> Value {
+        let mut task = json!({"kind": kind, "backup": a_backup("backup")});
+        if let (Some(task), Some(more)) = (task.as_object_mut(), more.as_object()) {
+            if let Some(backup) = task.get_mut("backup").and_then(Value::as_object_mut) {
+                backup.remove("kind");
+            }
+            task.extend(more.clone());
+        }
+        task
+    }
+
     /// Every kind of task, with all its paths under `/m`.
     #[rstest]
-    #[case(json!({"kind": "backup", "source": endpoint(), "method": {"file": "/m/p.wasm"}, "storage": storage("s"),
-        "namespace": "n", "origin": "o", "compression": "none", "spool": "/m/spool",
-        "encryption": {"recipients": [], "passphrase": {"file": "/m/p"}}}))]
+    #[case(a_backup("backup"))]
     #[case(json!({"kind": "restore", "storage": storage("s"), "backup": {"backup": "latest"},
         "target": {"type": "live", "endpoint": endpoint()},
         "keys": {"identities": ["/m/i"], "passphrase": {"file": "/m/p"}}}))]
     #[case(json!({"kind": "restore", "storage": storage("s"), "backup": {"backup": "latest"},
         "target": {"type": "directory", "path": "/m/d"}}))]
     #[case(json!({"kind": "verify", "storage": storage("s"), "backup": {"backup": "latest"}, "level": "parse",
-        "method": {"file": "/m/p.wasm"}}))]
+        "method": {"oci": {"reference": "oci://r/n", "configFile": "/m/c", "caFile": "/m/a", "publicKeyFile": "/m/k",
+            "password": {"file": "/m/w"}}}}))]
     #[case(json!({"kind": "inspect", "storage": storage("s"), "backup": {"backup": "latest"}, "query": {}}))]
     #[case(json!({"kind": "prune", "storage": storage("s"), "keep": {}, "graceSeconds": 1}))]
     #[case(json!({"kind": "delete", "storage": storage("s"), "backup": {"backup": "latest"}}))]
     #[case(json!({"kind": "copy", "storage": storage("s"), "to": storage("t"), "backups": []}))]
+    #[case(part_of("capture", &json!({"shard": "0"})))]
+    #[case(part_of("commit", &json!({"parts": [{"shard": "0", "attempt": "a"}]})))]
     #[case(json!({"kind": "probe", "storage": storage("s")}))]
     #[case(json!({"kind": "find", "storage": storage("s"), "backup": {"backup": "latest"}}))]
     fn every_path_of_every_kind_of_task_moves(#[case] task: Value) {

@@ -37,6 +37,10 @@ pub const METHOD_DIGEST: &str = "method-digest";
 pub const SHARD_PREFIX: &str = "shard-";
 /// How many shards there was no room for.
 pub const SHARDS_LEFT_OUT: &str = "shards-left-out";
+/// Of a capture: the shard, for its commit.
+pub const PART_SHARD: &str = "part-shard";
+/// Of a capture: the attempt that holds it, for its commit.
+pub const PART_ATTEMPT: &str = "part-attempt";
 /// Of a verification: its level, `checksum`, `parse` or `boot`.
 pub const LEVEL: &str = "level";
 /// Of a verification: when it began.
@@ -51,7 +55,9 @@ pub const PLAN_LEFT_OUT: &str = "plan-left-out";
 pub const PROGRESS: &str = "progress";
 
 /// Facts that are cut last when a report is too long.
-pub const ESSENTIAL: [&str; 16] = [
+pub const ESSENTIAL: [&str; 18] = [
+    PART_SHARD,
+    PART_ATTEMPT,
     BACKUP_PATH,
     BACKUP_STARTED,
     BACKUP_COMPLETED,
@@ -177,7 +183,9 @@ pub fn of_backup(manifest: &Manifest, folder: &str) -> BTreeMap<String, String> 
             .iter()
             .map(|shard| (format!("{SHARD_PREFIX}{}", shard.name), of_shard(manifest, shard).to_string()));
         let (told, left_out) = as_room_allows(lines);
-        told.into_iter().for_each(|(key, value)| drop(fact(&key, value)));
+        for (key, value) in told {
+            fact(&key, value);
+        }
         if left_out > 0 {
             fact(SHARDS_LEFT_OUT, left_out.to_string());
         }

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::classify::Class;
 use crate::encoding::{Compression, DecryptionKeys, Encryption};
-use crate::identifier::{BackupId, ClusterName, Namespace};
+use crate::identifier::{AttemptId, BackupId, ClusterName, Namespace, ShardName};
+use crate::manifest::SlotRange;
 use crate::secret::SecretRef;
 
 /// The version of the spec that this code reads.
@@ -53,6 +54,10 @@ pub enum Task {
     Probe(ProbeTask),
     /// See whether a backup is there.
     Find(FindTask),
+    /// Capture one shard of a backup whose shards are captured by tasks of their own.
+    Capture(CaptureTask),
+    /// Commit what such tasks captured.
+    Commit(CommitTask),
 }
 
 /// Where backups live. Everything that a provider needs to connect.
@@ -457,6 +462,39 @@ pub struct FindTask {
     pub storage: StorageSpec,
     /// Which one.
     pub backup: BackupSelector,
+}
+
+/// Captures one shard, where its files are; nothing counts before a [`CommitTask`]. Cluster and id of the backup must be given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CaptureTask {
+    /// The backup, with this shard alone as its source.
+    pub backup: BackupTask,
+    /// The shard's name in the backup.
+    pub shard: ShardName,
+    /// The slots it serves, where the source cannot say.
+    #[serde(default)]
+    pub slots: Vec<SlotRange>,
+}
+
+/// What a capture left to be committed; its report says both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PartRef {
+    /// The shard.
+    pub shard: ShardName,
+    /// The attempt that captured it.
+    pub attempt: AttemptId,
+}
+
+/// Commits captured shards as one backup: all of them or nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommitTask {
+    /// The backup, as its captures had it; the source is not asked.
+    pub backup: BackupTask,
+    /// One for each shard.
+    pub parts: Vec<PartRef>,
 }
 
 /// How a task ended.

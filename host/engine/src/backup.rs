@@ -36,7 +36,7 @@ const CHECKS_AT_ONCE: usize = 16;
 /// Length of the random part of a backup's id.
 const UID_LENGTH: usize = 5;
 /// Length of an attempt's id: attempts of one backup must never meet.
-const ATTEMPT_LENGTH: usize = 12;
+pub(crate) const ATTEMPT_LENGTH: usize = 12;
 /// What stands in a manifest as its maker.
 pub(crate) const TOOL: &str = concat!("redkeep ", env!("CARGO_PKG_VERSION"));
 
@@ -130,7 +130,7 @@ pub async fn backup(
     }
 }
 
-async fn take_back(attempt: &Attempt, events: &Arc<dyn TaskEvents>) {
+pub(crate) async fn take_back(attempt: &Attempt, events: &Arc<dyn TaskEvents>) {
     events.stage("clean", "taking back what was written");
     for failure in attempt.take_back().await {
         events.log(LogLevel::Warn, &failure, &[]);
@@ -138,18 +138,18 @@ async fn take_back(attempt: &Attempt, events: &Arc<dyn TaskEvents>) {
 }
 
 /// Everything that a capture needs, checked.
-struct Prepared {
-    storage: Arc<dyn WriteStorage>,
-    source: Arc<dyn DataSource>,
-    method: Arc<dyn Method>,
-    backup: BackupRef,
-    name: String,
-    attempt: AttemptId,
-    started: Timestamp,
+pub(crate) struct Prepared {
+    pub(crate) storage: Arc<dyn WriteStorage>,
+    pub(crate) source: Arc<dyn DataSource>,
+    pub(crate) method: Arc<dyn Method>,
+    pub(crate) backup: BackupRef,
+    pub(crate) name: String,
+    pub(crate) attempt: AttemptId,
+    pub(crate) started: Timestamp,
     shards: Vec<ShardName>,
     parameters: String,
     recipients: Option<Arc<Recipients>>,
-    encryption: Option<EncryptionRecord>,
+    pub(crate) encryption: Option<EncryptionRecord>,
 }
 
 impl Prepared {
@@ -176,13 +176,13 @@ impl Prepared {
     }
 }
 
-enum Preparation {
+pub(crate) enum Preparation {
     Ready(Box<Prepared>),
     Ended(BackupOutcome),
 }
 
 /// Resolves everything and lets every shard's method plan, so that a refusal comes before the first byte moves.
-async fn prepare(
+pub(crate) async fn prepare(
     task: &BackupTask,
     providers: &Arc<dyn Providers>,
     events: &Arc<dyn TaskEvents>,
@@ -326,9 +326,9 @@ fn check_capabilities(prepared: &Prepared) -> Result<(), EngineError> {
 }
 
 /// What was captured of one shard.
-struct CapturedShard {
-    record: ShardRecord,
-    artifacts: Vec<ArtifactRecord>,
+pub(crate) struct CapturedShard {
+    pub(crate) record: ShardRecord,
+    pub(crate) artifacts: Vec<ArtifactRecord>,
 }
 
 /// Captures every shard; the first failure stops the others.
@@ -352,7 +352,7 @@ async fn capture(
     Ok(captured.into_iter().map(|(_, shard)| shard).collect())
 }
 
-async fn capture_shard(
+pub(crate) async fn capture_shard(
     task: &BackupTask,
     prepared: &Prepared,
     attempt: &Attempt,
@@ -396,22 +396,23 @@ async fn capture_shard(
 
 /// Every object is still there with its size. A `prune` whose grace period is shorter than the run, or whose clock is ahead,
 /// may have deleted it, and a manifest without its artifacts is the one thing that must never be.
-async fn check_artifacts(prepared: &Prepared, captured: &[CapturedShard]) -> Result<(), EngineError> {
+pub(crate) async fn check_artifacts(prepared: &Prepared, captured: &[CapturedShard]) -> Result<(), EngineError> {
     stream::iter(captured.iter().flat_map(|shard| &shard.artifacts))
-        .map(|artifact| async move {
-            let (name, shard) = (&artifact.name, &artifact.shard);
-            check_sizes(prepared.storage.as_ref(), artifact).await.map_err(|error| match error.class() {
-                Class::Damaged => EngineError::ArtifactGone {
-                    artifact: name.to_string(),
-                    shard: shard.to_string(),
-                    source: Box::new(error),
-                },
-                _ => EngineError::pipeline(format!("look whether {name} of shard {shard} is still there"))(error),
-            })
-        })
+        .map(|artifact| check_artifact(prepared.storage.as_ref(), artifact))
         .buffer_unordered(CHECKS_AT_ONCE)
         .try_collect()
         .await
+}
+
+/// The same for one artifact.
+pub(crate) async fn check_artifact(storage: &dyn WriteStorage, artifact: &ArtifactRecord) -> Result<(), EngineError> {
+    let (name, shard) = (&artifact.name, &artifact.shard);
+    check_sizes(storage, artifact).await.map_err(|error| match error.class() {
+        Class::Damaged => {
+            EngineError::ArtifactGone { artifact: name.to_string(), shard: shard.to_string(), source: Box::new(error) }
+        }
+        _ => EngineError::pipeline(format!("look whether {name} of shard {shard} is still there"))(error),
+    })
 }
 
 /// Writes the manifest, last.
@@ -439,7 +440,7 @@ async fn commit(
         Ok(PutOutcome::Exists) => return someone_else_won(task, prepared, attempt, events).await,
         Err(error) => error,
     };
-    settle(prepared, manifest, error).await
+    settle(&prepared.storage, &prepared.backup, manifest, error).await
 }
 
 /// The pin of a backup.
@@ -480,18 +481,32 @@ async fn someone_else_won(
 
 /// The commit failed. Only where the storage plainly said no are the artifacts taken back: a request that was cut off may
 /// still take effect, and a manifest without its artifacts is the one thing that must never be.
-async fn settle(prepared: &Prepared, manifest: Manifest, error: StorageError) -> Result<BackupResult, EngineError> {
+pub(crate) async fn settle(
+    storage: &Arc<dyn WriteStorage>,
+    backup: &BackupRef,
+    manifest: Manifest,
+    error: StorageError,
+) -> Result<BackupResult, EngineError> {
     let said_no = matches!(
         error.kind,
         StorageErrorKind::Denied | StorageErrorKind::Full | StorageErrorKind::Invalid | StorageErrorKind::Unsupported
     );
-    match opened::manifest(prepared.storage.as_ref(), &prepared.backup).await {
+    match opened::manifest(storage.as_ref(), backup).await {
         Ok(found) if found.attempt == manifest.attempt => Ok(BackupResult::Committed(Box::new(manifest))),
         Err(EngineError::Storage { source, .. }) if said_no && source.kind == StorageErrorKind::NotFound => {
             Err(EngineError::storage("store the manifest")(error))
         }
-        _ => Err(EngineError::CommitUnclear { manifest: prepared.address(), source: error }),
+        _ => {
+            let manifest = storage.address_of(&backup.folder().manifest());
+            Err(EngineError::CommitUnclear { manifest, source: error })
+        }
     }
+}
+
+/// The method, as a manifest names it.
+pub(crate) fn method_record(prepared: &Prepared) -> MethodRecord {
+    let info = prepared.method.info();
+    MethodRecord { name: info.name.clone(), version: info.version.clone(), digest: prepared.method.digest().to_owned() }
 }
 
 fn build(
@@ -501,7 +516,6 @@ fn build(
     captured: Vec<CapturedShard>,
     warnings: Vec<String>,
 ) -> Manifest {
-    let info = prepared.method.info();
     let shard_facts: Vec<BTreeMap<String, String>> = captured.iter().map(|shard| shard.record.facts.clone()).collect();
     let (shards, artifacts): (Vec<ShardRecord>, Vec<Vec<ArtifactRecord>>) =
         captured.into_iter().map(|shard| (shard.record, shard.artifacts)).unzip();
@@ -516,11 +530,7 @@ fn build(
         started_at: prepared.started,
         completed_at: now,
         tool_version: TOOL.to_owned(),
-        method: MethodRecord {
-            name: info.name.clone(),
-            version: info.version.clone(),
-            digest: prepared.method.digest().to_owned(),
-        },
+        method: method_record(prepared),
         parameters: serde_json::Value::Object(task.parameters.clone()),
         source: SourceRecord { address: prepared.source.address(), mode: prepared.source.mode().to_owned() },
         shards,

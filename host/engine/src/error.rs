@@ -194,6 +194,21 @@ pub enum EngineError {
         /// The first failure.
         source: Box<EngineError>,
     },
+    /// A part of a backup that does not say of which.
+    #[error("a part of a backup needs the backup's cluster and id")]
+    PartUnnamed,
+    /// A capture of one shard from a source that has more.
+    #[error("a capture takes one shard, its source has {shards}")]
+    PartOfMany {
+        /// How many.
+        shards: usize,
+    },
+    /// Parts that are not of one backup.
+    #[error("the parts do not make one backup: {what}")]
+    PartsDiffer {
+        /// How they differ.
+        what: String,
+    },
     /// A storage that cannot hold backups.
     #[error("the storage {storage} does not do what backups need: {lacks}")]
     StorageUnusable {
@@ -300,9 +315,11 @@ impl EngineError {
 impl Classify for EngineError {
     fn class(&self) -> Class {
         match self {
-            Self::Name(_) | Self::SpecVersion { .. } => Class::Usage,
+            Self::Name(_) | Self::SpecVersion { .. } | Self::PartUnnamed => Class::Usage,
             Self::CapabilityMissing { .. }
             | Self::Pinned { .. }
+            | Self::PartOfMany { .. }
+            | Self::PartsDiffer { .. }
             | Self::LastOfCluster { .. }
             | Self::CopyConflict { .. } => Class::Refused,
             Self::Damaged { .. } | Self::FactsDiffer { .. } | Self::BootDiffers { .. } => Class::Damaged,
@@ -333,6 +350,9 @@ impl Classify for EngineError {
             Self::Pinned { .. } => "BackupPinned",
             Self::LastOfCluster { .. } => "LastBackup",
             Self::CopyConflict { .. } => "CopyConflict",
+            Self::PartUnnamed => "PartUnnamed",
+            Self::PartOfMany { .. } => "PartOfMany",
+            Self::PartsDiffer { .. } => "PartsDiffer",
             Self::StorageUnusable { .. } => "StorageUnusable",
             Self::TooOld { .. } => "BackupTooOld",
             Self::NoGoodBackup { .. } => "NoGoodBackup",
@@ -382,6 +402,9 @@ impl Classify for EngineError {
             Self::Pinned { .. } => "unpin it first (`redkeep unpin`), or use --force",
             Self::LastOfCluster { .. } => "make another backup first, or use --force",
             Self::CopyConflict { .. } => "copy to another prefix, or delete one of the two",
+            Self::PartUnnamed => "give the task `cluster` and `backupId`",
+            Self::PartOfMany { .. } => "name one server, and its own data directory",
+            Self::PartsDiffer { .. } => "capture the shards that differ again, under one backup id",
             Self::StorageUnusable { .. } => "use another storage, or see what stands between redkeep and this one",
             Self::TooOld { .. } => "see why the backups stopped; `redkeep backup` makes one now",
             Self::NoGoodBackup { .. } => "make another backup now, then see what `redkeep verify` says of this one",

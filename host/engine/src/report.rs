@@ -15,9 +15,10 @@ use redkeep_core::task::{MAX_REPORT_BYTES, Outcome, SPEC_VERSION, Task, TaskRepo
 use redkeep_core::{Attribute, Classify, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::BackupResult;
+use crate::backup::{BackupOutcome, BackupResult};
 use crate::error::EngineError;
 use crate::events::TaskEvents;
+use crate::parts::CaptureOutcome;
 use crate::restore::RestoreResult;
 
 /// Does what the spec says and always answers. Nothing panics or hangs past the deadline plus the time of cleaning up.
@@ -107,6 +108,28 @@ impl Ended {
         self.facts.insert(key.to_owned(), value.to_string());
     }
 
+    fn backed_up(&mut self, outcome: BackupOutcome) {
+        self.warnings = outcome.warnings;
+        match outcome.result {
+            BackupResult::Committed(manifest) => self.describe(&manifest, &outcome.address),
+            BackupResult::Existing(manifest) => {
+                self.describe(&manifest, &outcome.address);
+                self.fact("existing", "yes");
+            }
+            BackupResult::Planned(plans) => {
+                self.planned = true;
+                if let [only] = plans.as_slice() {
+                    self.fact(report_facts::NODE, &only.node);
+                }
+                for plan in plans {
+                    self.fact(&format!("node-{}", plan.shard), plan.node);
+                }
+                return;
+            }
+        }
+        self.manifest = Some(outcome.address);
+    }
+
     /// `manifest_address`: where it lies; the rest of the backup lies beside it.
     fn describe(&mut self, manifest: &Manifest, manifest_address: &str) {
         let folder = manifest_address.strip_suffix(MANIFEST).unwrap_or(manifest_address);
@@ -123,23 +146,7 @@ async fn dispatch(
     let mut ended = Ended::default();
     match task {
         Task::Backup(task) => {
-            let outcome = crate::backup::backup(task, providers, events).await?;
-            ended.manifest = Some(outcome.address.clone());
-            ended.warnings = outcome.warnings;
-            match outcome.result {
-                BackupResult::Committed(manifest) => ended.describe(&manifest, &outcome.address),
-                BackupResult::Existing(manifest) => {
-                    ended.describe(&manifest, &outcome.address);
-                    ended.fact("existing", "yes");
-                }
-                BackupResult::Planned(plans) => {
-                    ended.planned = true;
-                    ended.manifest = None;
-                    for plan in plans {
-                        ended.fact(&format!("node-{}", plan.shard), plan.node);
-                    }
-                }
-            }
+            ended.backed_up(crate::backup::backup(task, providers, events).await?);
         }
         Task::Restore(task) => {
             let outcome = crate::restore::restore(task, providers, events).await?;
@@ -200,6 +207,20 @@ async fn dispatch(
                 problems.map(|problem| format!("{}: {}", problem.backup.backup_id, problem.message)).collect();
             ended.error = outcome.error;
         }
+        Task::Capture(task) => match crate::parts::capture(task, providers, events).await? {
+            CaptureOutcome::Ended(outcome) => ended.backed_up(outcome),
+            CaptureOutcome::Captured { attempt, shard, size, stored_size, warnings } => {
+                ended.backup_id.clone_from(&task.backup.backup_id);
+                ended.facts = shard.facts;
+                ended.fact(report_facts::PART_SHARD, shard.name);
+                ended.fact(report_facts::PART_ATTEMPT, attempt);
+                ended.fact(report_facts::NODE, shard.node);
+                ended.fact(report_facts::SIZE, size);
+                ended.fact(report_facts::STORED_SIZE, stored_size);
+                ended.warnings = warnings;
+            }
+        },
+        Task::Commit(task) => ended.backed_up(crate::parts::commit(task, providers, events).await?),
         Task::Find(task) => {
             let outcome = crate::find::find(task, providers, events).await?;
             ended.describe(&outcome.manifest, &outcome.address);

@@ -5,4 +5,5 @@ mod finding;
 mod keeping;
 mod kept_plugins;
 mod line;
+mod parts;
 mod restoring;

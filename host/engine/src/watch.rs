@@ -91,6 +91,8 @@ fn unfinished(spec: &TaskSpec, progress: &TaskProgress, started_at: Timestamp, n
 fn known_id(task: &Task) -> Option<BackupId> {
     match task {
         Task::Backup(task) => task.backup_id.clone(),
+        Task::Capture(task) => task.backup.backup_id.clone(),
+        Task::Commit(task) => task.backup.backup_id.clone(),
         _ => None,
     }
 }
