@@ -258,10 +258,11 @@ mod tests {
     fn the_role_that_is_shipped_gives_every_right_and_none_on_secrets() {
         use serde::Deserialize;
         let text = include_str!("../../../../config/rbac/roles.yaml");
-        let roles: Vec<serde_json::Value> = serde_norway::Deserializer::from_str(text)
+        let shipped: Vec<serde_json::Value> = serde_norway::Deserializer::from_str(text)
             .map(|role| serde_json::Value::deserialize(role).unwrap())
             .collect();
-        let rules: Vec<&serde_json::Value> = roles.iter().flat_map(|role| role["rules"].as_array().unwrap()).collect();
+        let rules: Vec<&serde_json::Value> =
+            shipped.iter().flat_map(|role| role["rules"].as_array().unwrap()).collect();
         for right in RIGHTS {
             for verb in right.verbs {
                 assert!(rules.iter().any(|rule| gives(rule, right, verb)), "{verb} {}.{}", right.resource, right.group);
