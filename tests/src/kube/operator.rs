@@ -46,7 +46,7 @@ impl Operator {
     /// The same, and waits for nothing.
     pub fn spawn_in(namespace: &TestNamespace, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
         let name = namespace.name();
-        let place = ["--watch-namespace", name, "--namespace", name, "--image", "localhost/redkeep:dev"];
+        let place = ["--watch-namespace", name, "--operator-namespace", name, "--image", "localhost/redkeep:dev"];
         let instance = format!("operator-{:08x}", rand::random::<u32>());
         let own = ["--instance", &instance, "--poll-interval", "1s"];
         Self::spawn(kubeconfig, &[place.as_slice(), &own, arguments].concat())
