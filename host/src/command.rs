@@ -9,6 +9,7 @@ mod crd;
 mod delete;
 mod inspect;
 mod list;
+mod operator;
 mod pin;
 mod plugin;
 mod prune;
@@ -57,6 +58,7 @@ enum Command {
     Plugin(plugin::PluginCommand),
     Task(task::TaskCommand),
     Crd(crd::CrdCommand),
+    Operator(operator::OperatorCommand),
     Completions(completions::CompletionsCommand),
 }
 
@@ -95,6 +97,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Unpin(command) => session::run(&output, async |session| command.run(&session).await),
         Command::Storage(command) => session::run(&output, async |session| command.run(&session).await),
         Command::Plugin(command) => session::run(&output, async |session| command.run(&session).await),
+        Command::Operator(command) => session::run(&output, async |session| command.run(&session).await),
         Command::Task(command) => session::run(&output, async |session| command.run(&session).await),
         Command::Crd(command) => command.run(&output),
         Command::Completions(command) => command.run(),

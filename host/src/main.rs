@@ -4,7 +4,6 @@
 
 mod arguments;
 mod command;
-#[cfg_attr(not(test), expect(dead_code, reason = "`redkeep operator` chooses it"))]
 mod executor;
 mod output;
 mod session;

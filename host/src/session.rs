@@ -191,7 +191,7 @@ fn filter_of(level: &str) -> String {
     let credentials = if level == "trace" { "trace" } else { "error" };
     format!(
         "{others},aws_config={credentials},redkeep={level},redkeep_core={level},redkeep_engine={level},\
-         redkeep_storage={level},redkeep_redis={level},redkeep_plugin={level}"
+         redkeep_storage={level},redkeep_redis={level},redkeep_plugin={level},redkeep_controller={level}"
     )
 }
 

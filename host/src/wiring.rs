@@ -1,5 +1,6 @@
 //! The composition root: the only place that names concrete providers, reads the clock, the environment and chance.
 
+pub(crate) mod operator;
 mod plugins;
 mod registry;
 mod secrets;

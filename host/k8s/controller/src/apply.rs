@@ -10,8 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Who owns what is applied.
-pub const FIELD_MANAGER: &str = "redkeep";
+pub use redkeep_k8s_api::labels::FIELD_MANAGER;
 
 /// Times that say when something was looked at, not what it is: a status that differs only in them is not written.
 const TIMES: [&str; 2] = ["lastTransitionTime", "lastProbeTime"];

@@ -7,12 +7,12 @@ use kube::core::error_boundary::InvalidObject;
 use kube::{Api, Resource};
 use serde_json::json;
 
+use redkeep_k8s_api::conditions::ACCEPTED;
+use redkeep_k8s_api::conditions::reasons::UNREADABLE;
+
 use crate::apply::{ConditionUpdate, FIELD_MANAGER, set_condition};
 use crate::context::Context;
 use crate::outcome::{Outcome, publish_for};
-
-/// The reason on an object that this version cannot read.
-pub const UNREADABLE: &str = "Unreadable";
 
 /// Says on the object itself that it cannot be understood: `Accepted=False`, and an Event.
 ///
@@ -46,11 +46,10 @@ pub async fn report_unreadable<K: Resource<DynamicType = ()>>(
 fn next_condition(object: &DynamicObject, error: &str, now: Timestamp) -> Option<Condition> {
     let listed = object.data.pointer("/status/conditions").cloned().unwrap_or_default();
     let mut conditions: Vec<Condition> = serde_json::from_value(listed).unwrap_or_default();
-    let before = conditions.iter().find(|one| one.type_ == "Accepted").cloned();
-    let update =
-        ConditionUpdate { kind: "Accepted", status: Some(false), reason: UNREADABLE, message: error.to_owned() };
+    let before = conditions.iter().find(|one| one.type_ == ACCEPTED).cloned();
+    let update = ConditionUpdate { kind: ACCEPTED, status: Some(false), reason: UNREADABLE, message: error.to_owned() };
     set_condition(&mut conditions, update, object.metadata.generation, now);
-    conditions.into_iter().find(|one| one.type_ == "Accepted" && Some(one) != before.as_ref())
+    conditions.into_iter().find(|one| one.type_ == ACCEPTED && Some(one) != before.as_ref())
 }
 
 #[cfg(test)]

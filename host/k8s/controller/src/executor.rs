@@ -4,6 +4,7 @@
 
 pub mod job;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, SELinuxOptions, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use redkeep_core::classify::{Class, Classify};
+pub use redkeep_core::progress::{ShardProgress, TaskProgress};
 use redkeep_core::task::{TaskReport, TaskSpec};
-use serde::{Deserialize, Serialize};
 
 /// Where the credentials of a storage are mounted.
 pub const CREDENTIALS_PATH: &str = "/backup-credentials";
@@ -198,6 +199,18 @@ pub struct Placement {
     pub tolerations: Vec<Toleration>,
     /// On which node.
     pub node_name: Option<String>,
+    /// On which nodes.
+    pub node_selector: BTreeMap<String, String>,
+    /// How important it is.
+    pub priority_class_name: Option<String>,
+    /// Secrets for pulling the image.
+    pub image_pull_secrets: Vec<String>,
+    /// Labels of the pod besides ours.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the pod.
+    pub annotations: BTreeMap<String, String>,
+    /// How large the scratch space may become.
+    pub scratch_limit: Option<String>,
 }
 
 /// How a task stands.
@@ -235,32 +248,6 @@ pub enum TaskState {
         /// For people.
         message: String,
     },
-}
-
-/// How far a running task is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct TaskProgress {
-    /// Which step of the task.
-    pub stage: String,
-    /// Shard by shard.
-    pub shards: Vec<ShardProgress>,
-}
-
-/// How far one shard is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ShardProgress {
-    /// Which.
-    pub shard: String,
-    /// What it does.
-    pub phase: String,
-    /// What is counted.
-    pub unit: String,
-    /// How much is done.
-    pub done: u64,
-    /// Of how much, where that is known.
-    pub total: Option<u64>,
 }
 
 /// A task could not be started, seen or stopped.

@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod clock;
+pub mod common;
 pub mod context;
 pub mod decode;
 pub mod executor;
@@ -11,6 +12,7 @@ pub mod leader;
 pub mod metrics;
 pub mod outcome;
 pub mod preflight;
+pub mod redis_backup;
 pub mod runtime;
 pub mod server;
 pub mod settings;

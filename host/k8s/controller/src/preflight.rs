@@ -6,9 +6,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
 use redkeep_core::classify::{Class, Classify};
+use redkeep_k8s_api::labels;
 
 /// The label by which our definitions are known; another operator's of the same group lack it.
-const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "redkeep");
+const PART_OF: (&str, &str) = (labels::PART_OF, labels::PART_OF_VALUE);
 /// Reviews asked for at once.
 const REVIEWS_AT_ONCE: usize = 8;
 
@@ -121,12 +122,12 @@ pub struct Right {
     pub resource: &'static str,
     /// Verbs.
     pub verbs: &'static [&'static str],
-    /// Whether it is asked cluster-wide whatever namespace is watched.
-    pub cluster: bool,
+    /// Whether it is needed in the operator's own namespace instead of those that it watches.
+    pub at_home: bool,
 }
 
 const fn right(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Right {
-    Right { group, resource, verbs, cluster: false }
+    Right { group, resource, verbs, at_home: false }
 }
 
 /// What the operator does in the namespaces that it watches. `config/rbac` grants exactly this.
@@ -143,6 +144,7 @@ pub const RIGHTS: &[Right] = &[
     right("redis.io", "backupstorages", &["get", "list", "watch", "patch"]),
     right("redis.io", "backupstorages/status", &["patch"]),
     right("redis.io", "backupstorages/finalizers", &["update"]),
+    right("databases.spotahome.com", "redisfailovers", &["get"]),
     right("redis.io", "redisclusters", &["get", "list", "watch"]),
     right("batch", "jobs", &["get", "list", "watch", "create", "patch", "delete"]),
     right("", "pods", &["get", "list"]),
@@ -151,17 +153,17 @@ pub const RIGHTS: &[Right] = &[
     right("discovery.k8s.io", "endpointslices", &["list"]),
     right("apps", "statefulsets", &["get"]),
     right("", "services", &["get"]),
-    right("coordination.k8s.io", "leases", &["get", "create", "update", "patch"]),
+    Right { group: "coordination.k8s.io", resource: "leases", verbs: &["get", "create", "update"], at_home: true },
 ];
 
 /// Whether this account may do what the operator does.
 ///
 /// # Errors
 /// Verb and resource of every right that is missing.
-pub async fn check_rights(client: &Client, namespace: Option<&str>) -> Result<(), PreflightError> {
+pub async fn check_rights(client: &Client, namespace: Option<&str>, home: &str) -> Result<(), PreflightError> {
     let asked = RIGHTS.iter().flat_map(|right| right.verbs.iter().map(move |verb| (right, *verb)));
     let answers: Vec<Result<Option<String>, PreflightError>> = stream::iter(asked)
-        .map(|(right, verb)| review(client, right, verb, namespace))
+        .map(|(right, verb)| review(client, right, verb, if right.at_home { Some(home) } else { namespace }))
         .buffered(REVIEWS_AT_ONCE)
         .collect()
         .await;
@@ -190,7 +192,7 @@ async fn review(
                 resource: Some(resource.to_owned()),
                 subresource,
                 verb: Some(verb.to_owned()),
-                namespace: if right.cluster { None } else { namespace.map(str::to_owned) },
+                namespace: namespace.map(str::to_owned),
                 ..ResourceAttributes::default()
             }),
             non_resource_attributes: None,
@@ -241,10 +243,13 @@ mod tests {
     async fn a_missing_right_is_named_by_verb_and_resource() {
         let fake = FakeApi::new();
         fake.allow(|attributes| attributes["resource"] != "jobs" || attributes["verb"] != "delete");
-        let error = check_rights(&fake.client(), Some("shop")).await.unwrap_err();
+        let error = check_rights(&fake.client(), Some("shop"), "home").await.unwrap_err();
         assert_eq!(error.to_string(), "this account may not delete jobs.batch in namespace shop");
+        fake.allow(|attributes| attributes["resource"] != "leases" || attributes["namespace"] != "home");
+        let error = check_rights(&fake.client(), Some("shop"), "home").await.unwrap_err();
+        assert!(error.to_string().ends_with("update leases.coordination.k8s.io in namespace home"), "{error}");
         fake.allow(|_| true);
-        check_rights(&fake.client(), None).await.unwrap();
+        check_rights(&fake.client(), None, "home").await.unwrap();
     }
 
     /// Whether a rule of a role gives the verb on the resource.

@@ -15,13 +15,13 @@ use kube::api::{DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams,
 use kube::core::NamespaceResourceScope;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use redkeep_k8s_api::labels;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::apply::{FIELD_MANAGER, is_conflict, is_namespace_terminating, is_not_found};
 use crate::clock::Clock;
 use crate::executor::{ChangedOwner, Executor, ExecutorError, TaskKey, TaskRequest, TaskState};
-use build::MANAGED_BY;
 
 /// A finished Job whose report was read stays this long, for whoever wants to see its log.
 const KEPT_AFTER_END: i32 = 600;
@@ -169,7 +169,7 @@ impl Executor for JobExecutor {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
-        let selector = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
+        let selector = format!("{}={}", labels::MANAGED_BY, labels::MANAGED_BY_VALUE);
         let jobs = watcher(api, watcher::Config::default().labels(&selector)).default_backoff().touched_objects();
         jobs.filter_map(|job| async move {
             let job = match job {

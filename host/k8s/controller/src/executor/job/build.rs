@@ -2,6 +2,8 @@
 //!
 //! The rules behind each field were tried on a real cluster; they are named where they are not obvious.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,12 +11,14 @@ use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
-    SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, LocalObjectReference,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
+    SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::BTreeMap;
+
+use redkeep_k8s_api::labels;
 
 use crate::executor::{Mount, MountSource, SCRATCH_PATH, TaskRequest};
 
@@ -26,12 +30,6 @@ pub const PROGRESS_PORT: u16 = 8081;
 pub const TASK_VARIABLE: &str = "REDKEEP_TASK";
 /// On a Job: how long its pod may take to start, in seconds.
 pub const START_DEADLINE: &str = "redis.io/start-deadline-seconds";
-/// On Jobs and pods: what the task is for.
-pub const PURPOSE: &str = "redis.io/purpose";
-/// On Jobs and pods: what they are.
-pub const COMPONENT: (&str, &str) = ("app.kubernetes.io/component", "task");
-/// On Jobs and pods: whose they are.
-pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "redkeep");
 
 /// Deadlines nest: the task ends itself and can say so; the pod's keeps the report; the Job's deletes the pod and its
 /// report, and is there for what never ran.
@@ -44,11 +42,11 @@ const USER: i64 = 65_532;
 
 /// The Job of a request. It is only ever created: a changed template on an existing Job is refused by the API server.
 pub fn build(request: &TaskRequest, image: &str, now: Timestamp) -> Job {
-    let labels: BTreeMap<String, String> = [
-        (COMPONENT.0, COMPONENT.1.to_owned()),
-        (MANAGED_BY.0, MANAGED_BY.1.to_owned()),
-        ("app.kubernetes.io/name", "redkeep".to_owned()),
-        (PURPOSE, request.purpose.to_string()),
+    let own_labels: BTreeMap<String, String> = [
+        (labels::COMPONENT, labels::COMPONENT_TASK.to_owned()),
+        (labels::MANAGED_BY, labels::MANAGED_BY_VALUE.to_owned()),
+        (labels::PART_OF, labels::PART_OF_VALUE.to_owned()),
+        (labels::PURPOSE, request.purpose.to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
@@ -57,7 +55,7 @@ pub fn build(request: &TaskRequest, image: &str, now: Timestamp) -> Job {
         metadata: ObjectMeta {
             name: Some(request.key.name.clone()),
             namespace: Some(request.key.namespace.clone()),
-            labels: Some(labels.clone()),
+            labels: Some(own_labels.clone()),
             annotations: Some(annotations),
             owner_references: Some(vec![request.owner.clone()]),
             ..ObjectMeta::default()
@@ -71,7 +69,12 @@ pub fn build(request: &TaskRequest, image: &str, now: Timestamp) -> Job {
             pod_replacement_policy: Some("Failed".to_owned()),
             pod_failure_policy: (request.retries > 0).then(failure_policy),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    // Ours last: NetworkPolicies and this executor find the pod by them.
+                    labels: Some(request.placement.labels.clone().into_iter().chain(own_labels).collect()),
+                    annotations: some(request.placement.annotations.clone()),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod(request, image, now)),
             },
             ..JobSpec::default()
@@ -102,7 +105,7 @@ fn pod(request: &TaskRequest, image: &str, now: Timestamp) -> PodSpec {
     let writes_claim =
         request.mounts.iter().any(|mount| matches!(mount.source, MountSource::Claim { read_only: false, .. }));
     let fs_group = (writes_claim && placement.run_as_user.is_none()).then_some(USER);
-    let (volumes, volume_mounts) = volumes(&request.mounts);
+    let (volumes, volume_mounts) = volumes(&request.mounts, placement.scratch_limit.as_deref());
     PodSpec {
         restart_policy: Some("Never".to_owned()),
         active_deadline_seconds: Some(seconds(request.deadline + POD_AFTER_TASK)),
@@ -113,6 +116,11 @@ fn pod(request: &TaskRequest, image: &str, now: Timestamp) -> PodSpec {
         affinity: placement.affinity.clone(),
         tolerations: (!placement.tolerations.is_empty()).then(|| placement.tolerations.clone()),
         node_name: placement.node_name.clone(),
+        node_selector: some(placement.node_selector.clone()),
+        priority_class_name: placement.priority_class_name.clone(),
+        image_pull_secrets: (!placement.image_pull_secrets.is_empty()).then(|| {
+            placement.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
+        }),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(user),
@@ -141,7 +149,7 @@ fn pod(request: &TaskRequest, image: &str, now: Timestamp) -> PodSpec {
                 container_port: i32::from(PROGRESS_PORT),
                 ..ContainerPort::default()
             }]),
-            resources: request.resources.clone(),
+            resources: Some(request.resources.clone().unwrap_or_else(least_resources)),
             security_context: Some(SecurityContext {
                 allow_privilege_escalation: Some(false),
                 read_only_root_filesystem: Some(true),
@@ -168,7 +176,7 @@ fn spec_text(request: &TaskRequest, now: Timestamp) -> String {
     serde_json::to_string(&spec).unwrap_or_default()
 }
 
-fn volumes(mounts: &[Mount]) -> (Vec<Volume>, Vec<VolumeMount>) {
+fn volumes(mounts: &[Mount], scratch_limit: Option<&str>) -> (Vec<Volume>, Vec<VolumeMount>) {
     let scratch = ["/tmp", SCRATCH_PATH].map(|path| Mount { source: MountSource::EmptyDir, path: path.into() });
     let mut volumes = Vec::new();
     let mut volume_mounts = Vec::new();
@@ -199,7 +207,9 @@ fn volumes(mounts: &[Mount]) -> (Vec<Volume>, Vec<VolumeMount>) {
                 *read_only
             }
             MountSource::EmptyDir => {
-                volume.empty_dir = Some(EmptyDirVolumeSource::default());
+                let size_limit = scratch_limit.filter(|_| mount.path == Path::new(SCRATCH_PATH));
+                let size_limit = size_limit.map(|limit| Quantity(limit.to_owned()));
+                volume.empty_dir = Some(EmptyDirVolumeSource { size_limit, medium: None });
                 false
             }
         };
@@ -212,6 +222,19 @@ fn volumes(mounts: &[Mount]) -> (Vec<Volume>, Vec<VolumeMount>) {
         });
     }
     (volumes, volume_mounts)
+}
+
+/// Enough for a scheduler to count with; a quota in the namespace may ask for more.
+fn least_resources() -> ResourceRequirements {
+    let quantity = |text: &str| Quantity(text.to_owned());
+    ResourceRequirements {
+        requests: Some([("cpu".to_owned(), quantity("100m")), ("memory".to_owned(), quantity("128Mi"))].into()),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn some(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    (!map.is_empty()).then_some(map)
 }
 
 fn seconds(duration: Duration) -> i64 {

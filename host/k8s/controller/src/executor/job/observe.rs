@@ -70,12 +70,11 @@ fn container(pod: &Pod) -> Option<&ContainerStatus> {
 fn ended(pods: &[&Pod], failed: &JobCondition) -> TaskState {
     let newest = pods.last();
     let killed = newest.and_then(|pod| killed_by(pod));
-    if let Some(pod) = newest
-        && let Some(report) = report(pod)
-        // A report written on the way is no end.
+    let last_word = newest.and_then(|pod| Some((report(pod)?, pod.metadata.name.clone())));
+    if let Some((report, pod)) = last_word.clone()
         && report.is_final()
     {
-        return TaskState::Ended { report, pod: pod.metadata.name.clone() };
+        return TaskState::Ended { report, pod };
     }
     if let Some((reason, message)) = killed {
         return TaskState::Failed { reason, message };
@@ -84,9 +83,13 @@ fn ended(pods: &[&Pod], failed: &JobCondition) -> TaskState {
     let (reason, message) = match (failed.reason.as_deref(), newest) {
         (Some("DeadlineExceeded"), _) => ("DeadlineExceeded", "the run took longer than its deadline".to_owned()),
         (_, None) => ("PodGone", format!("the task's pod is gone: {said}")),
-        (_, Some(pod)) => match terminated(pod) {
-            Some(end) => ("TaskFailed", exit_text(end)),
-            None => ("PodLost", format!("the task's pod did not end: {said}")),
+        (_, Some(pod)) => match (last_word, terminated(pod)) {
+            // Written at a stage, in case the task never comes to its end.
+            (Some((TaskReport { outcome: Outcome::Running { stage }, .. }, _)), _) => {
+                ("NoReport", format!("the task ended in stage {stage} without its last report"))
+            }
+            (_, Some(end)) => ("TaskFailed", exit_text(end)),
+            (_, None) => ("PodLost", format!("the task's pod did not end: {said}")),
         },
     };
     TaskState::Failed { reason: reason.to_owned(), message }
@@ -181,7 +184,7 @@ fn unfinished(job: &Job, pods: &[&Pod], events: &[Event], now: Timestamp) -> Tas
 fn outcome_text(report: &TaskReport) -> String {
     match &report.outcome {
         Outcome::Failed { reason, message, .. } => format!("the last attempt failed: {reason}: {message}"),
-        Outcome::Running { stage } => format!("the last attempt was stopped in the stage {stage}"),
+        Outcome::Running { stage } => format!("the last attempt ended in stage {stage}"),
         Outcome::Done | Outcome::Planned => "the last attempt is done".to_owned(),
     }
 }

@@ -108,6 +108,7 @@ fn reason_of(state: &TaskState) -> String {
 #[case::cannot_run(ended_as("Failed", "BackoffLimitExceeded"), vec![terminated("Failed", 128, "StartError", "no such file")], "failed ContainerNotStarted")]
 #[case::pod_deleted_and_gone(ended_as("Failed", "BackoffLimitExceeded"), vec![], "failed PodGone")]
 #[case::pod_never_ends(ended_as("FailureTarget", "BackoffLimitExceeded"), vec![json!({"phase": "Running"})], "failed PodLost")]
+#[case::died_on_the_way(ended_as("Failed", "BackoffLimitExceeded"), vec![terminated("Failed", 1, "Error", &interim())], "failed NoReport")]
 #[case::no_words(ended_as("Failed", "BackoffLimitExceeded"), vec![terminated("Failed", 1, "Error", "")], "failed TaskFailed")]
 #[case::running(json!([]), vec![json!({"phase": "Running"})], "running")]
 #[case::between_attempts(json!([]), vec![terminated("Failed", 1, "Error", "")], "waiting Retrying")]

@@ -1,0 +1,302 @@
+//! From a cluster's name, or a source written out, to the endpoint that a task reads.
+//!
+//! The operator only looks up addresses; which server is the primary, and which replica is in good order, the task finds out.
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::{Api, Client, ResourceExt};
+use redkeep_core::secret::SecretRef;
+use redkeep_core::task::{EndpointSpec, NodePreference, TlsSpec};
+use redkeep_k8s_api::conditions::reasons;
+use redkeep_k8s_api::endpoint::{Mode, RedisEndpoint, SentinelEndpoint};
+use redkeep_k8s_api::redis_cluster::RedisCluster;
+
+use super::Unresolved;
+use crate::executor::{Mount, REDIS_AUTH_PATH, REDIS_TLS_PATH};
+
+/// Where the password of Sentinels is mounted, where they have one of their own.
+const SENTINEL_AUTH_PATH: &str = "/sentinel-auth";
+/// The port of managed Redis.
+const REDIS_PORT: i32 = 6379;
+/// How a RedisFailover's own operator lays it out.
+const FAILOVER_SENTINEL_PORT: i32 = 26379;
+const FAILOVER_MASTER: &str = "mymaster";
+
+/// A source as a task sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceAccess {
+    /// For the task.
+    pub endpoint: EndpointSpec,
+    /// What the task's pod mounts for it.
+    pub mounts: Vec<Mount>,
+    /// The name under which storage keeps its backups.
+    pub cluster: String,
+    /// The Secret with the bucket's credentials that a RedisCluster brings along.
+    pub credentials: Option<redkeep_k8s_api::common::LocalReference>,
+}
+
+/// Reads what has to be read: the RedisCluster, the addresses behind a Service, the pods of a StatefulSet, a RedisFailover.
+///
+/// # Errors
+/// What is not there, not ready, or cannot be followed.
+pub async fn resolve(
+    client: &Client,
+    namespace: &str,
+    cluster_name: Option<&str>,
+    source: Option<&RedisEndpoint>,
+    node: NodePreference,
+) -> Result<SourceAccess, Unresolved> {
+    match (cluster_name, source) {
+        (Some(name), None) => of_cluster(client, namespace, name, node).await,
+        (None, Some(source)) => of_endpoint(client, namespace, source, node).await,
+        _ => Err(Unresolved::invalid("spec", "exactly one of clusterName and source must be set")),
+    }
+}
+
+async fn of_cluster(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    node: NodePreference,
+) -> Result<SourceAccess, Unresolved> {
+    let api: Api<RedisCluster> = Api::namespaced(client.clone(), namespace);
+    let Some(cluster) = api.get_opt(name).await.map_err(Unresolved::read(format!("RedisCluster {name}")))? else {
+        let message = format!("there is no RedisCluster {name} in namespace {namespace}");
+        return Err(Unresolved::not_yet(reasons::CLUSTER_NOT_FOUND, message));
+    };
+    let phase = cluster.status.as_ref().and_then(|status| status.phase);
+    if !phase.is_some_and(redkeep_k8s_api::redis_cluster_status::ClusterPhase::serves) {
+        let phase = phase.map_or_else(|| "none".to_owned(), |phase| format!("{phase:?}"));
+        let message = format!("RedisCluster {name} cannot be read in phase {phase}");
+        return Err(Unresolved::not_yet(reasons::CLUSTER_NOT_READY, message));
+    }
+    let addresses = behind_service(client, namespace, &format!("{name}-r"), REDIS_PORT).await?;
+    let mut access = SourceAccess {
+        endpoint: EndpointSpec { node, ..EndpointSpec::default() },
+        mounts: Vec::new(),
+        cluster: name.to_owned(),
+        credentials: cluster.spec.backup_credentials_secret.clone(),
+    };
+    let is_tls = cluster.spec.tls.is_some();
+    access.endpoint.url = Some(nodes_url(&addresses, Mode::Replication, is_tls));
+    if let Some(tls) = &cluster.spec.tls {
+        access.endpoint.tls = tls_files(tls.require_client_certificate, false);
+        access.mounts.push(Mount::secret(&tls.secret.name, REDIS_TLS_PATH));
+    }
+    let secret = cluster.status.as_ref().and_then(|status| status.auth_secret.as_ref()).map(|secret| &secret.name);
+    let named = cluster.spec.auth.as_ref().and_then(|auth| auth.secret.as_ref());
+    if let Some(named) = named {
+        access.endpoint.password = Some(SecretRef::File(PathBuf::from(REDIS_AUTH_PATH).join(&named.key)));
+        access.mounts.push(Mount::secret(&named.name, REDIS_AUTH_PATH));
+    } else if let Some(secret) = secret {
+        access.endpoint.password = Some(SecretRef::File(PathBuf::from(REDIS_AUTH_PATH).join("password")));
+        access.mounts.push(Mount::secret(secret, REDIS_AUTH_PATH));
+    }
+    Ok(access)
+}
+
+async fn of_endpoint(
+    client: &Client,
+    namespace: &str,
+    source: &RedisEndpoint,
+    node: NodePreference,
+) -> Result<SourceAccess, Unresolved> {
+    let is_tls = source.tls.is_some();
+    let mut failover_secret = None;
+    let (url, name) = if let Some(service) = &source.service {
+        let addresses = behind_service(client, namespace, &service.name, service.port).await?;
+        (nodes_url(&addresses, source.mode, is_tls), service.name.clone())
+    } else if let Some(set) = &source.stateful_set {
+        if set.files.is_some() {
+            let why = "reading a data directory is not available yet; leave it out to read by replication";
+            return Err(Unresolved::invalid("spec.source.statefulSet.files", why));
+        }
+        let addresses = of_stateful_set(client, namespace, &set.name, set.port).await?;
+        (nodes_url(&addresses, source.mode, is_tls), set.name.clone())
+    } else if let Some(failover) = &source.redis_failover {
+        let object = redis_failover(client, namespace, &failover.name).await?;
+        let secret = object.data.pointer("/spec/auth/secretPath").and_then(serde_json::Value::as_str);
+        failover_secret = secret.filter(|secret| !secret.is_empty()).map(str::to_owned);
+        let host = format!("rfs-{}.{namespace}.svc:{FAILOVER_SENTINEL_PORT}", failover.name);
+        (sentinel_url(&[host], FAILOVER_MASTER, is_tls), failover.name.clone())
+    } else if let Some(sentinel) = &source.sentinel {
+        (sentinel_url(&sentinel_hosts(sentinel, namespace), &sentinel.master, is_tls), sentinel.master.clone())
+    } else if let Some(first) = source.endpoints.first() {
+        (nodes_url(&source.endpoints, source.mode, is_tls), first.clone())
+    } else {
+        let why = "exactly one of service, statefulSet, redisFailover, sentinel and endpoints must be set";
+        return Err(Unresolved::invalid("spec.source", why));
+    };
+    let mut access = with_secrets(source, failover_secret)?;
+    access.endpoint.url = Some(url);
+    access.endpoint.node = node;
+    access.endpoint.renamed_commands.clone_from(&source.renamed_commands);
+    let given = source.name.clone().unwrap_or(name);
+    access.cluster = redkeep_core::identifier::ClusterName::from_address(&given).as_str().to_owned();
+    Ok(access)
+}
+
+/// Passwords and TLS files, each where its Secret is mounted. Pure.
+fn with_secrets(source: &RedisEndpoint, failover_secret: Option<String>) -> Result<SourceAccess, Unresolved> {
+    let mut endpoint = EndpointSpec::default();
+    let mut mounts = Vec::new();
+    if let Some(auth) = &source.auth {
+        if auth.username_key.is_some() {
+            return Err(Unresolved::invalid("spec.source.auth.usernameKey", "give the name of the user in `username`"));
+        }
+        endpoint.username.clone_from(&auth.username);
+        endpoint.password = Some(SecretRef::File(PathBuf::from(REDIS_AUTH_PATH).join(&auth.password_key)));
+        mounts.push(Mount::secret(&auth.secret.name, REDIS_AUTH_PATH));
+    } else if let Some(secret) = failover_secret {
+        endpoint.password = Some(SecretRef::File(PathBuf::from(REDIS_AUTH_PATH).join("password")));
+        mounts.push(Mount::secret(secret, REDIS_AUTH_PATH));
+    }
+    if let Some(password) = source.sentinel.as_ref().and_then(|sentinel| sentinel.password_secret.as_ref()) {
+        endpoint.sentinel_password = Some(SecretRef::File(PathBuf::from(SENTINEL_AUTH_PATH).join(&password.key)));
+        mounts.push(Mount::secret(&password.name, SENTINEL_AUTH_PATH));
+    }
+    if let Some(tls) = &source.tls {
+        endpoint.tls.insecure_skip_verify = tls.insecure_skip_verify;
+        if let Some(secret) = &tls.secret {
+            // Whether the Secret has a client certificate only the task sees: it takes what is there.
+            endpoint.tls = tls_files(false, tls.insecure_skip_verify);
+            mounts.push(Mount::secret(&secret.name, REDIS_TLS_PATH));
+        }
+    }
+    Ok(SourceAccess { endpoint, mounts, cluster: String::new(), credentials: None })
+}
+
+fn tls_files(with_client_certificate: bool, insecure_skip_verify: bool) -> TlsSpec {
+    let file = |name: &str| Some(PathBuf::from(REDIS_TLS_PATH).join(name));
+    TlsSpec {
+        ca_file: file("ca.crt"),
+        cert_file: with_client_certificate.then(|| file("tls.crt")).flatten(),
+        key_file: with_client_certificate.then(|| file("tls.key")).flatten(),
+        insecure_skip_verify,
+    }
+}
+
+/// One shard whose servers' roles the task finds out, or some nodes of a Redis Cluster.
+fn nodes_url(addresses: &[String], mode: Mode, is_tls: bool) -> String {
+    let scheme = match (mode, is_tls) {
+        (Mode::Replication, false) => "redis-nodes",
+        (Mode::Replication, true) => "rediss-nodes",
+        (Mode::Cluster, false) => "redis-cluster",
+        (Mode::Cluster, true) => "rediss-cluster",
+    };
+    format!("{scheme}://{}", addresses.join(","))
+}
+
+fn sentinel_url(hosts: &[String], master: &str, is_tls: bool) -> String {
+    let scheme = if is_tls { "rediss-sentinel" } else { "redis-sentinel" };
+    format!("{scheme}://{}/{master}", hosts.join(","))
+}
+
+fn sentinel_hosts(sentinel: &SentinelEndpoint, namespace: &str) -> Vec<String> {
+    match &sentinel.service {
+        Some(service) => vec![format!("{service}.{namespace}.svc:{}", sentinel.port)],
+        None => sentinel.endpoints.clone(),
+    }
+}
+
+/// Addresses that a Service leads to, whatever its type: those that are ready, in order.
+async fn behind_service(client: &Client, namespace: &str, name: &str, port: i32) -> Result<Vec<String>, Unresolved> {
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
+    let parameters = ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
+    let slices = api.list(&parameters).await.map_err(Unresolved::read(format!("the endpoints of Service {name}")))?;
+    let addresses = ready_addresses(&slices.items, port);
+    if addresses.is_empty() {
+        let message = format!("no pod behind Service {name} of namespace {namespace} is ready");
+        return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
+    }
+    Ok(addresses)
+}
+
+fn ready_addresses(slices: &[EndpointSlice], port: i32) -> Vec<String> {
+    let ready = slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| {
+        // Unknown means ready, as the API says.
+        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    });
+    let mut addresses: Vec<String> =
+        ready.flat_map(|endpoint| endpoint.addresses.first()).map(|address| with_port(address, port)).collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+async fn of_stateful_set(client: &Client, namespace: &str, name: &str, port: i32) -> Result<Vec<String>, Unresolved> {
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+    let Some(set) = sets.get_opt(name).await.map_err(Unresolved::read(format!("StatefulSet {name}")))? else {
+        let message = format!("there is no StatefulSet {name} in namespace {namespace}");
+        return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
+    };
+    let uid = set.uid().unwrap_or_default();
+    let labels = set.spec.and_then(|spec| spec.selector.match_labels).unwrap_or_default();
+    let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let listed = pods.list(&ListParams::default().labels(&selector.join(","))).await;
+    let listed = listed.map_err(Unresolved::read(format!("the pods of StatefulSet {name}")))?;
+    let addresses = pod_addresses(&listed.items, &uid, port);
+    if addresses.is_empty() {
+        let message = format!("no pod of StatefulSet {name} of namespace {namespace} is ready");
+        return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
+    }
+    Ok(addresses)
+}
+
+/// Pods of this owner that are ready: labels alone may select others.
+fn pod_addresses(pods: &[Pod], owner: &str, port: i32) -> Vec<String> {
+    let is_ready = |pod: &&Pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        pod.metadata.deletion_timestamp.is_none()
+            && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    let mut addresses: Vec<String> = pods
+        .iter()
+        .filter(|pod| pod.owner_references().iter().any(|reference| reference.uid == owner))
+        .filter(is_ready)
+        .filter_map(|pod| pod.status.as_ref()?.pod_ip.as_deref())
+        .map(|address| with_port(address, port))
+        .collect();
+    addresses.sort();
+    addresses
+}
+
+fn with_port(address: &str, port: i32) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+async fn redis_failover(client: &Client, namespace: &str, name: &str) -> Result<DynamicObject, Unresolved> {
+    let kind = GroupVersionKind::gvk("databases.spotahome.com", "v1", "RedisFailover");
+    let resource = ApiResource::from_gvk(&kind);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    match api.get_opt(name).await.map_err(Unresolved::read(format!("RedisFailover {name}")))? {
+        Some(object) => Ok(object),
+        None => Err(Unresolved::not_yet(
+            reasons::SOURCE_NOT_FOUND,
+            format!("there is no RedisFailover {name} in namespace {namespace}"),
+        )),
+    }
+}
+
+/// The name of the pod that has an address, for status.
+///
+/// # Errors
+/// What the API server says.
+pub async fn pod_at(client: &Client, namespace: &str, node: &str) -> Result<Option<String>, kube::Error> {
+    let node = node.rsplit_once("://").map_or(node, |(_, address)| address);
+    let Some(host) = node.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']'])) else { return Ok(None) };
+    if host.parse::<std::net::IpAddr>().is_err() {
+        return Ok(None);
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let listed = pods.list(&ListParams::default().fields(&format!("status.podIP={host}"))).await?;
+    Ok(listed.items.first().map(ResourceExt::name_any))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Every form of source against an API in memory.
+
+use super::*;
+use crate::testing::FakeApi;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+fn cluster(phase: &str) -> Value {
+    json!({"apiVersion": "redis.io/v1", "kind": "RedisCluster", "metadata": {"name": "carts", "namespace": "shop"},
+        "spec": {"instances": 3, "imageName": "redis:7.2", "storage": {"size": "10Gi"}, "backupCredentialsSecret": {"name": "keys"}},
+        "status": {"phase": phase, "authSecret": {"name": "carts-auth"}}})
+}
+
+fn slice(service: &str) -> Value {
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+    "metadata": {"name": "s", "namespace": "shop", "labels": {"kubernetes.io/service-name": service}},
+    "endpoints": [
+        {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
+        {"addresses": ["10.0.0.1"], "conditions": {}},
+        {"addresses": ["10.0.0.3"], "conditions": {"ready": false}},
+    ]})
+}
+
+fn pod(name: &str, address: &str, owner: &str, ready: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop", "labels": {"app": "redis"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "redis", "uid": owner}]},
+        "status": {"podIP": address, "conditions": [{"type": "Ready", "status": ready}]}})
+}
+
+async fn of(fake: &FakeApi, source: Value) -> Result<SourceAccess, Unresolved> {
+    let source: RedisEndpoint = serde_json::from_value(source).unwrap();
+    resolve(&fake.client(), "shop", None, Some(&source), NodePreference::Primary).await
+}
+
+#[tokio::test]
+async fn a_cluster_is_read_when_it_serves_and_brings_its_credentials() {
+    let fake = FakeApi::new();
+    let read = || async { resolve(&fake.client(), "shop", Some("carts"), None, NodePreference::PreferReplica).await };
+    assert_eq!(read().await.unwrap_err().reason_word(), reasons::CLUSTER_NOT_FOUND);
+    fake.put(cluster("Creating"));
+    assert_eq!(read().await.unwrap_err().reason_word(), reasons::CLUSTER_NOT_READY);
+    fake.put(cluster("Degraded"));
+    assert_eq!(read().await.unwrap_err().reason_word(), reasons::SOURCE_NOT_FOUND);
+    fake.put(slice("carts-r"));
+    let access = read().await.unwrap();
+    assert_eq!(access.endpoint.url.as_deref(), Some("redis-nodes://10.0.0.1:6379,10.0.0.2:6379"));
+    assert_eq!(access.cluster, "carts");
+    assert_eq!(access.credentials.unwrap().name, "keys");
+    assert_eq!(access.mounts, [Mount::secret("carts-auth", "/redis-auth")]);
+}
+
+#[tokio::test]
+async fn a_service_is_its_ready_pods() {
+    let fake = FakeApi::new();
+    fake.put(slice("redis"));
+    let access = of(&fake, json!({"service": {"name": "redis", "port": 6380}})).await.unwrap();
+    assert_eq!(access.endpoint.url.as_deref(), Some("redis-nodes://10.0.0.1:6380,10.0.0.2:6380"));
+    let access = of(&fake, json!({"service": {"name": "redis"}, "mode": "cluster", "tls": {}})).await.unwrap();
+    assert_eq!(access.endpoint.url.as_deref(), Some("rediss-cluster://10.0.0.1:6379,10.0.0.2:6379"));
+}
+
+#[tokio::test]
+async fn a_stateful_set_is_its_own_ready_pods() {
+    let fake = FakeApi::new();
+    assert!(of(&fake, json!({"statefulSet": {"name": "redis"}})).await.is_err());
+    fake.put(json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "redis", "namespace": "shop", "uid": "u1"},
+        "spec": {"serviceName": "redis", "selector": {"matchLabels": {"app": "redis"}}, "template": {}}}));
+    fake.put(pod("redis-0", "10.0.0.1", "u1", "True"));
+    fake.put(pod("redis-1", "10.0.0.2", "u1", "False"));
+    fake.put(pod("stranger", "10.0.0.3", "u2", "True"));
+    fake.put(pod("redis-2", "fd00::4", "u1", "True"));
+    let access = of(&fake, json!({"statefulSet": {"name": "redis"}})).await.unwrap();
+    assert_eq!(access.endpoint.url.as_deref(), Some("redis-nodes://10.0.0.1:6379,[fd00::4]:6379"));
+    assert_eq!(access.endpoint.node, NodePreference::Primary);
+    assert_eq!(pod_at(&fake.client(), "shop", "redis://[fd00::4]:6379").await.unwrap().as_deref(), Some("redis-2"));
+    assert_eq!(pod_at(&fake.client(), "shop", "redis.example.org:6379").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_redis_failover_is_read_as_its_own_operator_lays_it_out() {
+    let fake = FakeApi::new();
+    fake.put(json!({"apiVersion": "databases.spotahome.com/v1", "kind": "RedisFailover",
+        "metadata": {"name": "carts", "namespace": "shop"}, "spec": {"auth": {"secretPath": "carts-password"}}}));
+    let access = of(&fake, json!({"redisFailover": {"name": "carts"}})).await.unwrap();
+    assert_eq!(access.endpoint.url.as_deref(), Some("redis-sentinel://rfs-carts.shop.svc:26379/mymaster"));
+    assert_eq!(access.endpoint.password, Some(SecretRef::File("/redis-auth/password".into())));
+    assert_eq!(access.mounts, [Mount::secret("carts-password", "/redis-auth")]);
+}
+
+#[rstest]
+#[case(json!({"sentinel": {"service": "sentinels", "master": "m"}}), "redis-sentinel://sentinels.shop.svc:26379/m", "m")]
+#[case(json!({"sentinel": {"endpoints": ["a:1", "b:2"]}, "tls": {}}), "rediss-sentinel://a:1,b:2/mymaster", "mymaster")]
+#[case(json!({"endpoints": ["a:1", "b:2"]}), "redis-nodes://a:1,b:2", "a-1")]
+#[case(json!({"endpoints": ["a:1"], "name": "carts"}), "redis-nodes://a:1", "carts")]
+#[case(json!({"endpoints": ["a:1"], "mode": "cluster"}), "redis-cluster://a:1", "a-1")]
+#[tokio::test]
+async fn addresses_need_no_look_up(#[case] source: Value, #[case] url: &str, #[case] cluster: &str) {
+    let fake = FakeApi::new();
+    let access = of(&fake, source).await.unwrap();
+    assert_eq!((access.endpoint.url.as_deref(), access.cluster.as_str()), (Some(url), cluster));
+    assert!(fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn passwords_and_certificates_are_files_of_mounted_secrets() {
+    let source = json!({"endpoints": ["a:1"],
+        "auth": {"secret": {"name": "redis"}, "passwordKey": "pw", "username": "backup"},
+        "tls": {"secret": {"name": "certificates"}}});
+    let access = of(&FakeApi::new(), source).await.unwrap();
+    assert_eq!(access.endpoint.username.as_deref(), Some("backup"));
+    assert_eq!(access.endpoint.password, Some(SecretRef::File("/redis-auth/pw".into())));
+    assert_eq!(access.endpoint.tls.ca_file, Some("/redis-tls/ca.crt".into()));
+    assert_eq!(access.mounts, [Mount::secret("redis", "/redis-auth"), Mount::secret("certificates", "/redis-tls")]);
+}
+
+impl Unresolved {
+    fn reason_word(&self) -> &'static str {
+        redkeep_core::classify::Classify::reason(self)
+    }
+}

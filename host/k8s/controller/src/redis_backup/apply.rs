@@ -1,0 +1,110 @@
+//! What is written for a RedisBackup: status, labels, finalizer. Takes a client.
+
+use kube::{Api, ResourceExt};
+use redkeep_core::Timestamp;
+use redkeep_k8s_api::common::DeletionPolicy;
+use redkeep_k8s_api::labels;
+use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupStatus};
+use redkeep_k8s_api::run::Phase;
+use serde_json::{Value, json};
+
+use super::ReconcileError;
+use crate::apply::{is_conflict, patch_metadata, patch_status};
+use crate::context::Context;
+
+pub(super) fn api(context: &Context, backup: &RedisBackup) -> Api<RedisBackup> {
+    Api::namespaced(context.client.clone(), &backup.namespace().unwrap_or_default())
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It stands there now.
+    Yes,
+    /// It stood there already.
+    Same,
+    /// What it was derived from was out of date: the object is looked at again as soon as the newer one is here.
+    Outdated,
+}
+
+/// Writes a status that was derived from this very version of the object, or not at all.
+pub(super) async fn write_status(
+    context: &Context,
+    backup: &RedisBackup,
+    next: &RedisBackupStatus,
+) -> Result<Written, ReconcileError> {
+    let version = backup.resource_version();
+    let name = backup.name_any();
+    match patch_status(&api(context, backup), &name, backup.status.as_ref(), next, version.as_deref()).await {
+        Ok(true) => Ok(Written::Yes),
+        Ok(false) => Ok(Written::Same),
+        Err(error) if is_conflict(&error) => Ok(Written::Outdated),
+        Err(source) => Err(ReconcileError::Write { what: "status", source: Box::new(source) }),
+    }
+}
+
+/// Puts the finalizer there exactly while the artifacts are to go with the object. True when it had to be changed.
+pub(super) async fn sync_finalizer(context: &Context, backup: &RedisBackup) -> Result<bool, ReconcileError> {
+    let wanted = backup.spec.deletion_policy == DeletionPolicy::Delete;
+    if has_finalizer(backup) == wanted {
+        return Ok(false);
+    }
+    set_finalizer(context, backup, wanted).await?;
+    Ok(true)
+}
+
+pub(super) fn has_finalizer(backup: &RedisBackup) -> bool {
+    backup.finalizers().iter().any(|finalizer| finalizer == labels::DELETE_ARTIFACTS_FINALIZER)
+}
+
+/// Lets the object go.
+pub(super) async fn release(context: &Context, backup: &RedisBackup) -> Result<(), ReconcileError> {
+    set_finalizer(context, backup, false).await
+}
+
+async fn set_finalizer(context: &Context, backup: &RedisBackup, wanted: bool) -> Result<(), ReconcileError> {
+    let mut finalizers = backup.finalizers().to_vec();
+    finalizers.retain(|finalizer| finalizer != labels::DELETE_ARTIFACTS_FINALIZER);
+    if wanted {
+        finalizers.push(labels::DELETE_ARTIFACTS_FINALIZER.to_owned());
+    }
+    // A merge patch replaces the list: with the version, so that nobody else's finalizer is lost.
+    let metadata = json!({"finalizers": finalizers, "resourceVersion": backup.resource_version()});
+    write_metadata(context, backup, "finalizer", metadata).await
+}
+
+/// Marks a run that ended, so that metadata is enough to count, to prune and to forget it.
+pub(super) async fn mark_ended(
+    context: &Context,
+    backup: &RedisBackup,
+    phase: Phase,
+    completed: Option<Timestamp>,
+) -> Result<(), ReconcileError> {
+    let outcome = if phase == Phase::Completed { labels::OUTCOME_COMPLETED } else { labels::OUTCOME_FAILED };
+    let cluster = backup.status.as_ref().and_then(|status| status.cluster.as_deref());
+    let mut metadata = json!({"labels": {labels::OUTCOME: outcome}});
+    // A label's value is shorter than a name in storage may be; one that does not fit is left to the status.
+    if let Some(cluster) = cluster.filter(|cluster| cluster.len() <= 63)
+        && !backup.labels().contains_key(labels::CLUSTER)
+    {
+        metadata["labels"][labels::CLUSTER] = json!(cluster);
+    }
+    if let Some(completed) = completed {
+        metadata["annotations"] = json!({labels::COMPLETED_AT: completed.to_string()});
+    }
+    write_metadata(context, backup, "labels", metadata).await
+}
+
+async fn write_metadata(
+    context: &Context,
+    backup: &RedisBackup,
+    what: &'static str,
+    metadata: Value,
+) -> Result<(), ReconcileError> {
+    match patch_metadata(&api(context, backup), &backup.name_any(), metadata).await {
+        Ok(()) => Ok(()),
+        // Gone, or changed meanwhile: the next look finds out.
+        Err(error) if crate::apply::is_not_found(&error) || is_conflict(&error) => Ok(()),
+        Err(source) => Err(ReconcileError::Write { what, source: Box::new(source) }),
+    }
+}

@@ -1,0 +1,186 @@
+//! The tasks of a RedisBackup: pure, and nothing in it may fail.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use redkeep_core::encoding::DecryptionKeys;
+use redkeep_core::identifier::{BackupId, ClusterName, Namespace};
+use redkeep_core::task::{
+    BackupSelector, BackupTask, DeleteTask, FindTask, MethodSpec, SPEC_VERSION, Task, TaskSpec, VerifyLevel, VerifyTask,
+};
+use redkeep_k8s_api::labels;
+use redkeep_k8s_api::redis_backup::RedisBackup;
+
+use super::dereference::Dereferenced;
+use super::validate::Validated;
+use crate::common::placement::TaskPod;
+use crate::common::storage::StorageAccess;
+use crate::executor::{Purpose, TaskKey, TaskRequest};
+use crate::settings::Settings;
+
+/// What looks or deletes is quick, or stuck.
+const SHORT_DEADLINE: Duration = Duration::from_secs(600);
+/// A passing fault of the storage must not end a short task.
+const SHORT_RETRIES: u32 = 2;
+
+/// How a backup is named in storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) backup_id: BackupId,
+    pub(super) namespace: Namespace,
+    pub(super) cluster: ClusterName,
+}
+
+/// The name of one of its tasks.
+pub(super) fn key(backup: &RedisBackup, purpose: Purpose) -> TaskKey {
+    let namespace = backup.namespace().unwrap_or_default();
+    TaskKey::new(&namespace, &backup.name_any(), &backup.uid().unwrap_or_default(), purpose)
+}
+
+fn owner(backup: &RedisBackup, blocks: bool) -> OwnerReference {
+    OwnerReference {
+        api_version: RedisBackup::api_version(&()).into_owned(),
+        kind: RedisBackup::kind(&()).into_owned(),
+        name: backup.name_any(),
+        uid: backup.uid().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(blocks),
+    }
+}
+
+/// The backup itself. Its deadline counts from when it was begun, whenever its Job is made.
+pub(super) fn backup_request(
+    backup: &RedisBackup,
+    access: &Dereferenced,
+    validated: &Validated,
+    identity: &Identity,
+    settings: &Settings,
+    started: Timestamp,
+) -> TaskRequest {
+    let task = BackupTask {
+        source: access.source.endpoint.clone(),
+        method: validated.method.clone(),
+        storage: access.storage.spec.clone(),
+        namespace: identity.namespace.clone(),
+        cluster: Some(identity.cluster.clone()),
+        name: Some(backup.name_any()),
+        backup_id: Some(identity.backup_id.clone()),
+        origin: settings.origin.clone(),
+        compression: validated.compression,
+        encryption: validated.encryption.clone(),
+        parameters: validated.parameters.clone(),
+        spool: validated.spool.clone(),
+        limit_rate: validated.limit_rate,
+        hold_limit_seconds: validated.hold_limit_seconds,
+        pin: backup.spec.pin,
+        dry_run: false,
+    };
+    let deadline = SignedDuration::try_from(validated.deadline).ok().and_then(|after| started.checked_add(after).ok());
+    let mounts = [&access.source.mounts, &access.storage.mounts, &validated.encryption_mounts];
+    let mut request = TaskRequest {
+        key: key(backup, Purpose::Backup),
+        owner: owner(backup, true),
+        purpose: Purpose::Backup,
+        spec: TaskSpec { version: SPEC_VERSION, deadline, task: Task::Backup(task) },
+        mounts: mounts.into_iter().flatten().cloned().collect(),
+        placement: validated.pod.placement.clone(),
+        deadline: validated.deadline,
+        start_deadline: validated.start_deadline,
+        retries: validated.retries,
+        service_account: validated.pod.service_account.clone(),
+        resources: validated.pod.resources.clone(),
+    };
+    request.placement.labels.extend(labels_of(backup, &access.storage));
+    request
+}
+
+fn labels_of(backup: &RedisBackup, storage: &StorageAccess) -> Vec<(String, String)> {
+    let mut labels = vec![(labels::BACKUP.to_owned(), backup.name_any())];
+    labels.extend(storage.name.clone().map(|name| (labels::STORAGE.to_owned(), name)));
+    labels
+}
+
+/// Whether the backup exists.
+pub(super) fn find_request(
+    backup: &RedisBackup,
+    storage: &StorageAccess,
+    pod: &TaskPod,
+    identity: &Identity,
+    settings: &Settings,
+) -> TaskRequest {
+    let task = Task::Find(FindTask { storage: storage.spec.clone(), backup: selector(identity) });
+    short(backup, Purpose::Inspect, true, task, storage, pod, settings)
+}
+
+/// Deletes the artifacts. The object that owns it is going away already, and must not wait for it twice.
+pub(super) fn delete_request(
+    backup: &RedisBackup,
+    storage: &StorageAccess,
+    pod: &TaskPod,
+    identity: &Identity,
+    settings: &Settings,
+) -> TaskRequest {
+    let backup_selector = selector(identity);
+    let task = Task::Delete(DeleteTask { storage: storage.spec.clone(), backup: backup_selector, force: true });
+    short(backup, Purpose::Delete, false, task, storage, pod, settings)
+}
+
+/// Reads a backup again. It may take as long as the backup did.
+pub(super) fn verify_request(
+    backup: &RedisBackup,
+    storage: &StorageAccess,
+    pod: &TaskPod,
+    identity: &Identity,
+    settings: &Settings,
+    (level, keys): (VerifyLevel, DecryptionKeys),
+) -> TaskRequest {
+    let task = Task::Verify(VerifyTask {
+        storage: storage.spec.clone(),
+        backup: selector(identity),
+        level,
+        method: MethodSpec::default(),
+        keys,
+        record: true,
+    });
+    let mut request = short(backup, Purpose::Verify, true, task, storage, pod, settings);
+    let seconds = u64::try_from(backup.spec.active_deadline_seconds).unwrap_or(0);
+    request.deadline = SHORT_DEADLINE.max(Duration::from_secs(seconds));
+    request
+}
+
+fn selector(identity: &Identity) -> BackupSelector {
+    BackupSelector {
+        backup: identity.backup_id.as_str().to_owned(),
+        cluster: Some(identity.cluster.clone()),
+        namespace: Some(identity.namespace.clone()),
+        before: None,
+    }
+}
+
+fn short(
+    backup: &RedisBackup,
+    purpose: Purpose,
+    blocks: bool,
+    task: Task,
+    storage: &StorageAccess,
+    pod: &TaskPod,
+    settings: &Settings,
+) -> TaskRequest {
+    let mut placement = pod.placement.clone();
+    placement.labels.extend(labels_of(backup, storage));
+    TaskRequest {
+        key: key(backup, purpose),
+        owner: owner(backup, blocks),
+        purpose,
+        spec: TaskSpec { version: SPEC_VERSION, deadline: None, task },
+        mounts: storage.mounts.clone(),
+        placement,
+        deadline: SHORT_DEADLINE,
+        start_deadline: settings.start_deadline,
+        retries: SHORT_RETRIES,
+        service_account: pod.service_account.clone(),
+        resources: pod.resources.clone(),
+    }
+}

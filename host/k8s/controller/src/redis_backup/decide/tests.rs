@@ -1,0 +1,123 @@
+//! Every way in which a task can stand, and what follows.
+
+use super::*;
+use crate::redis_backup::testing::spec;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+const STARTED: &str = "2026-11-27T12:00:00Z";
+
+fn status(reason: &str) -> RedisBackupStatus {
+    serde_json::from_value(json!({"backupId": "id", "startedAt": STARTED, "conditions": [{
+        "type": "Complete", "status": "False", "reason": reason, "message": "", "lastTransitionTime": STARTED
+    }]}))
+    .unwrap()
+}
+
+fn after(seconds: i64) -> Timestamp {
+    STARTED.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(seconds)
+}
+
+fn ended(outcome: Value) -> TaskState {
+    let report = json!({"outcome": outcome, "startedAt": STARTED, "endedAt": STARTED});
+    TaskState::Ended { report: serde_json::from_value(report).unwrap(), pod: None }
+}
+
+fn failed_as(class: &str) -> TaskState {
+    ended(
+        json!({"state": "failed", "class": class, "reason": "Why", "message": "m", "help": "do x", "retryable": false}),
+    )
+}
+
+fn gone(reason: &str) -> TaskState {
+    TaskState::Failed { reason: reason.into(), message: "m".into() }
+}
+
+fn waiting() -> TaskState {
+    TaskState::Waiting { reason: "PodStarting".into(), message: "m".into(), since: after(0) }
+}
+
+fn running() -> TaskState {
+    TaskState::Running { pod: None, progress: None }
+}
+
+fn word(decision: &Decision) -> String {
+    match decision {
+        Decision::Start => "start".into(),
+        Decision::Wait { .. } => "wait".into(),
+        Decision::Run { .. } => "run".into(),
+        Decision::Complete { .. } => "complete".into(),
+        Decision::Fail { reason, .. } => format!("fail {reason}"),
+        Decision::Inspect { reason, .. } => format!("inspect {reason}"),
+    }
+}
+
+#[rstest]
+#[case::first_look("Preparing", TaskState::Missing, 1, "start")]
+#[case::vanished("Starting", TaskState::Missing, 1, "inspect JobVanished")]
+#[case::vanished_while_running("Running", TaskState::Missing, 1, "inspect JobVanished")]
+#[case::never_made_in_time("Preparing", TaskState::Missing, 30_000, "inspect JobVanished")]
+#[case::waiting("Preparing", waiting(), 1, "wait")]
+#[case::running("Starting", running(), 1, "run")]
+#[case::running_for_ever("Running", running(), 21_600 + 301, "fail DeadlineExceeded")]
+#[case::waiting_for_ever("Starting", waiting(), 21_600 + 301, "fail DeadlineExceeded")]
+#[case::just_in_time("Running", running(), 21_600 + 299, "run")]
+#[case::done("Running", ended(json!({"state": "done"})), 1, "complete")]
+#[case::done_although_late("Running", ended(json!({"state": "done"})), 30_000, "complete")]
+#[case::said_why("Running", failed_as("refused"), 1, "fail Why")]
+#[case::last_word_missing("Running", ended(json!({"state": "running", "stage": "capture"})), 1, "inspect NoReport")]
+#[case::killed("Running", gone("OutOfMemory"), 1, "inspect OutOfMemory")]
+#[case::node_lost("Running", gone("NodeLost"), 1, "inspect NodeLost")]
+#[case::no_report("Running", gone("NoReport"), 1, "inspect NoReport")]
+#[case::image("Starting", gone("ImagePullFailed"), 1, "fail ImagePullFailed")]
+#[case::no_node("Starting", gone("Unschedulable"), 1, "fail Unschedulable")]
+#[case::quota("Starting", gone("QuotaExceeded"), 1, "fail QuotaExceeded")]
+#[case::pod_security("Starting", gone("PodSecurityRefused"), 1, "fail PodSecurityRefused")]
+fn a_task_becomes_a_decision(
+    #[case] reason: &str,
+    #[case] task: TaskState,
+    #[case] seconds: i64,
+    #[case] expected: &str,
+) {
+    let decision = decide(&spec(json!({})), &status(reason), &task, after(seconds));
+    assert_eq!(word(&decision), expected);
+}
+
+#[rstest]
+#[case::not_begun(TaskState::Missing, 1, "start")]
+#[case::going_on(running(), 1, "wait")]
+#[case::found(ended(json!({"state": "done"})), 1, "complete")]
+#[case::not_there(failed_as("not-found"), 1, "fail NodeLost")]
+#[case::cannot_look(failed_as("failed"), 1, "fail NodeLost")]
+#[case::died(gone("OutOfMemory"), 1, "fail NodeLost")]
+#[case::vanishes_for_ever(TaskState::Missing, 21_600 + 901, "fail NodeLost")]
+#[case::never_starts(waiting(), 21_600 + 901, "fail NodeLost")]
+fn an_inspection_ends_in_what_storage_says(#[case] task: TaskState, #[case] seconds: i64, #[case] expected: &str) {
+    let lost = ("NodeLost", "the node is gone");
+    let decision = decide_inspection(&spec(json!({})), &status(INSPECTING_REASON), &task, lost, after(seconds));
+    assert_eq!(word(&decision), expected);
+}
+
+const INSPECTING_REASON: &str = "Inspecting";
+
+#[test]
+fn help_of_the_task_reaches_the_user_and_doubt_is_said() {
+    let now = after(1);
+    let Decision::Fail { message, .. } = decide(&spec(json!({})), &status("Running"), &failed_as("refused"), now)
+    else {
+        panic!()
+    };
+    assert_eq!(message, "m (help: do x)");
+    let lost = ("NodeLost", "gone");
+    let doubt = decide_inspection(&spec(json!({})), &status(INSPECTING_REASON), &failed_as("failed"), lost, now);
+    let Decision::Fail { message, .. } = doubt else { panic!() };
+    assert_eq!(message, "gone; whether the backup exists is not known: m");
+}
+
+#[test]
+fn waiting_for_what_is_named_has_an_end() {
+    let spec = spec(json!({"startDeadlineSeconds": 60}));
+    assert!(!gave_up_waiting(&spec, Some(after(0)), after(60)));
+    assert!(gave_up_waiting(&spec, Some(after(0)), after(61)));
+    assert!(!gave_up_waiting(&spec, None, after(61)));
+}

@@ -1,0 +1,180 @@
+//! A RedisBackup that is being deleted with `deletionPolicy: Delete`: its artifacts go first, and it always goes.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use redkeep_core::classify::{Class, Classify};
+use redkeep_core::task::Outcome as TaskOutcome;
+use redkeep_k8s_api::common::DeletionPolicy;
+use redkeep_k8s_api::conditions::reasons;
+use redkeep_k8s_api::labels;
+use redkeep_k8s_api::redis_backup::RedisBackup;
+use redkeep_k8s_api::run::Phase;
+
+use super::dereference::dereference_storage;
+use super::{ReconcileError, apply, build, identity};
+use crate::common::placement::task_pod;
+use crate::context::Context;
+use crate::executor::{ExecutorError, Purpose, TaskState};
+use crate::outcome::{Outcome, publish};
+
+/// How long a deletion that failed is left alone.
+const PAUSE: Duration = Duration::from_secs(120);
+
+/// What to do about the artifacts: pure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Deletion {
+    /// They stay, or there are none: the object may go.
+    Release { reason: &'static str, message: &'static str },
+    /// They go first.
+    DeleteFirst,
+}
+
+fn decide(backup: &RedisBackup) -> Deletion {
+    let is_set = |annotation: &str| backup.annotations().get(annotation).is_some_and(|value| value == "true");
+    let release = |reason, message| Deletion::Release { reason, message };
+    if backup.spec.deletion_policy != DeletionPolicy::Delete {
+        return release("Retained", "the artifacts stay, as deletionPolicy says now");
+    }
+    if is_set(labels::KEEP_ARTIFACTS) {
+        return release("Retained", "a history limit removed the object; its artifacts are left to retention");
+    }
+    if is_set(labels::ABANDON_ARTIFACTS) {
+        return release("Abandoned", "the object was let go by annotation; its artifacts, if any, stay");
+    }
+    if backup.spec.pin {
+        return release("Retained", "the backup is pinned: its artifacts stay");
+    }
+    if backup.status.as_ref().is_none_or(|status| status.backup_id.is_none()) {
+        return release("NothingToDelete", "the backup was never begun");
+    }
+    Deletion::DeleteFirst
+}
+
+pub(super) async fn reconcile(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
+    if !apply::has_finalizer(backup) {
+        // Its Jobs go with it by their owner.
+        return Ok(Action::await_change());
+    }
+    stop_run(backup, context).await?;
+    match decide(backup) {
+        Deletion::Release { reason, message } => {
+            release(backup, context, Outcome::normal("Delete", reason, message)).await
+        }
+        Deletion::DeleteFirst => delete_first(backup, context).await,
+    }
+}
+
+/// A run that goes on would write after the deletion.
+async fn stop_run(backup: &RedisBackup, context: &Context) -> Result<(), ReconcileError> {
+    let has_ended = backup.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal);
+    if !has_ended {
+        context.executor.cancel(&build::key(backup, Purpose::Backup)).await?;
+        context.executor.cancel(&build::key(backup, Purpose::Inspect)).await?;
+    }
+    Ok(())
+}
+
+async fn release(backup: &RedisBackup, context: &Context, outcome: Outcome) -> Result<Action, ReconcileError> {
+    publish(context, backup, &outcome).await;
+    apply::release(context, backup).await?;
+    Ok(Action::await_change())
+}
+
+async fn delete_first(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
+    let key = build::key(backup, Purpose::Delete);
+    let task = context.executor.observe(&key).await?;
+    let poll = Action::requeue(context.settings.poll_interval);
+    match &task {
+        TaskState::Missing => start(backup, context).await,
+        TaskState::Waiting { .. } | TaskState::Running { .. } => Ok(poll),
+        TaskState::Ended { report, .. } => match &report.outcome {
+            TaskOutcome::Done | TaskOutcome::Planned => {
+                context.executor.forget(&key).await?;
+                release(backup, context, Outcome::normal("Delete", "Deleted", "the artifacts are deleted")).await
+            }
+            TaskOutcome::Failed { class: Class::NotFound, .. } => {
+                context.executor.forget(&key).await?;
+                release(backup, context, Outcome::normal("Delete", "NothingToDelete", "there were no artifacts")).await
+            }
+            TaskOutcome::Failed { reason, message, .. } => {
+                again(backup, context, reason, message, Some(report.ended_at)).await
+            }
+            TaskOutcome::Running { .. } => {
+                again(backup, context, reasons::NO_REPORT, "the task ended without its last report", None).await
+            }
+        },
+        TaskState::Failed { reason, message } => again(backup, context, reason, message, None).await,
+    }
+}
+
+async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
+    let namespace = backup.namespace().unwrap_or_default();
+    let poll = Action::requeue(context.settings.poll_interval);
+    let resolved = dereference_storage(&context.client, &namespace, &backup.spec).await.and_then(|storage| {
+        let pod = task_pod(backup.spec.task.as_ref(), storage.service_account.as_deref(), &context.settings)?;
+        Ok((storage, pod))
+    });
+    let (storage, pod) = match resolved {
+        Ok(resolved) => resolved,
+        Err(error) if matches!(error, crate::common::Unresolved::Read { .. }) => return Err(error.into()),
+        Err(error) => {
+            warn(backup, context, error.reason(), &error.to_string()).await;
+            return Ok(Action::requeue(PAUSE));
+        }
+    };
+    let Some(identity) = identity(backup) else {
+        let outcome = Outcome::warning("Delete", "NothingToDelete", "the backup's id cannot be one of ours");
+        return release(backup, context, outcome).await;
+    };
+    let request = build::delete_request(backup, &storage, &pod, &identity, &context.settings);
+    match context.executor.start(&request).await {
+        Ok(()) => Ok(poll),
+        // Nothing can run there any more: the object must not keep the namespace.
+        Err(ExecutorError::NamespaceTerminating { .. }) => {
+            let message = "its namespace is being deleted, where no task can run: the artifacts stay";
+            release(backup, context, Outcome::warning("Delete", reasons::NAMESPACE_TERMINATING, message)).await
+        }
+        Err(error) if error.retryable() => Err(error.into()),
+        Err(error) => {
+            warn(backup, context, error.reason(), &error.to_string()).await;
+            Ok(Action::requeue(PAUSE))
+        }
+    }
+}
+
+/// Says why it failed, and tries again after a pause.
+async fn again(
+    backup: &RedisBackup,
+    context: &Context,
+    reason: &str,
+    message: &str,
+    ended: Option<Timestamp>,
+) -> Result<Action, ReconcileError> {
+    if let Some(left) = ended.and_then(|ended| left_of_pause(ended, context.now())) {
+        return Ok(Action::requeue(left));
+    }
+    warn(backup, context, reason, message).await;
+    context.executor.cancel(&build::key(backup, Purpose::Delete)).await?;
+    Ok(Action::requeue(context.settings.poll_interval))
+}
+
+fn left_of_pause(ended: Timestamp, now: Timestamp) -> Option<Duration> {
+    let pause = SignedDuration::try_from(PAUSE).unwrap_or(SignedDuration::ZERO);
+    let left = pause.saturating_sub(now.duration_since(ended));
+    // A clock that went back must not hold the object for longer than one pause.
+    Duration::try_from(left.min(pause)).ok().filter(|left| !left.is_zero())
+}
+
+async fn warn(backup: &RedisBackup, context: &Context, reason: &str, message: &str) {
+    let message = format!(
+        "unable to delete the artifacts: {message}; annotate {}=true to let the object go without",
+        labels::ABANDON_ARTIFACTS
+    );
+    publish(context, backup, &Outcome::warning("Delete", reason, message)).await;
+}
+
+#[cfg(test)]
+mod tests;

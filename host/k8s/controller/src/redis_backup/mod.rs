@@ -1,0 +1,388 @@
+//! `RedisBackup`: one run, from the wish to the end. Every look at it is the same six steps; any of them may be the last
+//! before a crash, and the next look goes on from what stands in the API server.
+
+mod apply;
+mod build;
+mod decide;
+mod delete;
+mod dereference;
+mod finished;
+mod slots;
+mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod verify;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::PartialObjectMeta;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt};
+use redkeep_core::classify::{Class, Classify};
+use redkeep_core::report_facts;
+use redkeep_core::task::TaskReport;
+use redkeep_k8s_api::labels;
+use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupStatus};
+use redkeep_k8s_api::run::Phase;
+use tokio_util::sync::CancellationToken;
+
+use crate::common::identity::{backup_id, storage_names};
+use crate::common::source::pod_at;
+use crate::common::{Unresolved, placement};
+use crate::context::Context;
+use crate::executor::{ExecutorError, Purpose, TaskState};
+use crate::metrics::{ByteLabels, TaskLabels};
+use crate::outcome::{Outcome, publish};
+use crate::runtime::{Drive, chain, drive, drive_metadata, watch, watch_metadata};
+use crate::server::Readiness;
+use apply::Written;
+use build::Identity;
+use decide::Decision;
+use slots::Slots;
+use status::Before;
+
+/// How often the phases are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
+/// A run that waits for a place in its storage asks again.
+const SLOT_EVERY: Duration = Duration::from_secs(5);
+
+/// Why a look at a RedisBackup failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReconcileError {
+    /// What it names could not be read.
+    #[error("unable to resolve the spec")]
+    Resolve(#[from] Unresolved),
+    /// Its task could not be started, seen or stopped.
+    #[error("unable to run the task")]
+    Execute(#[from] ExecutorError),
+    /// The API server did not take what was written.
+    #[error("failed to write the {what}")]
+    Write {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+impl Classify for ReconcileError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Resolve(error) => error.class(),
+            Self::Execute(error) => error.class(),
+            Self::Write { .. } => Class::Failed,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Resolve(error) => error.reason(),
+            Self::Execute(error) => error.reason(),
+            Self::Write { .. } => "KubernetesApi",
+        }
+    }
+
+    fn retryable(&self) -> bool {
+        match self {
+            Self::Resolve(error) => error.retryable(),
+            Self::Execute(error) => error.retryable(),
+            Self::Write { .. } => true,
+        }
+    }
+}
+
+/// Runs the controllers of unfinished and of finished backups until they are cancelled.
+pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: CancellationToken) {
+    let namespace = context.settings.watch_namespace.as_deref();
+    let whole: Api<DeserializeGuard<RedisBackup>> = match namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    };
+    let metadata: Api<PartialObjectMeta<RedisBackup>> = match namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    };
+    let active = watch(whole, watcher::Config::default().labels(&format!("!{}", labels::OUTCOME)));
+    let finished = watch_metadata(metadata, watcher::Config::default().labels(labels::OUTCOME));
+    let (active_store, finished_store) = (active.0.clone(), finished.0.clone());
+    let slots = Arc::new(Slots::new(active_store.clone()));
+    let how = |name| Drive { name, shutdown: shutdown.clone(), readiness: readiness.clone() };
+    let counting = async {
+        let mut before = HashSet::new();
+        let mut ticks = tokio::time::interval(COUNT_EVERY);
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            finished::count_phases(&context, &active_store, &finished_store, &mut before);
+        }
+    };
+    let active = drive(how("redisbackup"), Arc::clone(&context), active, move |backup, context| {
+        let slots = Arc::clone(&slots);
+        async move { reconcile(&backup, &context, &slots).await }
+    });
+    let finished = drive_metadata(how("redisbackup-finished"), Arc::clone(&context), finished, finished::reconcile);
+    tokio::join!(active, finished, counting);
+}
+
+async fn reconcile(backup: &RedisBackup, context: &Context, slots: &Slots) -> Result<Action, ReconcileError> {
+    if backup.metadata.deletion_timestamp.is_some() {
+        return delete::reconcile(backup, context).await;
+    }
+    if apply::sync_finalizer(context, backup).await? {
+        return Ok(Action::requeue(context.settings.poll_interval));
+    }
+    let status = backup.status.clone().unwrap_or_default();
+    let look = Look { backup, context, slots, status: &status };
+    if verify::is_due(&backup.spec, &status) {
+        return look.verify().await;
+    }
+    if status.phase.is_some_and(Phase::is_terminal) {
+        return look.settle(&status).await;
+    }
+    if status.backup_id.is_none() {
+        return look.prepare().await;
+    }
+    if let Some(lost) = status::under_inspection(&status) {
+        return look.inspect(lost).await;
+    }
+    let task = context.executor.observe(&build::key(backup, Purpose::Backup)).await?;
+    match decide::decide(&backup.spec, &status, &task, context.now()) {
+        Decision::Start => look.start().await,
+        Decision::Wait { reason, message } => look.write(look.before().waiting(&reason, &message)).await,
+        Decision::Run { progress } => look.run(&task, look.before().running(progress.as_ref())).await,
+        Decision::Complete { report } => look.complete(&report).await,
+        Decision::Fail { reason, message } => look.fail(&reason, &message).await,
+        Decision::Inspect { reason, message } => look.write(look.before().inspecting(&reason, &message)).await,
+    }
+}
+
+/// One look at one backup.
+struct Look<'a> {
+    backup: &'a RedisBackup,
+    context: &'a Context,
+    slots: &'a Slots,
+    status: &'a RedisBackupStatus,
+}
+
+impl Look<'_> {
+    fn before(&self) -> Before<'_> {
+        Before { status: self.status, generation: self.backup.metadata.generation, now: self.context.now() }
+    }
+
+    fn again(&self) -> Action {
+        Action::requeue(self.context.settings.poll_interval)
+    }
+
+    async fn write(&self, next: RedisBackupStatus) -> Result<Action, ReconcileError> {
+        apply::write_status(self.context, self.backup, &next).await?;
+        Ok(self.again())
+    }
+
+    /// Everything that can be refused is refused here, and the backup's id is fixed before there is a task.
+    async fn prepare(&self) -> Result<Action, ReconcileError> {
+        let (access, _) = match self.resolve().await {
+            Ok(resolved) => resolved,
+            Err(error) => return self.unresolved(error).await,
+        };
+        let now = self.context.now();
+        if let Err(message) = self.slots.take(self.backup, access.storage.concurrent_tasks, now) {
+            apply::write_status(self.context, self.backup, &self.before().queued(&message)).await?;
+            return Ok(Action::requeue(SLOT_EVERY));
+        }
+        let (name, uid) = (self.backup.name_any(), self.backup.uid().unwrap_or_default());
+        let id = match backup_id(now, &name, &uid) {
+            Ok(id) => id,
+            Err(error) => return self.unresolved(Unresolved::invalid("metadata.name", error)).await,
+        };
+        let task = build::key(self.backup, Purpose::Backup);
+        self.write(self.before().prepared(id.as_str(), &access.source.cluster, &task.name)).await
+    }
+
+    async fn resolve(&self) -> Result<(dereference::Dereferenced, validate::Validated), Unresolved> {
+        let namespace = self.backup.namespace().unwrap_or_default();
+        let access = dereference::dereference(&self.context.client, &namespace, &self.backup.spec).await?;
+        storage_names(&namespace, &access.source.cluster)
+            .map_err(|error| Unresolved::invalid("spec.source.name", error))?;
+        let validated = validate::validate(&self.backup.spec, &access, &self.context.settings)?;
+        Ok((access, validated))
+    }
+
+    async fn unresolved(&self, error: Unresolved) -> Result<Action, ReconcileError> {
+        let (reason, message) = (error.reason(), error.to_string());
+        match error {
+            Unresolved::Invalid { .. } => self.end(self.before().refused(reason, &message), None).await,
+            Unresolved::NotYet { .. } => {
+                let created = self.backup.metadata.creation_timestamp.as_ref().map(|time| time.0);
+                let begun = self.status.started_at.as_ref().map(|time| time.0);
+                if decide::gave_up_waiting(&self.backup.spec, begun.or(created), self.context.now()) {
+                    return self.end(self.before().refused(reason, &message), None).await;
+                }
+                self.write(self.before().not_yet(reason, &message)).await
+            }
+            Unresolved::Read { .. } => Err(error.into()),
+        }
+    }
+
+    /// Makes the task of a backup whose id stands in the status.
+    async fn start(&self) -> Result<Action, ReconcileError> {
+        let (access, validated) = match self.resolve().await {
+            Ok(resolved) => resolved,
+            Err(error) => return self.unresolved(error).await,
+        };
+        let (Some(identity), Some(started)) = (identity(self.backup), &self.status.started_at) else {
+            return self.fail("InvalidSpec", "the backup's id in the status is not one of ours").await;
+        };
+        let settings = &self.context.settings;
+        let request = build::backup_request(self.backup, &access, &validated, &identity, settings, started.0);
+        match self.context.executor.start(&request).await {
+            Ok(()) => Ok(self.again()),
+            Err(error) => self.not_started(error).await,
+        }
+    }
+
+    async fn not_started(&self, error: ExecutorError) -> Result<Action, ReconcileError> {
+        let (reason, message) = (error.reason(), chain(&error));
+        let is_quota = reason == "QuotaExceeded";
+        let begun = self.status.started_at.as_ref().map(|time| time.0);
+        let waited_enough = decide::gave_up_waiting(&self.backup.spec, begun, self.context.now());
+        if is_quota && !waited_enough {
+            // Not `waiting`: a task that was never made is not one that vanished.
+            return Ok(self.again());
+        }
+        if error.retryable() && !is_quota {
+            return Err(error.into());
+        }
+        self.fail(reason, &message).await
+    }
+
+    async fn run(&self, task: &TaskState, next: RedisBackupStatus) -> Result<Action, ReconcileError> {
+        let is_new = self.status.phase != Some(Phase::Running);
+        if apply::write_status(self.context, self.backup, &next).await? == Written::Yes && is_new {
+            let pod = if let TaskState::Running { pod: Some(pod), .. } = task { pod } else { "the operator" };
+            let message = format!("backup {} runs in {pod}", next.backup_id.as_deref().unwrap_or_default());
+            publish(self.context, self.backup, &Outcome::normal("Backup", "Started", message)).await;
+        }
+        Ok(self.again())
+    }
+
+    /// Asks storage whether a backup exists whose task ended without a word.
+    async fn inspect(&self, lost: (&str, &str)) -> Result<Action, ReconcileError> {
+        let key = build::key(self.backup, Purpose::Inspect);
+        let task = self.context.executor.observe(&key).await?;
+        match decide::decide_inspection(&self.backup.spec, self.status, &task, lost, self.context.now()) {
+            Decision::Complete { report } => self.complete(&report).await,
+            Decision::Fail { reason, message } => self.fail(&reason, &message).await,
+            Decision::Start => self.start_inspection(lost).await,
+            Decision::Wait { .. } | Decision::Run { .. } | Decision::Inspect { .. } => Ok(self.again()),
+        }
+    }
+
+    async fn start_inspection(&self, (reason, message): (&str, &str)) -> Result<Action, ReconcileError> {
+        let (namespace, spec) = (self.backup.namespace().unwrap_or_default(), &self.backup.spec);
+        let settings = &self.context.settings;
+        let storage = dereference::dereference_storage(&self.context.client, &namespace, spec).await;
+        let storage = match storage {
+            Ok(storage) => storage,
+            Err(error @ Unresolved::Read { .. }) => return Err(error.into()),
+            Err(error) => return self.fail(reason, &format!("{message}; storage cannot be asked: {error}")).await,
+        };
+        let pod = placement::task_pod(spec.task.as_ref(), storage.service_account.as_deref(), settings);
+        let (Ok(pod), Some(identity)) = (pod, identity(self.backup)) else { return self.fail(reason, message).await };
+        let request = build::find_request(self.backup, &storage, &pod, &identity, settings);
+        match self.context.executor.start(&request).await {
+            Ok(()) => Ok(self.again()),
+            Err(error) if error.retryable() => Err(error.into()),
+            Err(error) => self.fail(reason, &format!("{message}; storage cannot be asked: {}", chain(&error))).await,
+        }
+    }
+
+    async fn complete(&self, report: &TaskReport) -> Result<Action, ReconcileError> {
+        let pod = match report.facts.get(report_facts::NODE) {
+            Some(node) => {
+                let namespace = self.backup.namespace().unwrap_or_default();
+                // Only a name for people: without it the address is shown.
+                pod_at(&self.context.client, &namespace, node).await.ok().flatten()
+            }
+            None => None,
+        };
+        self.end(self.before().completed(report, pod), Some(report)).await
+    }
+
+    async fn fail(&self, reason: &str, message: &str) -> Result<Action, ReconcileError> {
+        self.end(self.before().failed(reason, message), None).await
+    }
+
+    /// Writes the last status; then, and only by whoever wrote it, the world is told.
+    async fn end(&self, next: RedisBackupStatus, report: Option<&TaskReport>) -> Result<Action, ReconcileError> {
+        match apply::write_status(self.context, self.backup, &next).await? {
+            Written::Outdated => return Ok(self.again()),
+            Written::Yes => self.tell(&next, report).await,
+            Written::Same => {}
+        }
+        self.settle(&next).await
+    }
+
+    async fn tell(&self, next: &RedisBackupStatus, report: Option<&TaskReport>) {
+        let outcome = if next.phase == Some(Phase::Completed) {
+            let size = next.size.as_deref().unwrap_or("unknown size");
+            let path = next.backup_path.as_deref().unwrap_or_default();
+            Outcome::normal("Backup", "Completed", format!("{path} ({size})"))
+        } else {
+            let condition = crate::apply::condition(&next.conditions, redkeep_k8s_api::conditions::FAILED);
+            let reason = condition.map_or("Failed", |condition| condition.reason.as_str());
+            Outcome::warning("Backup", reason, next.error.clone().unwrap_or_default())
+        };
+        if let Some(started) = &next.started_at {
+            let labels = TaskLabels { kind: "backup".to_owned(), outcome: outcome.reason.clone() };
+            let taken = self.context.now().duration_since(started.0).as_secs_f64().max(0.0);
+            self.context.metrics.task_seconds.get_or_create(&labels).observe(taken);
+        }
+        for (fact, stage) in [(report_facts::SIZE, "plain"), (report_facts::STORED_SIZE, "stored")] {
+            let bytes = report.and_then(|report| report.facts.get(fact)?.parse::<u64>().ok());
+            let labels = ByteLabels { kind: "backup".to_owned(), stage: stage.to_owned() };
+            self.context.metrics.task_bytes.get_or_create(&labels).inc_by(bytes.unwrap_or(0));
+        }
+        if let (Some(Phase::Completed), Some(cluster), Some(at)) = (next.phase, &next.cluster, &next.completed_at) {
+            self.context.metrics.backup_succeeded(&self.backup.namespace().unwrap_or_default(), cluster, at.0);
+        }
+        publish(self.context, self.backup, &outcome).await;
+    }
+
+    /// After the last status: the tasks may go, and the object becomes one of the finished ones.
+    async fn settle(&self, ended: &RedisBackupStatus) -> Result<Action, ReconcileError> {
+        if ended.backup_id.is_some() {
+            self.context.executor.forget(&build::key(self.backup, Purpose::Backup)).await?;
+            if crate::apply::condition(&ended.conditions, redkeep_k8s_api::conditions::FAILED).is_some()
+                || status::under_inspection(self.status).is_some()
+            {
+                self.context.executor.forget(&build::key(self.backup, Purpose::Inspect)).await?;
+            }
+        }
+        if verify::is_due(&self.backup.spec, ended) {
+            // Marked as finished only then: until that it stays among those that are looked at.
+            return Ok(self.again());
+        }
+        self.mark(ended).await
+    }
+
+    async fn mark(&self, ended: &RedisBackupStatus) -> Result<Action, ReconcileError> {
+        let phase = ended.phase.unwrap_or_default();
+        let at = ended.completed_at.as_ref().map(|time| time.0);
+        apply::mark_ended(self.context, self.backup, phase, at).await?;
+        Ok(Action::await_change())
+    }
+}
+
+/// How a backup whose id is fixed is named in storage.
+fn identity(backup: &RedisBackup) -> Option<Identity> {
+    let status = backup.status.as_ref()?;
+    let (namespace, cluster) = storage_names(&backup.namespace()?, status.cluster.as_deref()?).ok()?;
+    Some(Identity { backup_id: status.backup_id.as_deref()?.parse().ok()?, namespace, cluster })
+}

@@ -1,0 +1,321 @@
+//! Whole runs against an API in memory: every look is a restart of the operator, so whatever was written before a crash
+//! must lead to the same end, and nothing may happen twice.
+
+use super::*;
+use crate::executor::TaskKey;
+use crate::redis_backup::testing::object;
+use crate::testing::{FakeApi, ScriptedExecutor, SettableClock};
+use http::Method;
+use kube::runtime::reflector::store;
+use serde_json::{Value, json};
+
+const TASK: &str = "nightly-0f8e9";
+const FIND: &str = "nightly-0f8e9-inspect";
+
+struct World {
+    fake: FakeApi,
+    executor: Arc<ScriptedExecutor>,
+    context: Arc<Context>,
+    clock: Arc<SettableClock>,
+    slots: Slots,
+}
+
+impl World {
+    fn new(change: Value) -> Self {
+        let fake = FakeApi::new();
+        fake.put(object(change, json!(null)));
+        let executor = Arc::new(ScriptedExecutor::default());
+        let (context, clock) = fake.context(executor.clone());
+        Self { fake, executor, context, clock, slots: Slots::new(store().0) }
+    }
+
+    fn backup(&self) -> Value {
+        self.fake.get("RedisBackup", "shop", "nightly").unwrap()
+    }
+
+    async fn look(&self) {
+        self.try_look().await.unwrap();
+    }
+
+    async fn try_look(&self) -> Result<Action, ReconcileError> {
+        let backup: RedisBackup = serde_json::from_value(self.backup()).unwrap();
+        reconcile(&backup, &self.context, &self.slots).await
+    }
+
+    fn phase(&self) -> String {
+        self.backup()["status"]["phase"].as_str().unwrap_or("none").to_owned()
+    }
+
+    fn reason(&self) -> String {
+        let conditions = self.backup()["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let complete = conditions.iter().find(|condition| condition["type"] == "Complete");
+        complete.map_or("none".to_owned(), |condition| condition["reason"].as_str().unwrap().to_owned())
+    }
+
+    fn ends(&self, task: &str, outcome: Value) {
+        let facts =
+            json!({"stored-size": "10", "size": "20", "keys": "3", "backup-path": "s3://backups/prod/x/dump.rdb"});
+        let report = json!({"outcome": outcome, "startedAt": "2026-11-27T12:00:00Z", "endedAt": "2026-11-27T12:01:00Z", "facts": facts});
+        self.executor.set(task, TaskState::Ended { report: serde_json::from_value(report).unwrap(), pod: None });
+    }
+
+    fn gone(&self, task: &str, reason: &str) {
+        self.executor.set(task, TaskState::Failed { reason: reason.into(), message: "as the cluster says".into() });
+    }
+
+    fn runs(&self) {
+        self.executor.set(TASK, TaskState::Running { pod: Some("pod".into()), progress: None });
+    }
+
+    async fn begun(change: Value) -> Self {
+        let world = Self::new(change);
+        world.look().await;
+        world.look().await;
+        world.runs();
+        world.look().await;
+        assert_eq!(world.phase(), "Running");
+        world
+    }
+}
+
+#[tokio::test]
+async fn a_backup_goes_from_the_wish_to_the_end() {
+    let world = World::new(json!({}));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Pending", "Preparing"));
+    let id = world.backup()["status"]["backupId"].as_str().unwrap().to_owned();
+    assert_eq!(id, "20261127T120000Z-nightly-0f8e9c1d");
+    assert!(world.executor.names().is_empty(), "the id is fixed before there is a task");
+    world.look().await;
+    let request = world.executor.started.lock().unwrap()[0].clone();
+    let task = serde_json::to_value(&request.spec).unwrap();
+    assert_eq!((request.key.name.as_str(), &task["task"]["backupId"]), (TASK, &json!(id)));
+    assert_eq!(task["task"]["source"]["url"], "redis-nodes://10.0.0.1:6379");
+    assert_eq!(task["task"]["storage"]["credentialsDir"], "/backup-credentials");
+    assert_eq!((&task["task"]["compression"], &task["task"]["origin"]), (&json!("none"), &json!("k8s:test")));
+    assert_eq!(task["deadline"], "2026-11-27T18:00:00Z");
+    world.runs();
+    world.look().await;
+    assert_eq!(world.phase(), "Running");
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    let backup = world.backup();
+    assert_eq!((world.phase().as_str(), &backup["status"]["backupSize"]), ("Completed", &json!(10)));
+    assert_eq!(backup["metadata"]["labels"][labels::OUTCOME], "completed");
+    assert_eq!(backup["metadata"]["labels"][labels::CLUSTER], "carts");
+    assert_eq!(backup["metadata"]["annotations"][labels::COMPLETED_AT], "2026-11-27T12:01:00Z");
+    assert_eq!(world.fake.events(), ["Started", "Completed"]);
+    assert_eq!(world.executor.forgotten.lock().unwrap()[0].name, TASK);
+    let labels = crate::metrics::ClusterLabels { namespace: "shop".into(), cluster: "carts".into() };
+    assert!(world.context.metrics.last_success.get_or_create(&labels).get() > 0.0);
+}
+
+#[tokio::test]
+async fn a_look_that_finds_nothing_new_writes_nothing() {
+    let world = World::begun(json!({})).await;
+    let before = world.fake.writes().len();
+    world.clock.advance(Duration::from_secs(60));
+    world.look().await;
+    world.look().await;
+    assert_eq!(world.fake.writes().len(), before);
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    let events = world.fake.events();
+    world.look().await;
+    assert_eq!(world.fake.events(), events);
+}
+
+/// The operator dies at each of its writes, before or after it took effect, and another goes on.
+#[tokio::test]
+async fn a_crash_at_any_write_changes_nothing_about_the_end() {
+    for crash_at in 0..12 {
+        for took_effect in [false, true] {
+            let world = World::new(json!({"deletionPolicy": "Delete"}));
+            let mut writes = 0;
+            for step in 0..12 {
+                match step {
+                    4 => world.runs(),
+                    6 => world.ends(TASK, json!({"state": "done"})),
+                    _ => {}
+                }
+                let before = world.fake.writes().len();
+                if writes == crash_at && !took_effect {
+                    let is_write =
+                        |call: &crate::testing::Call| call.method != Method::GET && !call.path.contains("/events");
+                    world.fake.fail_when(move |call| is_write(call).then(|| (500, "InternalError", "crash".into())));
+                }
+                let _ = world.try_look().await;
+                world.fake.heal();
+                if world.fake.writes().len() > before {
+                    writes += 1;
+                }
+            }
+            let backup = world.backup();
+            assert_eq!(backup["status"]["phase"], "Completed", "{crash_at} {took_effect}");
+            assert_eq!(backup["metadata"]["labels"][labels::OUTCOME], "completed");
+            assert_eq!(world.executor.names(), [TASK], "one task, whatever was lost");
+            let task = serde_json::to_value(&world.executor.started.lock().unwrap()[0].spec).unwrap();
+            assert_eq!(task["task"]["backupId"], backup["status"]["backupId"]);
+            assert_eq!(world.fake.events().iter().filter(|reason| *reason == "Completed").count(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_status_derived_from_an_old_version_is_not_written() {
+    let world = World::new(json!({}));
+    let old: RedisBackup = serde_json::from_value(world.backup()).unwrap();
+    world.look().await;
+    let id = world.backup()["status"]["backupId"].clone();
+    world.clock.advance(Duration::from_secs(5));
+    reconcile(&old, &world.context, &world.slots).await.unwrap();
+    assert_eq!(world.backup()["status"]["backupId"], id, "the id is fixed once");
+}
+
+#[tokio::test]
+async fn a_report_that_is_missing_is_looked_up_in_storage() {
+    for (outcome, phase, reason) in [
+        (json!({"state": "done"}), "Completed", "Completed"),
+        (
+            json!({"state": "failed", "class": "not-found", "reason": "R", "message": "m", "help": null, "retryable": false}),
+            "Failed",
+            "NoReport",
+        ),
+    ] {
+        let world = World::begun(json!({})).await;
+        world.gone(TASK, "NoReport");
+        world.look().await;
+        assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Running", "Inspecting"));
+        world.look().await;
+        assert_eq!(world.executor.names(), [TASK, FIND]);
+        let find = serde_json::to_value(&world.executor.started.lock().unwrap()[1].spec).unwrap();
+        assert_eq!((&find["task"]["kind"], &find["task"]["backup"]["cluster"]), (&json!("find"), &json!("carts")));
+        world.ends(FIND, outcome);
+        world.look().await;
+        assert_eq!((world.phase().as_str(), world.reason().as_str()), (phase, reason));
+        let forgotten: Vec<String> =
+            world.executor.forgotten.lock().unwrap().iter().map(|key: &TaskKey| key.name.clone()).collect();
+        assert_eq!(forgotten, [TASK, FIND]);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_vanished_is_looked_up_too() {
+    let world = World::begun(json!({})).await;
+    world.executor.set(TASK, TaskState::Missing);
+    world.look().await;
+    assert_eq!(world.reason(), "Inspecting");
+    world.gone(FIND, "Unschedulable");
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "JobVanished"));
+}
+
+#[tokio::test]
+async fn what_never_started_fails_with_its_reason_and_is_removed() {
+    let world = World::new(json!({}));
+    world.look().await;
+    world.look().await;
+    world.gone(TASK, "ImagePullFailed");
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "ImagePullFailed"));
+    assert_eq!(world.fake.events(), ["ImagePullFailed"]);
+    assert_eq!(world.backup()["metadata"]["labels"][labels::OUTCOME], "failed");
+    assert_eq!(world.executor.forgotten.lock().unwrap()[0].name, TASK);
+}
+
+#[tokio::test]
+async fn what_is_named_and_missing_is_waited_for_but_not_for_ever() {
+    let world = World::new(json!({"source": null, "clusterName": "carts"}));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Pending", "ClusterNotFound"));
+    world.clock.advance(Duration::from_secs(301));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "ClusterNotFound"));
+    assert!(world.executor.names().is_empty());
+}
+
+#[tokio::test]
+async fn a_spec_that_cannot_be_followed_fails_at_once_and_says_which_field() {
+    let world = World::new(json!({"method": "mine"}));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "InvalidSpec"));
+    assert!(world.backup()["status"]["error"].as_str().unwrap().starts_with("spec.method: "));
+}
+
+#[tokio::test]
+async fn a_task_that_is_refused_fails_with_that_reason_but_a_full_quota_is_waited_for() {
+    let world = World::new(json!({}));
+    world.look().await;
+    *world.executor.refuse.lock().unwrap() = Some("QuotaExceeded");
+    world.look().await;
+    assert_eq!(world.phase(), "Pending");
+    world.clock.advance(Duration::from_secs(301));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "QuotaExceeded"));
+    let refused = World::new(json!({}));
+    refused.look().await;
+    *refused.executor.refuse.lock().unwrap() = Some("NeedsSecrets");
+    refused.look().await;
+    assert_eq!((refused.phase().as_str(), refused.reason().as_str()), ("Failed", "NeedsSecrets"));
+}
+
+#[tokio::test]
+async fn the_finalizer_is_there_only_while_artifacts_are_to_go() {
+    let world = World::new(json!({"deletionPolicy": "Delete"}));
+    world.look().await;
+    assert_eq!(world.backup()["metadata"]["finalizers"], json!([labels::DELETE_ARTIFACTS_FINALIZER]));
+    world.fake.update("RedisBackup", "shop", "nightly", |backup| backup["spec"]["deletionPolicy"] = json!("Retain"));
+    world.look().await;
+    assert!(world.backup()["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty));
+}
+
+#[tokio::test]
+async fn a_finished_backup_costs_a_read_only_when_its_user_touched_it() {
+    let world = World::begun(json!({})).await;
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    let metadata = || {
+        let mut metadata = world.backup();
+        metadata["apiVersion"] = json!("meta.k8s.io/v1");
+        metadata["kind"] = json!("PartialObjectMetadata");
+        Arc::new(serde_json::from_value::<PartialObjectMeta<RedisBackup>>(metadata).unwrap())
+    };
+    let before = world.fake.calls().len();
+    finished::reconcile(metadata(), Arc::clone(&world.context)).await.unwrap();
+    assert_eq!(world.fake.calls().len(), before);
+    world.fake.update("RedisBackup", "shop", "nightly", |backup| {
+        backup["spec"]["deletionPolicy"] = json!("Delete");
+        backup["metadata"]["generation"] = json!(2);
+    });
+    finished::reconcile(metadata(), Arc::clone(&world.context)).await.unwrap();
+    assert_eq!(world.backup()["metadata"]["finalizers"], json!([labels::DELETE_ARTIFACTS_FINALIZER]));
+}
+
+#[tokio::test]
+async fn a_backup_that_is_to_be_verified_is_finished_only_when_it_was() {
+    for (outcome, condition, event) in [
+        (json!({"state": "done"}), "True", "Verified"),
+        (
+            json!({"state": "failed", "class": "damaged", "reason": "DigestMismatch", "message": "m", "help": null, "retryable": false}),
+            "False",
+            "DigestMismatch",
+        ),
+    ] {
+        let world = World::begun(json!({"verification": {"level": "checksum"}})).await;
+        world.ends(TASK, json!({"state": "done"}));
+        world.look().await;
+        assert_eq!(world.phase(), "Completed");
+        assert!(world.backup()["metadata"]["labels"][labels::OUTCOME].is_null());
+        world.look().await;
+        world.look().await;
+        assert_eq!(world.executor.names(), [TASK, "nightly-0f8e9-verify"]);
+        world.ends("nightly-0f8e9-verify", outcome);
+        world.look().await;
+        let backup = world.backup();
+        let conditions = backup["status"]["conditions"].as_array().unwrap();
+        let verified = conditions.iter().find(|one| one["type"] == "Verified").unwrap();
+        assert_eq!((&verified["status"], world.phase().as_str()), (&json!(condition), "Completed"));
+        assert_eq!(backup["metadata"]["labels"][labels::OUTCOME], "completed");
+        assert_eq!(world.fake.events().last().map(String::as_str), Some(event));
+    }
+}

@@ -1,0 +1,159 @@
+//! What a spec says, checked: pure. Everything after this step trusts it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redkeep_core::encoding::{Compression, Encryption};
+use redkeep_core::secret::SecretRef;
+use redkeep_core::task::MethodSpec;
+use redkeep_core::units::{parse_duration, parse_size};
+use redkeep_k8s_api::common::EncryptionSettings;
+use redkeep_k8s_api::redis_backup::RedisBackupSpec;
+use serde_json::{Map, Value};
+
+use super::dereference::Dereferenced;
+use super::verify;
+use crate::common::Unresolved;
+use crate::common::placement::{TaskPod, task_pod};
+use crate::executor::{KEYS_PATH, Mount, SCRATCH_PATH};
+use crate::settings::Settings;
+
+/// Methods that are part of the program.
+const BUNDLED: [&str; 2] = ["rdb", "aof"];
+
+/// A spec that can be followed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Validated {
+    pub(super) method: MethodSpec,
+    pub(super) compression: Compression,
+    pub(super) encryption: Encryption,
+    pub(super) encryption_mounts: Vec<Mount>,
+    pub(super) parameters: Map<String, Value>,
+    pub(super) limit_rate: Option<u64>,
+    pub(super) hold_limit_seconds: Option<u64>,
+    pub(super) spool: Option<PathBuf>,
+    pub(super) deadline: Duration,
+    pub(super) start_deadline: Duration,
+    pub(super) retries: u32,
+    pub(super) pod: TaskPod,
+}
+
+/// Checks what the API server could not.
+pub(super) fn validate(
+    spec: &RedisBackupSpec,
+    access: &Dereferenced,
+    settings: &Settings,
+) -> Result<Validated, Unresolved> {
+    if !BUNDLED.contains(&spec.method.as_str()) {
+        let why = format!("`{}` is not a method of this operator; use rdb or aof", spec.method);
+        return Err(Unresolved::invalid("spec.method", why));
+    }
+    let compression = spec.compression.parse().map_err(|error| Unresolved::invalid("spec.compression", error))?;
+    let (encryption, encryption_mounts) = match &spec.encryption {
+        Some(settings) => encryption(settings)?,
+        None => (Encryption::default(), Vec::new()),
+    };
+    let rate = spec.limit_rate.as_deref().map(parse_size).transpose();
+    let hold = spec.hold_limit.as_deref().map(parse_duration).transpose();
+    let spool = spec.task.as_ref().and_then(|task| task.spool.as_ref()).map(|_| PathBuf::from(SCRATCH_PATH));
+    if spec.limit_rate.is_some() && spool.is_none() {
+        let why = "goes with spec.task.spool: without, the server would be held by it";
+        return Err(Unresolved::invalid("spec.limitRate", why));
+    }
+    if let Some(verification) = &spec.verification {
+        verify::keys(verification)?;
+    }
+    Ok(Validated {
+        method: MethodSpec { name: spec.method.clone(), ..MethodSpec::default() },
+        compression,
+        encryption,
+        encryption_mounts,
+        parameters: spec.parameters.iter().map(|(key, text)| (key.clone(), typed(text))).collect(),
+        limit_rate: rate.map_err(|error| Unresolved::invalid("spec.limitRate", error))?,
+        hold_limit_seconds: hold
+            .map_err(|error| Unresolved::invalid("spec.holdLimit", error))?
+            .map(|duration| duration.as_secs()),
+        spool,
+        deadline: seconds(spec.active_deadline_seconds),
+        start_deadline: seconds(spec.start_deadline_seconds),
+        retries: u32::try_from(spec.backoff_limit).unwrap_or(0),
+        pod: task_pod(spec.task.as_ref(), access.storage.service_account.as_deref(), settings)?,
+    })
+}
+
+fn encryption(settings: &EncryptionSettings) -> Result<(Encryption, Vec<Mount>), Unresolved> {
+    match (settings.recipients.as_slice(), &settings.passphrase_secret) {
+        ([], Some(secret)) => {
+            let passphrase = Some(SecretRef::File(PathBuf::from(KEYS_PATH).join(&secret.key)));
+            let mounts = vec![Mount::secret(&secret.name, KEYS_PATH)];
+            Ok((Encryption { recipients: Vec::new(), passphrase }, mounts))
+        }
+        ([_, ..], None) => Ok((Encryption { recipients: settings.recipients.clone(), passphrase: None }, Vec::new())),
+        _ => Err(Unresolved::invalid("spec.encryption", "exactly one of recipients and passphraseSecret must be set")),
+    }
+}
+
+/// As the command line types a value whose schema says so: numbers, truth values and lists as such, anything else as text.
+fn typed(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_))) => value,
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis_backup::testing::{access, spec};
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn checked(change: Value) -> Result<Validated, Unresolved> {
+        validate(&spec(change), &access(), &Settings::new("i", "n", "o"))
+    }
+
+    #[rstest]
+    #[case(json!({"method": "mine"}), "spec.method: `mine` is not a method")]
+    #[case(json!({"compression": "brotli"}), "spec.compression: `brotli`")]
+    #[case(json!({"encryption": {}}), "spec.encryption: exactly one")]
+    #[case(json!({"limitRate": "5M"}), "spec.limitRate: goes with spec.task.spool")]
+    #[case(json!({"limitRate": "fast", "task": {"spool": {"sizeLimit": "1Gi"}}}), "spec.limitRate: `fast`")]
+    #[case(json!({"verification": {"level": "boot"}}), "spec.verification.level: boot needs")]
+    #[case(json!({"holdLimit": "long"}), "spec.holdLimit: `long`")]
+    #[case(json!({"task": {"serviceAccountName": "admin"}}), "spec.task.serviceAccountName: service account admin")]
+    fn what_cannot_be_followed_is_refused_by_field(#[case] change: Value, #[case] expected: &str) {
+        let error = checked(change).unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
+
+    #[test]
+    fn a_plain_spec_is_a_plain_task() {
+        let plain = checked(json!({})).unwrap();
+        assert_eq!((plain.compression, plain.retries), (Compression::None, 2));
+        assert!(plain.encryption.is_none() && plain.spool.is_none());
+        assert_eq!((plain.deadline.as_secs(), plain.start_deadline.as_secs()), (21_600, 300));
+    }
+
+    #[test]
+    fn parameters_keep_the_type_that_they_are_written_in() {
+        let change =
+            json!({"parameters": {"window": "30s", "count": "5", "exact": "true", "list": "[1]", "null": "null"}});
+        let parameters = checked(change).unwrap().parameters;
+        let expected = json!({"count": 5, "exact": true, "list": [1], "null": "null", "window": "30s"});
+        assert_eq!(Value::Object(parameters), expected);
+    }
+
+    #[test]
+    fn a_passphrase_is_a_file_of_a_mounted_secret_and_recipients_need_none() {
+        let change = json!({"encryption": {"passphraseSecret": {"name": "s", "key": "phrase"}}});
+        let with_phrase = checked(change).unwrap();
+        assert_eq!(with_phrase.encryption.passphrase, Some(SecretRef::File("/backup-keys/phrase".into())));
+        assert_eq!(with_phrase.encryption_mounts, [Mount::secret("s", "/backup-keys")]);
+        let with_keys = checked(json!({"encryption": {"recipients": ["age1x"]}})).unwrap();
+        assert!(with_keys.encryption_mounts.is_empty() && !with_keys.encryption.is_none());
+    }
+}
