@@ -154,12 +154,11 @@ async fn lead(
             Some(InProcessExecutor::new(Arc::clone(wiring) as _, parallel, secrets))
         }
     };
-    let executor: Arc<dyn Executor> = match &in_process {
-        Some(executor) => Arc::clone(executor) as _,
-        None => {
-            let watched = options.watch_namespace.clone();
-            Arc::new(JobExecutor::new(client.clone(), Arc::clone(&clock), options.image.clone(), watched))
-        }
+    let executor: Arc<dyn Executor> = if let Some(executor) = &in_process {
+        Arc::clone(executor) as _
+    } else {
+        let watched = options.watch_namespace.clone();
+        Arc::new(JobExecutor::new(client.clone(), Arc::clone(&clock), options.image.clone(), watched))
     };
     let context = Arc::new(Context::new(client, clock, executor, metrics, settings));
     let stop = shutdown.child_token();
@@ -246,17 +245,16 @@ async fn check(
 }
 
 async fn settings(client: &Client, options: &OperatorOptions) -> Result<Settings, Failure> {
-    let origin = match &options.origin {
-        Some(origin) => origin.clone(),
-        None => {
-            let namespaces: Api<Namespace> = Api::all(client.clone());
-            let system = namespaces.get("kube-system").await.map_err(|error| {
-                Failure::failed("KubernetesApi", "failed to read namespace kube-system")
-                    .caused_by(&error)
-                    .with_help("allow `get` on it, or give --origin")
-            })?;
-            format!("k8s:{}", system.uid().unwrap_or_default())
-        }
+    let origin = if let Some(origin) = &options.origin {
+        origin.clone()
+    } else {
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let system = namespaces.get("kube-system").await.map_err(|error| {
+            Failure::failed("KubernetesApi", "failed to read namespace kube-system")
+                .caused_by(&error)
+                .with_help("allow `get` on it, or give --origin")
+        })?;
+        format!("k8s:{}", system.uid().unwrap_or_default())
     };
     let mut settings = Settings::new(&options.image, &options.namespace, origin);
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

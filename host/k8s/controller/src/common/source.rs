@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, ResourceExt};
+use redkeep_core::identifier::ClusterName;
 use redkeep_core::secret::SecretRef;
 use redkeep_core::task::{EndpointSpec, NodePreference, TlsSpec};
 use redkeep_k8s_api::conditions::reasons;
@@ -22,7 +23,7 @@ use crate::executor::{Mount, REDIS_AUTH_PATH, REDIS_TLS_PATH};
 const SENTINEL_AUTH_PATH: &str = "/sentinel-auth";
 /// The port of managed Redis.
 const REDIS_PORT: i32 = 6379;
-/// How a RedisFailover's own operator lays it out.
+/// How the own operator of a `RedisFailover` lays it out.
 const FAILOVER_SENTINEL_PORT: i32 = 26379;
 const FAILOVER_MASTER: &str = "mymaster";
 
@@ -39,7 +40,7 @@ pub struct SourceAccess {
     pub credentials: Option<redkeep_k8s_api::common::LocalReference>,
 }
 
-/// Reads what has to be read: the RedisCluster, the addresses behind a Service, the pods of a StatefulSet, a RedisFailover.
+/// Reads what has to be read: the RedisCluster, the addresses behind a Service, the pods of a `StatefulSet`, a `RedisFailover`.
 ///
 /// # Errors
 /// What is not there, not ready, or cannot be followed.
@@ -136,7 +137,7 @@ async fn of_endpoint(
     access.endpoint.node = node;
     access.endpoint.renamed_commands.clone_from(&source.renamed_commands);
     let given = source.name.clone().unwrap_or(name);
-    access.cluster = redkeep_core::identifier::ClusterName::from_address(&given).as_str().to_owned();
+    ClusterName::from_address(&given).as_str().clone_into(&mut access.cluster);
     Ok(access)
 }
 
@@ -222,7 +223,7 @@ fn ready_addresses(slices: &[EndpointSlice], port: i32) -> Vec<String> {
         endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
     });
     let mut addresses: Vec<String> =
-        ready.flat_map(|endpoint| endpoint.addresses.first()).map(|address| with_port(address, port)).collect();
+        ready.filter_map(|endpoint| endpoint.addresses.first()).map(|address| with_port(address, port)).collect();
     addresses.sort();
     addresses.dedup();
     addresses

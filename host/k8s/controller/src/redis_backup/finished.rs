@@ -1,4 +1,4 @@
-//! RedisBackups that ended: thousands of them, so only their metadata is kept. Counted, and looked at again when their user
+//! Backups that ended: thousands of them, so only their metadata is kept. Counted, and looked at again when their user
 //! changes or deletes them.
 
 use std::collections::{BTreeMap, HashSet};

@@ -1,4 +1,4 @@
-//! RedisBackups and what they name, as JSON with changes.
+//! A RedisBackup and what it names, as JSON with changes.
 
 use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupSpec};
 use serde_json::{Value, json};

@@ -205,7 +205,7 @@ mod tests {
     fn word(verdict: Option<Verdict>) -> &'static str {
         match verdict {
             None => "goes on",
-            Some(Verdict::Good { keys }) if keys == Some(3) => "good",
+            Some(Verdict::Good { keys: Some(3) }) => "good",
             Some(Verdict::Good { .. }) => "good without keys",
             Some(Verdict::Bad { .. }) => "bad",
             Some(Verdict::Unknown { .. }) => "unknown",

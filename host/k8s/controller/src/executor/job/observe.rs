@@ -10,6 +10,8 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
 use redkeep_core::task::{Outcome, TaskReport};
 
+use redkeep_k8s_api::conditions::reasons::START_DEADLINE_EXCEEDED;
+
 use crate::executor::TaskState;
 use crate::executor::job::build::{CONTAINER, START_DEADLINE};
 use crate::settings;
@@ -176,6 +178,8 @@ fn unfinished(job: &Job, pods: &[&Pod], events: &[Event], now: Timestamp) -> Tas
     let allowed = start_deadline(job);
     if waited > SignedDuration::try_from(allowed).unwrap_or(SignedDuration::MAX) {
         let message = format!("not started within {} seconds: {message}", allowed.as_secs());
+        // Nothing is known to stand in its way: then the wait itself is the reason.
+        let reason = if matches!(reason, "PodStarting" | "PodNotCreated") { START_DEADLINE_EXCEEDED } else { reason };
         return TaskState::Failed { reason: reason.to_owned(), message };
     }
     TaskState::Waiting { reason: reason.to_owned(), message, since }

@@ -70,6 +70,7 @@ fn word(decision: &Decision) -> String {
 #[case::node_lost("Running", gone("NodeLost"), 1, "inspect NodeLost")]
 #[case::no_report("Running", gone("NoReport"), 1, "inspect NoReport")]
 #[case::image("Starting", gone("ImagePullFailed"), 1, "fail ImagePullFailed")]
+#[case::never_started("Starting", gone("StartDeadlineExceeded"), 1, "fail StartDeadlineExceeded")]
 #[case::no_node("Starting", gone("Unschedulable"), 1, "fail Unschedulable")]
 #[case::quota("Starting", gone("QuotaExceeded"), 1, "fail QuotaExceeded")]
 #[case::pod_security("Starting", gone("PodSecurityRefused"), 1, "fail PodSecurityRefused")]

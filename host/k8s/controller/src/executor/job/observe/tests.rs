@@ -144,6 +144,7 @@ fn a_pod_that_cannot_be_made_is_known_by_events(
     let events = [event(about, reason, message)];
     assert_eq!(reason_of(&observe(&job(json!([])), &[], &events, at(60))), format!("waiting {expected}"));
     let given_up = observe(&job(json!([])), &[], &events, at(301));
+    let expected = if expected == "PodNotCreated" { "StartDeadlineExceeded" } else { expected };
     assert_eq!(reason_of(&given_up), format!("failed {expected}"));
 }
 
