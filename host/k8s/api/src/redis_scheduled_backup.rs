@@ -104,7 +104,7 @@ impl RedisScheduledBackupSpec {
 /// What happens in a slot while the backup before it still runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConcurrencyPolicy {
-    /// The slot is left out.
+    /// The slot begins when that one has ended; it is left out when the next slot, or `startingDeadlineSeconds`, comes first.
     #[default]
     Forbid,
     /// Both run.
@@ -124,6 +124,9 @@ pub struct RedisScheduledBackupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 200))]
     pub cluster: Option<String>,
+    /// The schedule that is followed, and since when. Slots from before an edit or from a suspension are not made good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<InForce>,
     /// Its RedisBackups that have not ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 100, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -156,9 +159,6 @@ pub struct RedisScheduledBackupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 256))]
     pub run_now: Option<String>,
-    /// Whether the first backup of `immediate` was made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub immediate_done: Option<bool>,
     /// The last retention run: its plan and its reasons.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionStatus>,
@@ -172,6 +172,21 @@ pub struct RedisScheduledBackupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A schedule that is followed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InForce {
+    /// As in the spec.
+    #[schemars(extend("maxLength" = 100))]
+    pub schedule: String,
+    /// As in the spec.
+    #[schemars(extend("maxLength" = 64))]
+    pub time_zone: String,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// A RedisBackup that has not ended.

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod preflight;
 pub mod redis_backup;
+pub mod redis_scheduled_backup;
 pub mod runtime;
 pub mod server;
 pub mod settings;

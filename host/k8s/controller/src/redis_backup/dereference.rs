@@ -34,7 +34,7 @@ pub(super) async fn dereference(
 }
 
 /// The storage alone, for what comes after a backup. A RedisCluster that is gone meanwhile takes its default credentials along.
-pub(super) async fn dereference_storage(
+pub(crate) async fn dereference_storage(
     client: &Client,
     namespace: &str,
     spec: &RedisBackupSpec,

@@ -45,6 +45,7 @@ use crate::server::Readiness;
 use apply::Written;
 use build::Identity;
 use decide::Decision;
+pub(crate) use dereference::dereference_storage;
 use slots::Slots;
 use status::Before;
 

@@ -1,0 +1,141 @@
+//! Writes of the schedule controller. Takes a client; decides nothing.
+
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt};
+use redkeep_k8s_api::labels;
+use redkeep_k8s_api::redis_backup::RedisBackup;
+use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupStatus};
+use serde_json::json;
+
+use super::ReconcileError;
+use super::children::Child;
+use crate::apply::{FIELD_MANAGER, is_conflict, is_namespace_terminating, is_not_found, patch_metadata, patch_status};
+use crate::context::Context;
+
+/// What became of a creation.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Created {
+    /// There is a new run.
+    New(Box<RedisBackup>),
+    /// This schedule made it before, and did not get to say so.
+    Ours(Box<RedisBackup>),
+    /// Somebody else's object has the name.
+    Foreign,
+    /// The namespace is going away.
+    Terminating,
+}
+
+fn backups(context: &Context, namespace: &str) -> Api<RedisBackup> {
+    Api::namespaced(context.client.clone(), namespace)
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> ReconcileError {
+    move |source| ReconcileError::Write { what, source: Box::new(source) }
+}
+
+/// Creates the run of a slot. One that exists is ours only if it has our uid as its controller: a schedule that was deleted
+/// and made again has the same name.
+pub(super) async fn create(
+    context: &Context,
+    namespace: &str,
+    child: &RedisBackup,
+    owner: &str,
+) -> Result<Created, ReconcileError> {
+    let api = backups(context, namespace);
+    let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let error = match api.create(&parameters, child).await {
+        Ok(created) => return Ok(Created::New(Box::new(created))),
+        Err(error) => error,
+    };
+    if is_namespace_terminating(&error) {
+        return Ok(Created::Terminating);
+    }
+    if !matches!(&error, kube::Error::Api(status) if status.is_already_exists()) {
+        return Err(failed("run of a slot")(error));
+    }
+    let name = child.name_any();
+    let Some(existing) = api.get_opt(&name).await.map_err(failed("run of a slot"))? else {
+        // Deleted between both calls: it had run.
+        return Ok(Created::Foreign);
+    };
+    let is_ours = existing.owner_references().iter().any(|one| one.controller == Some(true) && one.uid == owner);
+    Ok(if is_ours { Created::Ours(Box::new(existing)) } else { Created::Foreign })
+}
+
+/// Cancels a run: its Job goes with the object.
+pub(super) async fn cancel(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: Option<&str>,
+) -> Result<(), ReconcileError> {
+    delete(context, namespace, name, uid, None).await
+}
+
+/// Lets go of the object of a run that ended, exactly as it was when it was decided upon; its artifacts stay.
+pub(super) async fn forget_run(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    child: &Child,
+) -> Result<(), ReconcileError> {
+    if !child.has_finalizer {
+        return delete(context, namespace, name, Some(&child.uid), Some(&child.version)).await;
+    }
+    // The finalizer's work is a user's wish; a limit on history is none.
+    let api = backups(context, namespace);
+    let metadata = json!({
+        "annotations": {labels::KEEP_ARTIFACTS: "true"}, "uid": child.uid, "resourceVersion": child.version,
+    });
+    match patch_metadata(&api, name, metadata).await {
+        Ok(()) => delete(context, namespace, name, Some(&child.uid), None).await,
+        Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(()),
+        Err(error) => Err(failed("annotation of a run")(error)),
+    }
+}
+
+async fn delete(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: Option<&str>,
+    version: Option<&str>,
+) -> Result<(), ReconcileError> {
+    let mut parameters = DeleteParams::background();
+    parameters.preconditions =
+        Some(Preconditions { uid: uid.map(str::to_owned), resource_version: version.map(str::to_owned) });
+    match backups(context, namespace).delete(name, &parameters).await {
+        Ok(_) => Ok(()),
+        // Gone, or not as it was: what it is now is decided upon when the watch says so.
+        Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
+        Err(error) => Err(failed("deletion of a run")(error)),
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It stands there now.
+    Yes,
+    /// It stood there already.
+    Same,
+    /// It was derived from an older version of the object: nothing was written.
+    Outdated,
+}
+
+/// Writes a status that was derived from this very version of the object, or not at all.
+pub(super) async fn write_status(
+    context: &Context,
+    schedule: &RedisScheduledBackup,
+    next: &RedisScheduledBackupStatus,
+) -> Result<Written, ReconcileError> {
+    let namespace = schedule.namespace().unwrap_or_default();
+    let api: Api<RedisScheduledBackup> = Api::namespaced(context.client.clone(), &namespace);
+    let (name, version) = (schedule.name_any(), schedule.resource_version());
+    match patch_status(&api, &name, schedule.status.as_ref(), next, version.as_deref()).await {
+        Ok(true) => Ok(Written::Yes),
+        Ok(false) => Ok(Written::Same),
+        Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(Written::Outdated),
+        Err(error) => Err(failed("status")(error)),
+    }
+}

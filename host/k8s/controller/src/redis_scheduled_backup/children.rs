@@ -1,0 +1,244 @@
+//! The runs of all schedules, from a metadata-only watch: a few words each, so that tens of thousands take little room.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use kube::api::PartialObjectMeta;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, ResourceExt};
+use redkeep_k8s_api::labels;
+use redkeep_k8s_api::redis_backup::RedisBackup;
+use tokio::sync::watch as signal;
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::ObjectKey;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Completed,
+    Failed,
+}
+
+/// What is known of one RedisBackup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Child {
+    pub(super) uid: String,
+    /// The schedule that controls it; a namesake's child has another.
+    pub(super) owner: Option<String>,
+    pub(super) version: String,
+    pub(super) slot: Option<Timestamp>,
+    pub(super) end: Option<End>,
+    pub(super) completed_at: Option<Timestamp>,
+    pub(super) is_deleting: bool,
+    /// Its finalizer would delete its artifacts.
+    pub(super) has_finalizer: bool,
+}
+
+impl Child {
+    pub(super) fn of<K: ResourceExt>(metadata: &K) -> Self {
+        let annotation = |key: &str| metadata.annotations().get(key).and_then(|text| text.parse::<Timestamp>().ok());
+        let end = match metadata.labels().get(labels::OUTCOME).map(String::as_str) {
+            Some(labels::OUTCOME_COMPLETED) => Some(End::Completed),
+            Some(_) => Some(End::Failed),
+            None => None,
+        };
+        let owner = metadata.owner_references().iter().find(|owner| owner.controller == Some(true));
+        Self {
+            uid: metadata.uid().unwrap_or_default(),
+            owner: owner.map(|owner| owner.uid.clone()),
+            version: metadata.resource_version().unwrap_or_default(),
+            slot: annotation(labels::SLOT),
+            end,
+            completed_at: annotation(labels::COMPLETED_AT),
+            is_deleting: metadata.meta().deletion_timestamp.is_some(),
+            has_finalizer: metadata.finalizers().iter().any(|one| one == labels::DELETE_ARTIFACTS_FINALIZER),
+        }
+    }
+
+    /// Whether a schedule sees any difference.
+    fn says_the_same(&self, other: &Self) -> bool {
+        (&self.uid, &self.owner, self.slot, self.end, self.completed_at, self.is_deleting)
+            == (&other.uid, &other.owner, other.slot, other.end, other.completed_at, other.is_deleting)
+    }
+}
+
+type BySchedule = HashMap<ObjectKey, BTreeMap<String, Child>>;
+
+/// All children, by schedule.
+#[derive(Default)]
+pub(super) struct Children(Mutex<Index>);
+
+#[derive(Default)]
+struct Index {
+    now: BySchedule,
+    /// A list in progress.
+    listed: BySchedule,
+}
+
+fn schedule_of<K: ResourceExt>(metadata: &K) -> Option<ObjectKey> {
+    let name = metadata.labels().get(labels::SCHEDULE)?.clone();
+    Some(ObjectKey { namespace: metadata.namespace().unwrap_or_default(), name })
+}
+
+impl Children {
+    /// Those that this schedule controls.
+    pub(super) fn of(&self, schedule: &ObjectKey, uid: &str) -> BTreeMap<String, Child> {
+        let index = self.lock();
+        let all = index.now.get(schedule).into_iter().flatten();
+        all.filter(|(_, child)| child.owner.as_deref() == Some(uid))
+            .map(|(name, child)| (name.clone(), child.clone()))
+            .collect()
+    }
+
+    /// Takes in what the watch says; the schedules that have to look again.
+    pub(super) fn take(&self, event: Event<PartialObjectMeta<RedisBackup>>) -> Vec<ObjectKey> {
+        let mut index = self.lock();
+        match event {
+            Event::Init => index.listed = BySchedule::new(),
+            Event::InitApply(metadata) => {
+                if let Some(schedule) = schedule_of(&metadata) {
+                    let children = index.listed.entry(schedule).or_default();
+                    children.insert(metadata.name_any(), Child::of(&metadata));
+                }
+            }
+            Event::InitDone => {
+                let before = std::mem::take(&mut index.now);
+                index.now = std::mem::take(&mut index.listed);
+                let all: HashSet<&ObjectKey> = before.keys().chain(index.now.keys()).collect();
+                return all.into_iter().filter(|key| before.get(*key) != index.now.get(*key)).cloned().collect();
+            }
+            Event::Apply(metadata) => {
+                let Some(schedule) = schedule_of(&metadata) else { return Vec::new() };
+                let child = Child::of(&metadata);
+                let children = index.now.entry(schedule.clone()).or_default();
+                let before = children.insert(metadata.name_any(), child.clone());
+                if !before.is_some_and(|before| before.says_the_same(&child)) {
+                    return vec![schedule];
+                }
+            }
+            Event::Delete(metadata) => {
+                let Some(schedule) = schedule_of(&metadata) else { return Vec::new() };
+                if let Some(children) = index.now.get_mut(&schedule) {
+                    children.remove(&metadata.name_any());
+                    if children.is_empty() {
+                        index.now.remove(&schedule);
+                    }
+                }
+                return vec![schedule];
+            }
+        }
+        Vec::new()
+    }
+
+    /// Takes in a run that was made just now.
+    pub(super) fn made(&self, backup: &RedisBackup) {
+        let Some(schedule) = schedule_of(backup) else { return };
+        let mut index = self.lock();
+        let children = index.now.entry(schedule).or_default();
+        // What the watch said already is newer.
+        children.entry(backup.name_any()).or_insert_with(|| Child::of(backup));
+    }
+
+    /// Watches until it is cancelled; `ready` is told when the first list is complete.
+    pub(super) async fn run(
+        &self,
+        api: Api<PartialObjectMeta<RedisBackup>>,
+        ready: &signal::Sender<bool>,
+        ask: impl Fn(ObjectKey),
+        shutdown: &CancellationToken,
+    ) {
+        let config = watcher::Config::default().labels(labels::SCHEDULE);
+        let events = watch(api, config).default_backoff().take_until(shutdown.cancelled());
+        let mut events = pin!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    let is_first = matches!(event, Event::InitDone);
+                    for schedule in self.take(event) {
+                        ask(schedule);
+                    }
+                    if is_first {
+                        ready.send_replace(true);
+                    }
+                }
+                Err(error) => tracing::warn!(error = %error, "unable to watch the backups of schedules"),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn metadata(name: &str, change: Value) -> PartialObjectMeta<RedisBackup> {
+        let mut object = json!({
+            "apiVersion": "redis.io/v1", "kind": "RedisBackup",
+            "metadata": {
+                "name": name, "namespace": "shop", "uid": format!("uid-{name}"), "resourceVersion": "1",
+                "labels": {labels::SCHEDULE: "nightly"},
+                "annotations": {labels::SLOT: "2026-11-27T02:00:00Z"},
+                "ownerReferences": [{"apiVersion": "redis.io/v1", "kind": "RedisScheduledBackup", "name": "nightly", "uid": "s1", "controller": true}],
+            }
+        });
+        for (key, value) in change.as_object().unwrap() {
+            object["metadata"][key] = value.clone();
+        }
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn nightly() -> ObjectKey {
+        ObjectKey { namespace: "shop".into(), name: "nightly".into() }
+    }
+
+    #[test]
+    fn a_schedule_is_asked_only_when_a_child_says_something_else() {
+        let children = Children::default();
+        assert_eq!(children.take(Event::Apply(metadata("a", json!({})))), [nightly()]);
+        assert_eq!(children.take(Event::Apply(metadata("a", json!({"resourceVersion": "2"})))), []);
+        assert_eq!(children.of(&nightly(), "s1")["a"].version, "2", "what is deleted is what was seen last");
+        let ended = json!({
+            "labels": {labels::SCHEDULE: "nightly", labels::OUTCOME: "completed"},
+            "annotations": {labels::COMPLETED_AT: "2026-11-27T02:03:00Z"}
+        });
+        assert_eq!(children.take(Event::Apply(metadata("a", ended))), [nightly()]);
+        assert_eq!(children.of(&nightly(), "s1")["a"].end, Some(End::Completed));
+        assert_eq!(children.take(Event::Delete(metadata("a", json!({})))), [nightly()]);
+        assert!(children.of(&nightly(), "s1").is_empty());
+    }
+
+    #[test]
+    fn children_of_a_namesake_are_not_ours() {
+        let children = Children::default();
+        children.take(Event::Apply(metadata("a", json!({}))));
+        assert!(children.of(&nightly(), "another uid").is_empty());
+    }
+
+    #[test]
+    fn a_new_list_replaces_what_was_known_and_asks_for_what_differs() {
+        let children = Children::default();
+        for name in ["a", "b"] {
+            children.take(Event::Apply(metadata(name, json!({}))));
+        }
+        for _ in 0..2 {
+            children.take(Event::Init);
+            children.take(Event::InitApply(metadata("b", json!({}))));
+        }
+        assert_eq!(children.of(&nightly(), "s1").len(), 2, "until the list is whole");
+        assert_eq!(children.take(Event::InitDone), [nightly()]);
+        assert_eq!(children.of(&nightly(), "s1").keys().collect::<Vec<_>>(), ["b"]);
+        children.take(Event::Init);
+        children.take(Event::InitApply(metadata("b", json!({}))));
+        assert_eq!(children.take(Event::InitDone), [], "nothing changed");
+    }
+}

@@ -1,0 +1,268 @@
+//! One look at one schedule: what was decided is done, written down, and said.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use redkeep_k8s_api::conditions::{READY, reasons};
+use redkeep_k8s_api::labels;
+use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupStatus};
+
+use super::apply::{self, Created, Written};
+use super::children::Child;
+use super::decide::{self, Cause, Plan, Situation, Start, State};
+use super::retention::{self, Progress, Retention};
+use super::status::Facts;
+use super::validate::Validated;
+use super::{ReconcileError, Shared, build, dereference};
+use crate::apply::condition;
+use crate::common::Unresolved;
+use crate::context::Context;
+use crate::outcome::{Outcome, publish};
+use crate::runtime::{ObjectKey, chain};
+
+/// The object changed while it was looked at; the newer one is on its way.
+const OUTDATED: Duration = Duration::from_secs(1);
+
+/// One look at one schedule.
+pub(super) struct Look<'a> {
+    pub(super) schedule: &'a RedisScheduledBackup,
+    pub(super) context: &'a Context,
+    pub(super) shared: &'a Shared,
+    pub(super) key: &'a ObjectKey,
+    pub(super) uid: &'a str,
+    pub(super) cluster: &'a str,
+    pub(super) previous: &'a RedisScheduledBackupStatus,
+    pub(super) children: BTreeMap<String, Child>,
+    pub(super) now: Timestamp,
+}
+
+impl Look<'_> {
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            generation: self.schedule.metadata.generation,
+            cluster: self.cluster,
+            children: &self.children,
+            now: self.now,
+        }
+    }
+
+    pub(super) async fn refuse(&self, error: &Unresolved) -> Result<Action, ReconcileError> {
+        self.shared.timer.set(self.key, None);
+        let next = self.facts().refused(self.previous, error);
+        self.count(&next);
+        if apply::write_status(self.context, self.schedule, &next).await? == Written::Yes
+            && condition(&self.previous.conditions, READY).map(|before| &before.message)
+                != condition(&next.conditions, READY).map(|now| &now.message)
+        {
+            let outcome = Outcome::warning("Accept", reasons::INVALID_SPEC, error.to_string());
+            publish(self.context, self.schedule, &outcome).await;
+        }
+        Ok(Action::await_change())
+    }
+
+    pub(super) async fn follow(&self, valid: &Validated) -> Result<Action, ReconcileError> {
+        let plan = self.plan(valid).await?;
+        // Whatever fails below, the next slot comes.
+        self.shared.timer.set(self.key, plan.next);
+        let started = match &plan.start {
+            Some(start) => match self.begin(start).await? {
+                Some(created) => Some((start, created)),
+                None => return Ok(Action::await_change()),
+            },
+            None => None,
+        };
+        let uid = started.as_ref().and_then(|(_, created)| match created {
+            Created::New(child) | Created::Ours(child) => child.metadata.uid.as_deref(),
+            Created::Foreign | Created::Terminating => None,
+        });
+        let told = started.as_ref().map(|(start, _)| (*start, uid));
+        let mut next = self.facts().followed(self.previous, &plan, valid.rules.jitter, told);
+        let mut pruning = Pruning::default();
+        // A run that was begun is written down before anything else is tried.
+        if started.is_none() {
+            pruning = match self.retain(valid, &mut next).await {
+                Ok(pruning) => pruning,
+                // Tried again at the next look; what else there is to say does not wait for it.
+                Err(error) => {
+                    let (namespace, name) = (&self.key.namespace, &self.key.name);
+                    tracing::warn!(namespace, name, error = %chain(&error), "unable to look after retention");
+                    Pruning { runs: true, ..Pruning::default() }
+                }
+            };
+        }
+        self.count(&next);
+        let written = apply::write_status(self.context, self.schedule, &next).await?;
+        if written == Written::Outdated {
+            return Ok(Action::requeue(OUTDATED));
+        }
+        if let Some((start, created)) = &started {
+            if matches!(start.cause, Cause::Slot { .. }) {
+                self.shared.remember(self.key, self.uid, start.slot);
+            }
+            self.tell_start(start, created).await;
+        } else if written == Written::Yes {
+            self.tell_changes(&plan, &next, &pruning).await;
+        }
+        if let Some(task) = &pruning.ended {
+            retention::forget(self.context, self.schedule, task).await?;
+        }
+        for (name, child) in decide::beyond_limits(&self.children, valid.keep_successful, valid.keep_failed) {
+            apply::forget_run(self.context, &self.key.namespace, name, child).await?;
+        }
+        self.shared.timer.set(self.key, [plan.next, pruning.wake].into_iter().flatten().min());
+        Ok(if pruning.runs { Action::requeue(self.context.settings.poll_interval) } else { Action::await_change() })
+    }
+
+    async fn plan(&self, valid: &Validated) -> Result<Plan, ReconcileError> {
+        let situation = Situation {
+            name: &self.key.name,
+            created: self.schedule.metadata.creation_timestamp.as_ref().map_or(self.now, |time| time.0),
+            spec: &self.schedule.spec,
+            status: self.previous,
+            run_now: self.schedule.annotations().get(labels::RUN_NOW).map(String::as_str),
+            children: &self.children,
+            now: self.now,
+        };
+        let unknown = decide::unknown_active(&situation);
+        let plan = decide::decide(valid, &situation, &unknown);
+        let matters = plan.start.as_ref().is_some_and(|start| !start.replace.is_empty())
+            || matches!(plan.state, State::Skipped { .. });
+        if unknown.is_empty() || !matters {
+            return Ok(plan);
+        }
+        let running = dereference::still_running(self.context, &self.key.namespace, &unknown, self.uid).await?;
+        Ok(decide::decide(valid, &situation, &running))
+    }
+
+    /// Begins a run; `None` when the namespace is going away.
+    async fn begin(&self, start: &Start) -> Result<Option<Created>, ReconcileError> {
+        let namespace = &self.key.namespace;
+        for name in &start.replace {
+            let uid = self.children.get(name).map(|child| child.uid.as_str());
+            apply::cancel(self.context, namespace, name, uid).await?;
+            let message = format!("{name} gives way to the run of slot {}", start.slot);
+            publish(self.context, self.schedule, &Outcome::normal("Schedule", "Replaced", message)).await;
+        }
+        let child = build::child(self.schedule, start);
+        let created = match apply::create(self.context, namespace, &child, self.uid).await {
+            Ok(created) => created,
+            Err(error) => {
+                let message = format!("unable to create {}: {}", start.name, chain(&error));
+                publish(self.context, self.schedule, &Outcome::warning("Schedule", "CreateFailed", message)).await;
+                return Err(error);
+            }
+        };
+        if let Created::New(child) | Created::Ours(child) = &created {
+            // The watch may take a while to say so.
+            self.shared.children.made(child);
+        }
+        Ok((created != Created::Terminating).then_some(created))
+    }
+
+    async fn tell_start(&self, start: &Start, created: &Created) {
+        let outcome = match created {
+            Created::New(_) => {
+                let missed = match start.cause {
+                    Cause::Slot { missed } if missed > 0 => format!("; {missed} slots before it were missed"),
+                    _ => String::new(),
+                };
+                Outcome::normal("Schedule", "Created", format!("{} for slot {}{missed}", start.name, start.slot))
+            }
+            Created::Foreign => {
+                let message = format!("slot {} is left out: {} is another owner's", start.slot, start.name);
+                Outcome::warning("Schedule", "NameTaken", message)
+            }
+            Created::Ours(_) | Created::Terminating => return,
+        };
+        publish(self.context, self.schedule, &outcome).await;
+    }
+
+    async fn tell_changes(&self, plan: &Plan, next: &RedisScheduledBackupStatus, pruning: &Pruning) {
+        let message = |status: &RedisScheduledBackupStatus| {
+            condition(&status.conditions, READY).map(|ready| ready.message.clone()).unwrap_or_default()
+        };
+        if matches!(plan.state, State::Skipped { .. }) && message(self.previous) != message(next) {
+            publish(self.context, self.schedule, &Outcome::warning("Schedule", reasons::SKIPPED, message(next))).await;
+        }
+        if let Some(outcome) = &pruning.outcome {
+            let deleted = next.retention.as_ref().and_then(|retention| retention.deleted).unwrap_or(0);
+            self.context.metrics.retention_deleted.inc_by(u64::try_from(deleted).unwrap_or(0));
+            publish(self.context, self.schedule, outcome).await;
+        }
+    }
+
+    /// Retention: begins, watches or ends its task.
+    async fn retain(
+        &self,
+        valid: &Validated,
+        next: &mut RedisScheduledBackupStatus,
+    ) -> Result<Pruning, ReconcileError> {
+        // Suspending is how somebody who found a damaged backup stops everything.
+        let keep = valid.retention.as_ref().filter(|_| !valid.rules.suspended);
+        let generation = self.schedule.metadata.generation;
+        let (task, started) = match retention::due(keep, &self.key.name, next, self.now) {
+            Retention::Idle(wake) => return Ok(Pruning { wake, ..Pruning::default() }),
+            Retention::Begin(task) => {
+                retention::begun(next, &task, self.now);
+                return Ok(Pruning { runs: true, ..Pruning::default() });
+            }
+            Retention::Watch(task, started) => (task, started),
+        };
+        let state = retention::observe(self.context, self.schedule, &task).await?;
+        let (reason, message) = match (retention::progress(state, started, self.now), keep) {
+            (Progress::Runs, _) => return Ok(Pruning { runs: true, ..Pruning::default() }),
+            (Progress::Start, Some(keep)) => match retention::start(self.context, self.schedule, &task, keep).await? {
+                Ok(()) => return Ok(Pruning { runs: true, ..Pruning::default() }),
+                Err((reason, message)) => (reason.to_owned(), message),
+            },
+            (Progress::Start, None) => {
+                (reasons::CANCELLED.to_owned(), "spec.retention was taken away, or the schedule suspended".to_owned())
+            }
+            (Progress::Ended(report), _) => {
+                let outcome = if retention::reported(next, &report, generation, self.now) {
+                    Outcome::normal("Prune", reasons::COMPLETED, retention::summary(next))
+                } else {
+                    let error = next.retention.as_ref().and_then(|retention| retention.error.clone());
+                    Outcome::warning("Prune", "PruneFailed", error.unwrap_or_default())
+                };
+                return Ok(Pruning { ended: Some(task), outcome: Some(outcome), ..Pruning::default() });
+            }
+            (Progress::Failed { reason, message }, _) => (reason, message),
+        };
+        retention::failed(next, &reason, &message, generation, self.now);
+        let outcome = Outcome::warning("Prune", reason, message);
+        Ok(Pruning { ended: Some(task), outcome: Some(outcome), ..Pruning::default() })
+    }
+
+    /// From the status, so that the last success is known after its object was pruned. A schedule that never succeeded has no
+    /// last success to be too old: its own age counts, unless it is suspended.
+    fn count(&self, next: &RedisScheduledBackupStatus) {
+        let ObjectKey { namespace, name } = self.key;
+        let metrics = &self.context.metrics;
+        if self.schedule.spec.suspend {
+            metrics.schedule_gone(namespace, self.cluster, name);
+            return;
+        }
+        let created = self.schedule.metadata.creation_timestamp.as_ref().map_or(self.now, |time| time.0);
+        metrics.schedule_seen(namespace, self.cluster, name, created);
+        if let Some(at) = &next.last_successful_time {
+            metrics.backup_succeeded(namespace, self.cluster, at.0);
+            metrics.schedule_succeeded(namespace, self.cluster, name, at.0);
+        }
+    }
+}
+
+/// What a look at retention came to.
+#[derive(Default)]
+struct Pruning {
+    /// It goes on.
+    runs: bool,
+    /// When it is due again.
+    wake: Option<Timestamp>,
+    /// A task whose report was read.
+    ended: Option<String>,
+    outcome: Option<Outcome>,
+}
