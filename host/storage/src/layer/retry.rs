@@ -16,6 +16,7 @@ use redkeep_core::storage::{
     Listing, ObjectMeta, ObjectStream, PutOutcome, ReadStorage, StorageError, StorageErrorKind, UnfinishedUpload,
     Upload, WriteStorage,
 };
+use tokio::time::Instant;
 
 /// How often, and how long between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +27,27 @@ pub struct RetryPolicy {
     pub first_pause: Duration,
     /// No pause is longer.
     pub longest_pause: Duration,
+    /// No try begins later than this after the first failure: how long a user waits for a storage that is gone.
+    pub patience: Duration,
 }
 
 impl Default for RetryPolicy {
     /// For single requests: about five seconds in all, so that a wrong address is told soon.
     fn default() -> Self {
-        Self { attempts: 6, first_pause: Duration::from_millis(200), longest_pause: Duration::from_secs(5) }
+        Self {
+            attempts: 6,
+            first_pause: Duration::from_millis(200),
+            longest_pause: Duration::from_secs(5),
+            patience: Duration::from_secs(10),
+        }
     }
 }
 
 impl RetryPolicy {
-    /// For parts of an upload: about a minute, for hours of work hang on them.
+    /// For parts of an upload: half a minute, for hours of work hang on them. A storage server that is restarted is back by then;
+    /// and no longer, for the server that is backed up waits too, and closes a replica that takes nothing for a minute.
     pub fn uploads() -> Self {
-        Self { attempts: 10, longest_pause: Duration::from_secs(15), ..Self::default() }
+        Self { attempts: 20, patience: Duration::from_secs(30), ..Self::default() }
     }
 
     /// For what is done on the way out of a failure: about a second.
@@ -60,11 +69,16 @@ impl RetryPolicy {
         Attempt: Future<Output = Result<T, StorageError>> + Send,
     {
         let mut failures = 0;
+        let mut first_failure = None;
         loop {
             match work().await {
                 Err(error) if error.retryable() && failures + 1 < self.attempts => {
                     failures += 1;
                     let pause = self.pause(failures);
+                    let since = first_failure.get_or_insert_with(Instant::now).elapsed();
+                    if since + pause > self.patience {
+                        return Err(error);
+                    }
                     tracing::debug!(error = %error, failures, ?pause, "storage call failed, trying again");
                     tokio::time::sleep(pause).await;
                 }

@@ -24,7 +24,12 @@ fn memory() -> Arc<dyn WriteStorage> {
 }
 
 fn quick() -> RetryPolicy {
-    RetryPolicy { attempts: 5, first_pause: Duration::from_millis(1), longest_pause: Duration::from_millis(2) }
+    RetryPolicy {
+        attempts: 5,
+        first_pause: Duration::from_millis(1),
+        longest_pause: Duration::from_millis(2),
+        ..RetryPolicy::default()
+    }
 }
 
 fn retried(storage: Arc<dyn WriteStorage>) -> Arc<dyn WriteStorage> {
@@ -265,4 +270,29 @@ async fn a_prefix_stays_in_its_folder() {
     assert!(storage.put("../other", "y".into()).await.is_err());
     assert_eq!(storage.address_of("a/b"), "memory://layers/in/a/b");
     assert!(PrefixLayer::new(below, "in").is_err());
+}
+
+/// Fails each time after `answer`, and counts the tries.
+async fn tries_of(policy: RetryPolicy, answer: Duration) -> u32 {
+    let mut tries = 0_u32;
+    let outcome = policy
+        .run(|| {
+            tries += 1;
+            async move {
+                tokio::time::sleep(answer).await;
+                Err::<(), _>(StorageError::new(StorageErrorKind::Unreachable, "connection refused"))
+            }
+        })
+        .await;
+    assert_eq!(outcome.unwrap_err().kind, StorageErrorKind::Unreachable);
+    tries
+}
+
+#[tokio::test]
+async fn a_storage_that_is_gone_is_given_up_when_patience_ends() {
+    let patient = RetryPolicy { attempts: u32::MAX, patience: Duration::from_millis(50), ..quick() };
+    assert!(tries_of(patient, Duration::ZERO).await > 1);
+    // One that takes longer to fail than patience lasts has one more chance.
+    assert_eq!(tries_of(patient, Duration::from_millis(200)).await, 2);
+    assert_eq!(tries_of(quick(), Duration::ZERO).await, quick().attempts);
 }
