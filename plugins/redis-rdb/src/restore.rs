@@ -122,8 +122,15 @@ fn into_server(host: &dyn Host, parameters: &RestoreParameters) -> Result<Facts,
     if stored::find(host, "acl")?.is_some() {
         host.warn("the backup's ACL users are not put into a live server: `redkeep cat` shows them");
     }
-    let mut restorer = Restorer::new(host, parameters)?;
-    let result = stored::read(host, "restore", &mut restorer, |restorer| restorer.counts().sent, |_, _| Ok(()));
+    let mut restorer = Restorer::new(host, parameters)?.with_second_pass();
+    let read = |restorer: &mut Restorer<'_>| {
+        stored::read(host, "restore", restorer, |restorer| restorer.counts().sent, |_, _| Ok(()))
+    };
+    let mut result = read(&mut restorer);
+    if result.is_ok() && restorer.begin_second_pass() {
+        host.info("values that can be neither held nor rebuilt go whole, in a second pass");
+        result = read(&mut restorer);
+    }
     let sent = restorer.counts().sent;
     // What was written until then stays written: the user must know how much that can be.
     let told = |error: Error| error.with_detail("keys-sent", sent);

@@ -32,6 +32,67 @@ fn file(kind: u8, value: &[u8]) -> Vec<u8> {
 
 type Outcome = Result<(RestoreCounts, Facts, Vec<Vec<u8>>, u64), Error>;
 
+/// Everything that a restore of two passes sends; `limit`: what the target takes in one argument.
+fn restore_whole(file: &[u8], limit: &str) -> Result<(RestoreCounts, Vec<u8>), Error> {
+    let answer = format!("*2\r\n$18\r\nproto-max-bulk-len\r\n${}\r\n{limit}\r\n", limit.len());
+    let host = FakeHost::with_context("restore", &[("target", "server")]).with_redis(FakeRedis::default().with_script(
+        move |command| Ok(if command[0] == b"CONFIG" { answer.clone().into_bytes() } else { b":0\r\n".to_vec() }),
+    ));
+    let mut restorer = Restorer::new(&host, &RestoreParameters::default())?.with_second_pass();
+    let mut passes = 0;
+    loop {
+        let mut parser = Parser::new();
+        for chunk in file.chunks(256 << 10) {
+            parser.push_all(chunk, &mut restorer)?;
+        }
+        parser.finish()?;
+        passes += 1;
+        if !restorer.begin_second_pass() {
+            break;
+        }
+    }
+    assert!(passes <= 2);
+    let (counts, _) = restorer.finish()?;
+    let loaded = host.redis.as_ref().expect("there").loaded.borrow().clone();
+    Ok((counts, loaded))
+}
+
+/// `RESTORE` of one value as a server takes it: the payload of `DUMP`.
+fn restore_command(kind: u8, value: &[u8]) -> Vec<u8> {
+    let mut payload = [&[kind], value, &11_u16.to_le_bytes()].concat();
+    let checksum = crc::Crc::<u64>::new(&crc::CRC_64_REDIS);
+    let mut digest = checksum.digest();
+    digest.update(&payload);
+    payload.extend(digest.finalize().to_le_bytes());
+    let mut command = Vec::new();
+    redkeep_sdk::resp::command(&mut command, &[b"RESTORE", b"the key", b"0", &payload]);
+    command
+}
+
+#[test]
+fn what_can_be_neither_held_nor_rebuilt_is_sent_whole_in_a_second_pass() {
+    let mut hash = Vec::new();
+    length(&mut hash, 2);
+    for size in [9 << 20, 17 << 20] {
+        text(&mut hash, b"field");
+        text(&mut hash, &vec![b'h'; size]);
+    }
+    for (kind, value, before) in [(7, module(20 << 20), 0), (4, hash, 1)] {
+        let file = file(kind, &value);
+        let (counts, sent) = restore_whole(&file, "536870912").expect("restored");
+        assert_eq!((counts.sent, counts.rebuilt), (1, 0), "type {kind}");
+        assert!(sent.ends_with(&restore_command(kind, &value)), "type {kind}");
+        // Of the hash, what was rebuilt until the field came that cannot be held: it was taken back.
+        let begun =
+            sent.windows(4).take(sent.len().saturating_sub(value.len() + 200)).filter(|name| *name == b"HSET").count();
+        assert_eq!(begun, before, "type {kind}");
+        let error = restore_whole(&file, "20000000").expect_err("too long");
+        assert!(error.is(code::NOT_SUPPORTED) && error.message.contains("the key"), "{error}");
+        assert!(error.message.contains(&value.len().to_string()), "{error}");
+        assert!(error.detail("help").is_some_and(|help| help.contains("proto-max-bulk-len")));
+    }
+}
+
 /// What a restore sends: the counts, every command's name, and the longest command's bytes.
 fn restore(file: &[u8]) -> Outcome {
     let host = FakeHost::with_context("restore", &[("target", "server")])
@@ -158,30 +219,32 @@ fn large_elements_pass_on_their_own_and_in_order() {
     assert!(longest < (6 << 20) + 200, "a command of {longest} bytes");
 }
 
-#[test]
-fn a_modules_value_is_sent_whole_or_refused_by_its_modules_name() {
+/// A value of the module ReJSON-RL with a string of this size.
+fn module(size: usize) -> Vec<u8> {
     // Nine characters of six bits, and a version.
     let id = b"ReJSON-RL".iter().fold(0_u64, |id, byte| {
         let place = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         id << 6 | place.iter().position(|known| known == byte).expect("a character") as u64
     }) << 10
         | 3;
-    let value = |size: usize| {
-        let mut value = vec![0x81];
-        value.extend(id.to_be_bytes());
-        value.extend([2, 7, 4]);
-        value.extend(1.5_f64.to_le_bytes());
-        value.push(5);
-        text(&mut value, &vec![b'j'; size]);
-        value.push(0);
-        value
-    };
-    let (counts, _, names, _) = restore(&file(7, &value(9 << 20))).expect("restored");
+    let mut value = vec![0x81];
+    value.extend(id.to_be_bytes());
+    value.extend([2, 7, 4]);
+    value.extend(1.5_f64.to_le_bytes());
+    value.push(5);
+    text(&mut value, &vec![b'j'; size]);
+    value.push(0);
+    value
+}
+
+#[test]
+fn a_modules_value_is_sent_whole_or_refused_by_its_modules_name() {
+    let (counts, _, names, _) = restore(&file(7, &module(9 << 20))).expect("restored");
     assert_eq!((counts.rebuilt, names), (0, vec![b"SELECT".to_vec(), b"RESTORE".to_vec()]));
-    let error = restore(&file(7, &value(30 << 20))).expect_err("too big");
+    let error = restore(&file(7, &module(30 << 20))).expect_err("too big");
     assert!(error.is(code::NOT_SUPPORTED) && error.message.contains("ReJSON-RL"), "{error}");
     let mut facts = DatasetFacts::new();
-    Parser::new().push_all(&file(7, &value(10)), &mut facts).expect("sound");
+    Parser::new().push_all(&file(7, &module(10)), &mut facts).expect("sound");
     assert_eq!(facts.facts().get("modules"), Some("ReJSON-RL"));
 }
 

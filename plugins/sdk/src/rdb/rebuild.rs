@@ -74,6 +74,11 @@ impl Rebuild {
         self.writer.left_out && !self.writer.started
     }
 
+    /// The value cannot be rebuilt after all: what there is of it goes.
+    pub(crate) fn abandon(self, output: &mut Output) -> Result<(), Error> {
+        output.command(&[b"DEL", &self.writer.key])
+    }
+
     /// The value is whole: gives it its name. `replace`: whatever has that name already.
     pub(crate) fn finish(
         mut self,

@@ -4,6 +4,7 @@
 //! [`RestoreParameters`] are the user's choices, [`Restorer`] is the visitor that writes the commands to `redis.load`.
 
 mod choices;
+mod whole;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,8 @@ use crate::host::Host;
 use crate::resp::{self, Reply};
 use crate::{Attribute, Error, Facts, code};
 
+use whole::{Streamed, Whole};
+
 pub use choices::{
     OnConflict, PARAMETER_PROPERTIES, RestoreParameters, Ttl, check_target, reads, target_rdb_version, version_refusal,
 };
@@ -24,7 +27,7 @@ pub use choices::{
 /// Values longer than this, in bytes of the file, are rebuilt: `RESTORE` of a large one blocks the server and needs it
 /// whole in memory here.
 pub const DEFAULT_MAX_VALUE: usize = 8 << 20;
-/// Module values, which only `RESTORE` understands, are held up to this size.
+/// Module values, which only `RESTORE` understands, are held up to this size; larger ones wait for a second pass.
 const MAX_MODULE_VALUE: usize = 16 << 20;
 
 /// What a restore came to.
@@ -66,6 +69,19 @@ pub struct Restorer<'host> {
     module: Option<u64>,
     current: Current,
     counts: RestoreCounts,
+    pass: Pass,
+    /// Keys of the file so far, in this pass.
+    place: u64,
+    whole: Whole,
+}
+
+/// Which pass over the file this is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// The only one: what would need a second is an error.
+    Only,
+    First,
+    Second,
 }
 
 #[derive(Default)]
@@ -86,6 +102,10 @@ enum Action {
     Skip,
     Hold,
     Rebuild(Box<Rebuild>),
+    /// Left for the second pass.
+    Postpone,
+    /// In the second pass: straight to the target.
+    Stream(Box<Streamed>),
 }
 
 impl<'host> Restorer<'host> {
@@ -118,7 +138,27 @@ impl<'host> Restorer<'host> {
             module: None,
             current: Current::default(),
             counts: RestoreCounts::default(),
+            pass: Pass::Only,
+            place: 0,
+            whole: Whole::default(),
         })
+    }
+
+    /// Takes values of any size that the target takes: what can be neither held nor rebuilt is left out of this pass over the
+    /// file, and [`Self::begin_second_pass`] says whether there must be another.
+    #[must_use]
+    pub fn with_second_pass(mut self) -> Self {
+        self.pass = Pass::First;
+        self
+    }
+
+    /// Whether the whole file must pass once more, for the values that were left out. To be called between the two.
+    pub fn begin_second_pass(&mut self) -> bool {
+        if self.whole.is_empty() || self.pass != Pass::First {
+            return false;
+        }
+        (self.pass, self.place) = (Pass::Second, 0);
+        true
     }
 
     /// Another size from which values are rebuilt, in bytes (0: every value but modules').
@@ -209,47 +249,72 @@ impl<'host> Restorer<'host> {
 
     /// The payload of `DUMP`: type, value, two bytes of RDB version, CRC64.
     fn restore(&mut self) -> Result<(), Error> {
+        let payload = (1 + self.current.value.len() + 10) as u64;
+        let mut streamed = self.restore_head(payload);
+        let value = std::mem::take(&mut self.current.value);
+        streamed.pass(&value)?;
+        self.output.bytes(&value)?;
+        self.current.value = value;
+        self.restore_tail(streamed)
+    }
+
+    /// `RESTORE` up to the first byte of the value.
+    fn restore_head(&mut self, payload: u64) -> Streamed {
         let current = &self.current;
-        let kind = [current.kind];
-        let version = self.version.to_le_bytes();
-        let mut digest = format::checksum();
-        digest.update(&kind);
-        digest.update(&current.value);
-        digest.update(&version);
-        let crc = digest.finalize().to_le_bytes();
         let expires_at = current.expires_at.and_then(self.expiry());
-        let mut options: Vec<&[u8]> = Vec::new();
-        if expires_at.is_some() {
-            options.push(b"ABSTTL");
-        }
-        if self.on_conflict == OnConflict::Replace {
-            options.push(b"REPLACE");
-        }
-        let number;
-        // The two exclude each other.
-        if let Some(frequency) = current.frequency {
-            number = frequency.to_string();
-            options.extend([&b"FREQ"[..], number.as_bytes()]);
-        } else if let Some(idle) = current.idle {
-            number = idle.to_string();
-            options.extend([&b"IDLETIME"[..], number.as_bytes()]);
-        }
+        let options = self.restore_options().len();
         let buffer = self.output.buffer();
-        resp::push_header(buffer, 4 + options.len());
+        resp::push_header(buffer, 4 + options);
         resp::push_argument(buffer, b"RESTORE");
         resp::push_argument(buffer, &current.key);
         resp::push_argument(buffer, expires_at.unwrap_or(0).to_string().as_bytes());
-        resp::push_length(buffer, (1 + current.value.len() + 10) as u64);
-        buffer.extend_from_slice(&kind);
-        self.output.bytes(&current.value)?;
+        resp::push_length(buffer, payload);
+        buffer.push(current.kind);
+        Streamed::begin(current.kind, payload)
+    }
+
+    /// What follows the value.
+    fn restore_tail(&mut self, streamed: Streamed) -> Result<(), Error> {
+        let end = streamed.end(self.version)?;
+        let options = self.restore_options();
         let buffer = self.output.buffer();
-        buffer.extend_from_slice(&version);
-        buffer.extend_from_slice(&crc);
+        buffer.extend_from_slice(&end);
         buffer.extend_from_slice(b"\r\n");
         for option in options {
-            resp::push_argument(buffer, option);
+            resp::push_argument(buffer, option.as_bytes());
         }
         self.output.end_command()
+    }
+
+    fn restore_options(&self) -> Vec<String> {
+        let current = &self.current;
+        let mut options = Vec::new();
+        if current.expires_at.and_then(self.expiry()).is_some() {
+            options.push("ABSTTL".to_owned());
+        }
+        if self.on_conflict == OnConflict::Replace {
+            options.push("REPLACE".to_owned());
+        }
+        // The two exclude each other.
+        if let Some(frequency) = current.frequency {
+            options.extend(["FREQ".to_owned(), frequency.to_string()]);
+        } else if let Some(idle) = current.idle {
+            options.extend(["IDLETIME".to_owned(), idle.to_string()]);
+        }
+        options
+    }
+
+    /// Whether the value under way can be left for the second pass: `RESTORE` keeps the expiries of a hash's fields as they are.
+    fn can_postpone(&self) -> bool {
+        self.pass == Pass::First && (self.ttl == Ttl::Keep || !matches!(self.current.kind, 22..=25))
+    }
+
+    /// The key of the second pass that begins here goes straight to the target.
+    fn start_stream(&mut self, payload: u64) -> Result<(), Error> {
+        self.select(self.current.database)?;
+        let streamed = self.restore_head(payload);
+        self.current.action = Action::Stream(Box::new(streamed));
+        Ok(())
     }
 
     /// Turns from holding to rebuilding; false: the target has the key and keeps it.
@@ -275,6 +340,13 @@ impl<'host> Restorer<'host> {
         let expiry = self.expiry();
         let Action::Rebuild(rebuild) = &mut self.current.action else { return Ok(()) };
         let result = rebuild.push(bytes, &mut self.output, &expiry);
+        if result.as_ref().is_err_and(|error| error.is(code::NOT_SUPPORTED)) && self.can_postpone() {
+            // What was rebuilt until then has no name yet.
+            let Action::Rebuild(rebuild) = std::mem::replace(&mut self.current.action, Action::Postpone) else {
+                return Ok(());
+            };
+            return rebuild.abandon(&mut self.output);
+        }
         result.map_err(|error| error.during(&format!("failed to restore key {}", self.key_text())))
     }
 
@@ -318,7 +390,7 @@ impl Visitor for Restorer<'_> {
 
     fn library(&mut self, code: &[u8], length: u64) -> Result<(), Error> {
         // Libraries belong to the server, not to a key or a database.
-        if self.filtered {
+        if self.filtered || self.pass == Pass::Second {
             return Ok(());
         }
         if length > MAX_HELD_LIBRARY as u64 {
@@ -345,6 +417,11 @@ impl Visitor for Restorer<'_> {
 
     fn key(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
         self.current.action = Action::Skip;
+        self.place += 1;
+        let payload = self.whole.payload(self.place);
+        if self.pass == Pass::Second && payload.is_none() {
+            return Ok(());
+        }
         let into = match &self.databases {
             None => Some(entry.database),
             Some(map) => map.get(&entry.database).copied(),
@@ -385,6 +462,9 @@ impl Visitor for Restorer<'_> {
         current.value.clear();
         current.action = Action::Hold;
         self.module = None;
+        if let (Pass::Second, Some(payload)) = (self.pass, payload) {
+            return self.start_stream(payload);
+        }
         // The expiries of a hash's fields lie inside its value.
         if self.ttl != Ttl::Keep && matches!(entry.kind.0, 22..=25) && !self.start_rebuild()? {
             self.current.action = Action::Skip;
@@ -395,12 +475,21 @@ impl Visitor for Restorer<'_> {
 
     fn value(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self.current.action {
-            Action::Skip => return Ok(()),
+            Action::Skip | Action::Postpone => return Ok(()),
             Action::Rebuild(_) => return self.rebuild(bytes),
+            Action::Stream(ref mut streamed) => {
+                streamed.pass(bytes)?;
+                return self.output.bytes(bytes);
+            }
             Action::Hold => {}
         }
         let length = self.current.value.len() + bytes.len();
         if self.current.kind == ValueType::MODULE_2.0 {
+            if length > MAX_MODULE_VALUE && self.can_postpone() {
+                self.current.action = Action::Postpone;
+                self.current.value = Vec::new();
+                return Ok(());
+            }
             if length > MAX_MODULE_VALUE {
                 let name = self.module.map(module_name).unwrap_or_default();
                 let message = format!(
@@ -422,9 +511,14 @@ impl Visitor for Restorer<'_> {
         Ok(())
     }
 
-    fn value_end(&mut self, _length: u64) -> Result<(), Error> {
+    fn value_end(&mut self, length: u64) -> Result<(), Error> {
         match std::mem::take(&mut self.current.action) {
             Action::Skip => return Ok(()),
+            Action::Postpone => {
+                let key = self.key_text();
+                return self.whole.postpone(self.host, self.place, length, &key);
+            }
+            Action::Stream(streamed) => self.restore_tail(*streamed)?,
             Action::Hold => {
                 self.select(self.current.database)?;
                 self.restore()?;
