@@ -140,6 +140,8 @@ pub struct LiveTarget {
     pub redis: Option<Arc<dyn RedisServer>>,
     /// A byte stream, where the target is not Redis (`tcp://`, `tls://`).
     pub socket: Option<Arc<dyn Socket>>,
+    /// Each server that takes writes, with its address: of a cluster every primary, for what each of them decides alone.
+    pub primaries: Vec<(String, Arc<dyn RedisServer>)>,
 }
 
 /// A directory being filled: a staging folder that appears as a whole.

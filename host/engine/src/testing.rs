@@ -83,6 +83,12 @@ pub(crate) struct World {
     pub(crate) target_cluster: Mutex<bool>,
     /// What the live target says of itself, besides `evicted_keys`.
     pub(crate) target_info: Mutex<Vec<Attribute>>,
+    /// What a second primary of the target says of itself, where there is one.
+    pub(crate) other_primary: Mutex<Option<Vec<Attribute>>>,
+    /// Whether that one has functions.
+    pub(crate) other_has_functions: Mutex<bool>,
+    /// Function libraries of each shard of the source.
+    pub(crate) functions: Mutex<u64>,
     /// Keys for which the live target has room; it evicts the oldest.
     pub(crate) target_room: Mutex<usize>,
     /// Keys that the live target evicted.
@@ -130,6 +136,9 @@ impl World {
             target: Mutex::default(),
             target_cluster: Mutex::new(false),
             target_info: Mutex::default(),
+            other_primary: Mutex::default(),
+            other_has_functions: Mutex::default(),
+            functions: Mutex::default(),
             target_room: Mutex::new(usize::MAX),
             evicted: Mutex::new(7),
             directories: Mutex::default(),
@@ -307,8 +316,9 @@ impl Providers for FakeProviders {
                     Attribute::new("run", "nonsense"),
                 ],
                 warnings: vec!["the first replica lags".to_owned()],
-                redis: has_server
-                    .then(|| Arc::new(FakeServer { world: Arc::clone(&self.world) }) as Arc<dyn RedisServer>),
+                redis: has_server.then(|| {
+                    Arc::new(FakeServer { world: Arc::clone(&self.world), other: false }) as Arc<dyn RedisServer>
+                }),
                 files: None,
                 socket: None,
             })
@@ -322,8 +332,16 @@ impl Providers for FakeProviders {
             cluster: *self.world.target_cluster.lock().unwrap(),
             keys: self.world.target.lock().unwrap().len() as u64,
             facts: vec![Attribute::new("databases", 16), Attribute::new("run", "nonsense")],
-            redis: Some(Arc::new(FakeServer { world: Arc::clone(&self.world) })),
+            redis: Some(Arc::new(FakeServer { world: Arc::clone(&self.world), other: false })),
             socket: None,
+            primaries: [false, true]
+                .into_iter()
+                .filter(|other| !other || self.world.other_primary.lock().unwrap().is_some())
+                .map(|other| {
+                    let server: Arc<dyn RedisServer> = Arc::new(FakeServer { world: Arc::clone(&self.world), other });
+                    (format!("primary-{}", usize::from(other)), server)
+                })
+                .collect(),
         })
     }
 
@@ -524,7 +542,11 @@ impl Method for FakeMethod {
         }
         sink.finish(Vec::new()).await?;
         let boast = usize::from(conduct == Conduct::Boast);
-        Ok(vec![Attribute::new("keys", keys.len() + boast), Attribute::new("databases", "0")])
+        Ok(vec![
+            Attribute::new("keys", keys.len() + boast),
+            Attribute::new("databases", "0"),
+            Attribute::new("functions", *self.world.functions.lock().unwrap()),
+        ])
     }
 
     async fn restore(&self, run: Run) -> Result<Vec<Attribute>, MethodError> {
@@ -572,17 +594,26 @@ impl Method for FakeMethod {
 
 struct FakeServer {
     world: Arc<World>,
+    /// The target cluster's second primary, which takes no keys.
+    other: bool,
 }
 
 #[async_trait]
 impl RedisServer for FakeServer {
     async fn info(&self, _section: Option<&str>) -> Result<Vec<Attribute>, MethodError> {
+        if self.other {
+            return Ok(self.world.other_primary.lock().unwrap().clone().unwrap_or_default());
+        }
         let mut info = self.world.target_info.lock().unwrap().clone();
         info.push(Attribute::new("evicted_keys", *self.world.evicted.lock().unwrap()));
         Ok(info)
     }
 
     async fn command(&self, command: Command) -> Result<Bytes, MethodError> {
+        if command[0] == "FUNCTION" {
+            let has_functions = self.other && *self.world.other_has_functions.lock().unwrap();
+            return Ok(Bytes::from_static(if has_functions { b"*1\r\n*0\r\n" } else { b"*0\r\n" }));
+        }
         let key = String::from_utf8(command[1].to_vec()).unwrap();
         let mut target = self.world.target.lock().unwrap();
         target.push(key);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use redkeep_core::method::code;
 use redkeep_core::provider::{LiveTarget, ProviderError};
+use redkeep_core::redis::RedisServer;
 use redkeep_core::secret::Secret;
 use redkeep_core::task::EndpointSpec;
 use redkeep_core::{Attribute, Class};
@@ -52,12 +53,16 @@ pub async fn connect_target(
         )
         .with_help(format!("write redis-cluster://{}", node.address)));
     }
+    let facts = facts(&mut connection, &node, &probe).await;
+    let address = node.address.to_string();
+    let redis: Arc<dyn RedisServer> = Arc::new(Server::new(node));
     Ok(LiveTarget {
         address: endpoint.url.to_string(),
         cluster: false,
         keys: probe.keys(),
-        facts: facts(&mut connection, &node, &probe).await,
-        redis: Some(Arc::new(Server::new(node))),
+        facts,
+        primaries: vec![(address, Arc::clone(&redis))],
+        redis: Some(redis),
         socket: None,
     })
 }
@@ -65,7 +70,8 @@ pub async fn connect_target(
 /// Another system: what it holds and takes, only its method can know.
 async fn other_system(spec: &EndpointSpec, url: &str) -> Result<LiveTarget, ProviderError> {
     let (address, socket) = socket::open(spec, url, code::TARGET_IO).await?;
-    Ok(LiveTarget { address, cluster: false, keys: 0, facts: Vec::new(), redis: None, socket: Some(socket) })
+    let (facts, primaries) = (Vec::new(), Vec::new());
+    Ok(LiveTarget { address, cluster: false, keys: 0, facts, redis: None, socket: Some(socket), primaries })
 }
 
 async fn clustered(endpoint: &Endpoint) -> Result<LiveTarget, AccessError> {
@@ -88,9 +94,13 @@ async fn clustered(endpoint: &Endpoint) -> Result<LiveTarget, AccessError> {
         }
         nodes.push(node);
     }
+    let alone = |node: &Node| -> (String, Arc<dyn RedisServer>) {
+        (node.address.to_string(), Arc::new(Server::new(node.clone())))
+    };
     Ok(LiveTarget {
         address: endpoint.url.to_string(),
         cluster: true,
+        primaries: nodes.iter().map(alone).collect(),
         keys,
         facts: about,
         redis: Some(Arc::new(ClusterServer::new(nodes, slots))),

@@ -67,6 +67,7 @@ async fn plan(work: &Restore<'_>, endpoint: &EndpointSpec) -> Result<(LiveTarget
         LiveFacts { address: &target.address, cluster: target.cluster, keys: target.keys, facts: &target.facts };
     restore_plan::check_live(&work.opened.manifest, work.task, facts)?;
     check_policy(&target).await?;
+    check_functions(work, &target).await?;
     let mut planned = Vec::new();
     for shard in &work.shards {
         let events = ShardEvents::new(shard.name.as_str(), work.events, &work.warnings);
@@ -93,31 +94,63 @@ fn run(work: &Restore<'_>, shard: &ShardRecord, target: &LiveTarget, events: &Ar
     run
 }
 
-/// Refuses a target that throws keys away when its memory is full, instead of refusing to take more.
+/// Refuses a target that throws keys away when its memory is full, instead of refusing to take more. Every primary decides alone.
 async fn check_policy(target: &LiveTarget) -> Result<(), EngineError> {
-    // Another system: what it does when it is full only its method can know.
-    let Some(redis) = &target.redis else { return Ok(()) };
-    let act = || "ask the target what it does when its memory is full";
-    let info = redis.info(None).await.map_err(EngineError::method(act()))?;
-    let limit = find(&info, "maxmemory").and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
-    match find(&info, "maxmemory_policy") {
-        Some(policy) if limit > 0 && policy != "noeviction" => Err(ProviderError::new(
-            Class::Refused,
-            "TargetEvicts",
-            format!("the target {} evicts keys at {limit} bytes of memory ({policy})", target.address),
-        )
-        .with_help(
-            "set maxmemory-policy noeviction for the restore (then a full server stops it with an error), or maxmemory 0",
-        )
-        .into()),
-        _ => Ok(()),
+    for (address, server) in &target.primaries {
+        let act = || format!("ask {address} what it does when its memory is full");
+        let info = server.info(None).await.map_err(EngineError::method(act()))?;
+        let limit = find(&info, "maxmemory").and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
+        if let Some(policy) = find(&info, "maxmemory_policy").filter(|policy| limit > 0 && *policy != "noeviction") {
+            return Err(ProviderError::new(
+                Class::Refused,
+                "TargetEvicts",
+                format!("the target {address} evicts keys at {limit} bytes of memory ({policy})"),
+            )
+            .with_help(
+                "set maxmemory-policy noeviction for the restore (then a full server stops it with an error), or maxmemory 0",
+            )
+            .into());
+        }
     }
+    Ok(())
 }
 
-/// Keys that the target has evicted since it started, where it says so. Of a cluster one primary answers.
+/// Refuses to replace functions of the target unasked: each shard of a backup brings the same libraries, so that those of a backup
+/// of several shards are loaded over what is there, be it the shard's before or the target's own.
+async fn check_functions(work: &Restore<'_>, target: &LiveTarget) -> Result<(), EngineError> {
+    let brings = work.shards.iter().any(|shard| shard.facts.get("functions").is_some_and(|count| count != "0"));
+    let is_decided = ["on-conflict", "match", "db"].iter().any(|name| match work.task.parameters.get(*name) {
+        // What is there stays, is replaced as told, or no functions come along.
+        Some(value) => *value != serde_json::json!("fail"),
+        None => false,
+    });
+    if work.shards.len() < 2 || !brings || is_decided {
+        return Ok(());
+    }
+    for (address, server) in &target.primaries {
+        // An error is a server without functions (before 7.0), or one that will refuse to load them.
+        let Ok(reply) = server.command(vec!["FUNCTION".into(), "LIST".into()]).await else { continue };
+        if reply.as_ref() != b"*0\r\n" {
+            return Err(ProviderError::new(
+                Class::Refused,
+                "TargetHasFunctions",
+                format!("the target {address} has function libraries, and the backup brings its own"),
+            )
+            .with_help("remove them (FUNCTION FLUSH), or say which are kept by --on-conflict skip|replace")
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Keys that the target has evicted since it started, over all primaries; nothing where one does not say so.
 async fn evicted(target: &LiveTarget) -> Option<u64> {
-    let info = target.redis.as_ref()?.info(None).await.ok()?;
-    find(&info, "evicted_keys")?.parse().ok()
+    let mut sum = 0_u64;
+    for (_, server) in &target.primaries {
+        let info = server.info(None).await.ok()?;
+        sum = sum.saturating_add(find(&info, "evicted_keys")?.parse().ok()?);
+    }
+    Some(sum)
 }
 
 /// Every key was acknowledged; whether all of them stayed, only the target's counter says.

@@ -239,3 +239,38 @@ async fn a_backup_that_is_not_there_is_not_found(#[case] text: &str, #[case] cla
     assert_eq!(error.class(), class);
     assert!(world.memory.head("x").await.is_err());
 }
+
+#[tokio::test]
+async fn every_primary_of_a_cluster_is_asked_whether_it_evicts_and_how_much_it_did() {
+    let world = World::new();
+    backup(&backup_task(), &world.providers(), &silent()).await.unwrap();
+    let evicting = |evicted: u64| {
+        let limit = Attribute::new("maxmemory", 1_000_000);
+        vec![limit, Attribute::new("maxmemory_policy", "allkeys-lru"), Attribute::new("evicted_keys", evicted)]
+    };
+    *world.other_primary.lock().unwrap() = Some(evicting(0));
+    let error = restore(&restore_task(into_server()), &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!((error.reason(), error.class()), ("TargetEvicts", Class::Refused));
+    assert!(error.to_string().contains("primary-1"), "{error}");
+    assert!(world.target.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn functions_of_a_target_are_not_replaced_unasked_by_those_of_several_shards() {
+    let world = World::new();
+    world.set_shards(&[("a", 10), ("b", 10)]);
+    *world.functions.lock().unwrap() = 1;
+    backup(&backup_task(), &world.providers(), &silent()).await.unwrap();
+    *world.other_primary.lock().unwrap() = Some(vec![Attribute::new("evicted_keys", 0)]);
+    *world.other_has_functions.lock().unwrap() = true;
+    let mut task = restore_task(into_server());
+    let error = restore(&task, &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!((error.reason(), error.class()), ("TargetHasFunctions", Class::Refused));
+    assert!(world.target.lock().unwrap().is_empty());
+    task.parameters.insert("on-conflict".to_owned(), "replace".into());
+    restore(&task, &world.providers(), &silent()).await.unwrap();
+    world.target.lock().unwrap().clear();
+    task.parameters.clear();
+    *world.other_has_functions.lock().unwrap() = false;
+    restore(&task, &world.providers(), &silent()).await.unwrap();
+}
