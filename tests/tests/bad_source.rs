@@ -166,3 +166,37 @@ async fn a_replica_without_its_primary_is_told() {
         backup(&server.url(), &[], None, &["primary"]);
     }
 }
+
+#[test]
+fn a_hostile_file_is_refused_at_its_offset() {
+    let place = tempfile::tempdir().unwrap();
+    let store = place.path().join("store");
+    let data = place.path().join("data");
+    let append_only = data.join("appendonlydir");
+    std::fs::create_dir_all(&append_only).unwrap();
+    let said = |method: &str, naming: &str| {
+        let arguments = ["backup", "--cluster", "bad", "--method", method, "--source"];
+        let mut command = redkeep();
+        command.args(arguments).arg(&data).arg("--storage").arg(&store);
+        let said = finish(command);
+        assert_eq!(said.code, Some(3), "{naming}: {said:#?}");
+        assert!(said.stderr.contains(naming) && !said.stderr.contains("panicked"), "{said:#?}");
+        nothing_stored(&store);
+    };
+    // A key of 2^63 bytes, an opcode that there is not, a value that never ends, a list nested in nothing.
+    for (rdb, naming) in [
+        (&b"REDIS0011\xfe\x00\x00\x81\x80\x00\x00\x00\x00\x00\x00\x00abc"[..], "byte 24"),
+        (b"REDIS0011\xfe\x00\xf0\x01a", "byte 11"),
+        (b"REDIS0011\xfe\x00\x01\x01k\x81\x7f\xff\xff\xff\xff\xff\xff\xff", "byte"),
+        (b"REDIS0011\xfe\x00\x12\x01k\x01\x02\x81\xff\xff\xff\xff\xff\xff\xff\xff", "byte"),
+        (b"REDIS9999", "byte"),
+    ] {
+        std::fs::write(data.join("dump.rdb"), rdb).unwrap();
+        said("rdb", naming);
+    }
+    std::fs::write(append_only.join("appendonly.aof.manifest"), "file a.aof seq 1 type i\n").unwrap();
+    for aof in ["*1000000000000000000\r\n$3\r\nSET\r\n", "*2\r\n$9223372036854775807\r\nSET\r\n"] {
+        std::fs::write(append_only.join("a.aof"), aof).unwrap();
+        said("aof", "a.aof");
+    }
+}

@@ -231,3 +231,37 @@ async fn storage_slower_than_the_server_does_not_lose_the_end_of_a_snapshot() {
         succeed(["verify", "--storage", &store, "latest"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_artifact_that_no_plugin_reads_is_refused_by_its_type() {
+    let (place, store, artifact) = stored("rdb", &[]).await;
+    let manifest = artifact.ancestors().nth(3).unwrap().join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("\"type\": \"rdb\"", "\"type\": \"mine\"")).unwrap();
+    let target = place.path().join("data").display().to_string();
+    fail(5, &["`mine`", "--plugin"], ["restore", "--storage", &store, "latest", "--target-dir", &target]);
+    fail(5, &["`mine`", "redis-rdb"], ["verify", "--storage", &store, "latest"]);
+    assert!(!Path::new(&target).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storage_too_slow_for_the_hold_limit_frees_the_server_and_leaves_nothing() {
+    let server = RedisServer::start(Version::Redis70).unwrap();
+    server.command(&["DEBUG", "POPULATE", "300000", "key", "300"]).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = place.path().join("store");
+    let text = store.display().to_string();
+    let source = server.url();
+    let arguments = ["backup", "--method", "rdb", "--cluster", "held", "--compression", "none", "--source", &source];
+    let slow = ["--storage", &text, "--limit-rate", "1M", "--hold-limit", "2s"];
+    fail(1, &["held the server", "--spool"], arguments.into_iter().chain(slow));
+    let mut folders = vec![store.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            assert!(entry.path().is_dir(), "{} was left", entry.path().display());
+            folders.push(entry.path());
+        }
+    }
+    assert_eq!(server.info("connected_slaves").await.unwrap(), "0", "the server still serves us");
+    succeed(arguments.into_iter().chain(["--storage", &text]));
+}

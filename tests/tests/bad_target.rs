@@ -245,3 +245,15 @@ async fn what_a_killed_restore_left_in_a_directory_goes_with_the_next() -> Resul
     ensure!(hidden.count() == 0, "the staging folder is still there");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_of_a_single_server_are_refused_by_a_cluster() -> Result<()> {
+    let shape = Shape { databases: vec![0], ..Shape::standalone(Version::Redis70) };
+    let (_place, store) = stored(Version::Redis70, "aof", &shape).await?;
+    let node = RedisServer::start_with(Version::Redis70, &["--cluster-enabled", "yes"])?;
+    node.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await?;
+    let target = format!("redis-cluster://{}", node.address());
+    fail(5, &["cluster", "rdb"], ["restore", "--storage", &store, "latest", "--target", &target]);
+    ensure!(keys(&node).await? == 0, "something was written");
+    Ok(())
+}

@@ -41,7 +41,10 @@ fn files_under(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
 fn manifests_are_whole(store: &Path) -> Result<usize> {
     let mut files = Vec::new();
     files_under(store, &mut files)?;
-    let manifests: Vec<_> = files.iter().filter(|path| path.ends_with("manifest.json")).collect();
+    // What a folder storage has not placed yet lies in a hidden folder, and is no object.
+    let is_hidden = |path: &Path| path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
+    let placed = |path: &Path| path.strip_prefix(store).is_ok_and(|key| !is_hidden(key));
+    let manifests: Vec<_> = files.iter().filter(|path| path.ends_with("manifest.json") && placed(path)).collect();
     for path in &manifests {
         let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(path)?)?;
         for artifact in manifest["artifacts"].as_array().context("no artifacts")? {
