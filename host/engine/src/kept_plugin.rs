@@ -71,7 +71,7 @@ pub(crate) async fn load(
     artifact_types: &[String],
     lacking: ProviderError,
 ) -> Result<Arc<dyn Method>, EngineError> {
-    if spec.file.is_some() || !LACKING.contains(&lacking.reason) {
+    if spec.file.is_some() || spec.oci.is_some() || !LACKING.contains(&lacking.reason) {
         return Err(lacking.into());
     }
     let Some(component) = read(storage, digest).await? else { return Err(lacking.into()) };
