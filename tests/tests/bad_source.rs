@@ -186,10 +186,9 @@ fn a_hostile_file_is_refused_at_its_offset() {
     // A key of 2^63 bytes, an opcode that there is not, a value that never ends, a list nested in nothing.
     for (rdb, naming) in [
         (&b"REDIS0011\xfe\x00\x00\x81\x80\x00\x00\x00\x00\x00\x00\x00abc"[..], "byte 24"),
-        (b"REDIS0011\xfe\x00\xf0\x01a", "byte 11"),
-        (b"REDIS0011\xfe\x00\x01\x01k\x81\x7f\xff\xff\xff\xff\xff\xff\xff", "byte"),
-        (b"REDIS0011\xfe\x00\x12\x01k\x01\x02\x81\xff\xff\xff\xff\xff\xff\xff\xff", "byte"),
-        (b"REDIS9999", "byte"),
+        (&b"REDIS0011\xfe\x00\xf0\x01a"[..], "byte 11"),
+        (&b"REDIS0011\xfe\x00\x01\x01k\x81\x7f\xff\xff\xff\xff\xff\xff\xff"[..], "byte"),
+        (&b"REDIS0011\xfe\x00\x12\x01k\x01\x02\x81\xff\xff\xff\xff\xff\xff\xff\xff"[..], "byte"),
     ] {
         std::fs::write(data.join("dump.rdb"), rdb).unwrap();
         said("rdb", naming);
