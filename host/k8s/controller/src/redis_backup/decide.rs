@@ -118,7 +118,7 @@ pub(super) fn decide_inspection(
 }
 
 /// Whether a run that was begun has outlived its deadline by so much.
-fn is_overdue(spec: &RedisBackupSpec, status: &RedisBackupStatus, now: Timestamp, grace: Duration) -> bool {
+pub(super) fn is_overdue(spec: &RedisBackupSpec, status: &RedisBackupStatus, now: Timestamp, grace: Duration) -> bool {
     let Some(started) = status.started_at.as_ref() else { return false };
     let allowed = SignedDuration::from_secs(spec.active_deadline_seconds.max(0))
         .saturating_add(SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX));

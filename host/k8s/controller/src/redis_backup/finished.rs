@@ -3,21 +3,21 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt};
 use redkeep_core::Timestamp;
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::run::Phase;
 
-use super::{ReconcileError, apply, delete};
+use super::{ReconcileError, apply, decide, delete};
 use crate::common::Unresolved;
 use crate::context::Context;
-use crate::metrics::PhaseLabels;
+use crate::metrics::{PhaseLabels, RunLabels};
 
 pub(super) async fn reconcile(
     metadata: Arc<PartialObjectMeta<RedisBackup>>,
@@ -56,19 +56,33 @@ fn count_success(metadata: &PartialObjectMeta<RedisBackup>, context: &Context) {
     }
 }
 
-/// Sets the published gauge from both caches; phases and namespaces that are empty now become zero.
-pub(super) fn count_phases(
-    context: &Context,
-    active: &Store<DeserializeGuard<RedisBackup>>,
-    finished: &Store<PartialObjectMeta<RedisBackup>>,
-    before: &mut HashSet<PhaseLabels>,
-) {
+/// Longer after its deadline a run cannot last while the operator works.
+const OVERDUE_AFTER: Duration = Duration::from_secs(900);
+
+type Active = Arc<DeserializeGuard<RedisBackup>>;
+type Finished = Arc<PartialObjectMeta<RedisBackup>>;
+
+/// What was counted before: phases and namespaces that are empty now become zero.
+#[derive(Default)]
+pub(super) struct Counted {
+    phases: HashSet<PhaseLabels>,
+    overdue: HashSet<RunLabels>,
+}
+
+/// Sets the gauges that are counts of objects, from both caches.
+pub(super) fn count(context: &Context, active: &[Active], finished: &[Finished], now: Timestamp, before: &mut Counted) {
+    count_phases(context, active, finished, &mut before.phases);
+    count_overdue(context, active, now, &mut before.overdue);
+    count_verifications(context, finished);
+}
+
+fn count_phases(context: &Context, active: &[Active], finished: &[Finished], before: &mut HashSet<PhaseLabels>) {
     let mut counts: BTreeMap<(String, &'static str), i64> = BTreeMap::new();
-    for backup in active.state().iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
+    for backup in active.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
         let phase = backup.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Pending);
         *counts.entry((backup.namespace().unwrap_or_default(), phase.as_str())).or_default() += 1;
     }
-    for metadata in finished.state() {
+    for metadata in finished {
         let is_completed =
             metadata.labels().get(labels::OUTCOME).is_some_and(|outcome| outcome == labels::OUTCOME_COMPLETED);
         let phase = if is_completed { Phase::Completed } else { Phase::Failed };
@@ -86,4 +100,94 @@ pub(super) fn count_phases(
         context.metrics.phases.get_or_create(gone).set(0);
     }
     before.extend(now);
+}
+
+fn count_overdue(context: &Context, active: &[Active], now: Timestamp, before: &mut HashSet<RunLabels>) {
+    let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+    for backup in active.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
+        // A backup that ended stays among the active while it is verified.
+        let running = backup.status.as_ref().filter(|status| !status.phase.unwrap_or_default().is_terminal());
+        let is_overdue = running.is_some_and(|status| decide::is_overdue(&backup.spec, status, now, OVERDUE_AFTER));
+        *counts.entry(backup.namespace().unwrap_or_default()).or_default() += i64::from(is_overdue);
+    }
+    let labels = |namespace: &str| RunLabels { kind: "RedisBackup".to_owned(), namespace: namespace.to_owned() };
+    let now: HashSet<RunLabels> = counts
+        .iter()
+        .map(|(namespace, count)| {
+            let labels = labels(namespace);
+            context.metrics.overdue.get_or_create(&labels).set(*count);
+            labels
+        })
+        .collect();
+    for gone in before.difference(&now) {
+        context.metrics.overdue.get_or_create(gone).set(0);
+    }
+    before.extend(now);
+}
+
+/// Whether the newest backup of each cluster that was verified is good: from labels, so that it survives a restart.
+fn count_verifications(context: &Context, finished: &[Finished]) {
+    let mut newest: BTreeMap<(String, String), (Timestamp, bool)> = BTreeMap::new();
+    for metadata in finished {
+        let good = metadata.labels().get(labels::VERIFIED).and_then(|text| text.parse::<bool>().ok());
+        let at = metadata.annotations().get(labels::COMPLETED_AT).and_then(|text| text.parse::<Timestamp>().ok());
+        let (Some(good), Some(at), Some(cluster)) = (good, at, metadata.labels().get(labels::CLUSTER)) else {
+            continue;
+        };
+        let place = newest.entry((metadata.namespace().unwrap_or_default(), cluster.clone())).or_insert((at, good));
+        if at >= place.0 {
+            *place = (at, good);
+        }
+    }
+    for ((namespace, cluster), (_, good)) in newest {
+        context.metrics.verified(&namespace, &cluster, good);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::ClusterLabels;
+    use crate::testing::{FakeApi, ScriptedExecutor};
+    use serde_json::{Value, json};
+
+    fn active(name: &str, status: Value) -> Active {
+        let spec = json!({"clusterName": "carts", "storageRef": {"name": "main"}, "activeDeadlineSeconds": 3600});
+        let object = json!({"apiVersion": "redis.io/v1", "kind": "RedisBackup",
+            "metadata": {"name": name, "namespace": "shop"}, "spec": spec, "status": status});
+        Arc::new(DeserializeGuard(Ok(serde_json::from_value(object).unwrap())))
+    }
+
+    fn finished(completed: &str, verified: Option<&str>) -> Finished {
+        let mut labels = json!({labels::OUTCOME: labels::OUTCOME_COMPLETED, labels::CLUSTER: "carts"});
+        if let Some(verified) = verified {
+            labels[labels::VERIFIED] = json!(verified);
+        }
+        let metadata = json!({"name": "a", "namespace": "shop", "labels": labels, "annotations": {labels::COMPLETED_AT: completed}});
+        Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_run_past_its_deadline_is_counted_until_it_ends_and_a_failed_verification_until_a_newer_good_one() {
+        let (context, _) = FakeApi::new().context(Arc::new(ScriptedExecutor::default()));
+        let now: Timestamp = "2026-11-27T12:00:00Z".parse().unwrap();
+        let stuck = active("stuck", json!({"phase": "Running", "startedAt": "2026-11-27T10:00:00Z"}));
+        let going = active("going", json!({"phase": "Running", "startedAt": "2026-11-27T11:00:00Z"}));
+        let verifying = active("done", json!({"phase": "Completed", "startedAt": "2026-11-26T11:00:00Z"}));
+        let bad = finished("2026-11-27T02:00:00Z", Some("false"));
+        let older = finished("2026-11-26T02:00:00Z", Some("true"));
+        let untold = finished("2026-11-27T03:00:00Z", None);
+        let mut before = Counted::default();
+        count(&context, &[stuck, Arc::clone(&going), verifying], &[bad.clone(), older, untold], now, &mut before);
+        let overdue = RunLabels { kind: "RedisBackup".to_owned(), namespace: "shop".to_owned() };
+        let cluster = ClusterLabels { namespace: "shop".to_owned(), cluster: "carts".to_owned() };
+        assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 1);
+        assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 1);
+        let good = finished("2026-11-27T04:00:00Z", Some("true"));
+        count(&context, &[going], &[bad, good], now, &mut before);
+        assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 0);
+        assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 0);
+        count(&context, &[], &[], now, &mut before);
+        assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 0);
+    }
 }

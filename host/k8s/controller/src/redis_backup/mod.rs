@@ -16,7 +16,6 @@ mod tests;
 mod validate;
 mod verify;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,10 +117,11 @@ pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: Cancella
     let slots = Arc::new(Slots::new(active_store.clone()));
     let how = |name| Drive { name, shutdown: shutdown.clone(), readiness: readiness.clone() };
     let counting = async {
-        let mut before = HashSet::new();
+        let mut before = finished::Counted::default();
         let mut ticks = tokio::time::interval(COUNT_EVERY);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            finished::count_phases(&context, &active_store, &finished_store, &mut before);
+            let now = context.clock.now();
+            finished::count(&context, &active_store.state(), &finished_store.state(), now, &mut before);
         }
     };
     let active = drive(how("redisbackup"), Arc::clone(&context), active, move |backup, context| {
@@ -376,7 +376,9 @@ impl Look<'_> {
     async fn mark(&self, ended: &RedisBackupStatus) -> Result<Action, ReconcileError> {
         let phase = ended.phase.unwrap_or_default();
         let at = ended.completed_at.as_ref().map(|time| time.0);
-        apply::mark_ended(self.context, self.backup, phase, at).await?;
+        let verified = crate::apply::condition(&ended.conditions, redkeep_k8s_api::conditions::VERIFIED);
+        let verified = verified.and_then(|condition| condition.status.to_ascii_lowercase().parse::<bool>().ok());
+        apply::mark_ended(self.context, self.backup, phase, at, verified).await?;
         Ok(Action::await_change())
     }
 }
