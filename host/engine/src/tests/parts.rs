@@ -9,6 +9,7 @@ use redkeep_core::task::{
     BackupTask, CaptureTask, CommitTask, KeepRules, Outcome, PartRef, Task, TaskReport, TaskSpec, VerifyLevel,
 };
 use redkeep_core::{Class, report_facts};
+use redkeep_storage::layer::Operation;
 use redkeep_storage::layer::fault::Fault;
 use rstest::rstest;
 
@@ -103,7 +104,7 @@ async fn a_commit_survives_a_fault_at_every_call(#[case] kind: StorageErrorKind,
         let world = World::new();
         let parts = [captured(&world, "0", 10).await, captured(&world, "1", 20).await];
         let fault = Fault::fail(kind).nth(index);
-        world.faults.add(if after { fault.after_the_act() } else { fault });
+        world.faults.add(if after { fault.on(Operation::PutIfAbsent).after_the_act() } else { fault });
         let outcome = commit(&commit_of(&parts), &world.providers(), &silent()).await;
         let struck = world.faults.struck() > 0;
         world.faults.clear();
