@@ -54,6 +54,8 @@ const RULES: &[Rule] = &[
     Rule { krate: "redkeep-sdk", ours: &[], never: &["tokio", "wasmtime", "kube"] },
     Rule { krate: "redis-rdb", ours: &["redkeep-sdk"], never: &["tokio", "wasmtime", "kube"] },
     Rule { krate: "redis-aof", ours: &["redkeep-sdk"], never: &["tokio", "wasmtime", "kube"] },
+    Rule { krate: "zookeeper", ours: &["redkeep-sdk"], never: &["tokio", "wasmtime", "kube"] },
+    Rule { krate: "example-raw", ours: &["redkeep-sdk"], never: &["tokio", "wasmtime", "kube"] },
     Rule { krate: "redkeep-testing", ours: &[], never: &["kube", "wasmtime"] },
     Rule { krate: "redkeep-tests", ours: &["redkeep-testing", "redkeep-core"], never: &[] },
     Rule { krate: "redkeep-benches", ours: &["redkeep-testing"], never: &[] },

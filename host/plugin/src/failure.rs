@@ -133,6 +133,17 @@ pub(crate) fn wall_clock(plugin: &str, export: &str, limit: std::time::Duration)
     )
 }
 
+/// Which of wasmtime's own limits it was, where it was one: only the text says so.
+pub(crate) fn own_limit(error: &wasmtime::Error) -> Option<&'static str> {
+    let text = format!("{error:#}");
+    let limits = [
+        ("too much data is being copied", "passed more data in one call than it may"),
+        ("handle limit exceeded", "holds more handles than it may"),
+        ("resource limit exceeded", "needs more instances, tables or memories than it may"),
+    ];
+    limits.into_iter().find(|(sign, _)| text.contains(sign)).map(|(_, meaning)| meaning)
+}
+
 /// Why a call ended without an answer of the guest's. `panic`: what its panic hook last said.
 pub(crate) fn from_trap(plugin: &str, export: &str, error: &wasmtime::Error, panic: Option<&str>) -> MethodError {
     if let Some(stop) = error.downcast_ref::<Stop>() {
@@ -143,21 +154,9 @@ pub(crate) fn from_trap(plugin: &str, export: &str, error: &wasmtime::Error, pan
             _ => failure.with_help("this is a defect of the plugin, or its limit is too low for this data"),
         };
     }
-    // Of wasmtime's own limits only the text says which one it was.
-    let text = format!("{error:#}");
-    let limits = [
-        ("too much data is being copied", "passed more data in one call than it may"),
-        ("handle limit exceeded", "holds more handles than it may"),
-        ("resource limit exceeded", "needs more instances, tables or memories than it may"),
-    ];
-    for (sign, meaning) in limits {
-        if text.contains(sign) {
-            let root = printable(&error.root_cause().to_string(), MAX_TEXT);
-            return MethodError::new(
-                code::LIMIT,
-                format!("plugin {plugin} was stopped in {export}: it {meaning} ({root})"),
-            );
-        }
+    if let Some(meaning) = own_limit(error) {
+        let root = printable(&error.root_cause().to_string(), MAX_TEXT);
+        return MethodError::new(code::LIMIT, format!("plugin {plugin} was stopped in {export}: it {meaning} ({root})"));
     }
     let message = match (error.downcast_ref::<Trap>(), panic) {
         (Some(Trap::StackOverflow), _) => format!("plugin {plugin} overflowed its stack in {export}"),

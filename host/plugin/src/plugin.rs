@@ -12,7 +12,7 @@ use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 use crate::bindings::exports::redkeep::plugin::method::Info;
 use crate::bindings::redkeep::plugin::types;
 use crate::bindings::{Everything, EverythingPre};
-use crate::failure::{Stop, from_guest, from_trap, wall_clock};
+use crate::failure::{Stop, from_guest, from_trap, own_limit, wall_clock};
 use crate::grants::Permissions;
 use crate::limits::{CpuClock, Limits, TICK};
 use crate::schema::Schema;
@@ -128,7 +128,9 @@ impl Plugin {
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             // Only now does wasmtime compare the types of the exports; instantiating also runs code, which may trap.
-            Ok(Err((error, true))) if !error.is::<Trap>() && !error.is::<Stop>() => Err(Failure::Unfit(error)),
+            Ok(Err((error, true))) if !error.is::<Trap>() && !error.is::<Stop>() && own_limit(&error).is_none() => {
+                Err(Failure::Unfit(error))
+            }
             Ok(Err((error, _))) => {
                 tracing::debug!(plugin = %self.name, export = export.name(), ?error, "call of a plugin failed");
                 Err(Failure::Call(from_trap(&self.name, export.name(), &error, store.data().panic.as_deref())))

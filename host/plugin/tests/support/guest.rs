@@ -109,7 +109,7 @@ impl Guest {
         format!("(i32.const {at}) (i32.const {})", text.len())
     }
 
-    fn words(&mut self, words: &[u32]) -> u32 {
+    pub(crate) fn words(&mut self, words: &[u32]) -> u32 {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.place(&bytes)
     }
