@@ -156,7 +156,10 @@ pub(crate) fn from_trap(plugin: &str, export: &str, error: &wasmtime::Error, pan
     }
     if let Some(meaning) = own_limit(error) {
         let root = printable(&error.root_cause().to_string(), MAX_TEXT);
-        return MethodError::new(code::LIMIT, format!("plugin {plugin} was stopped in {export}: it {meaning} ({root})"));
+        return MethodError::new(
+            code::LIMIT,
+            format!("plugin {plugin} was stopped in {export}: it {meaning} ({root})"),
+        );
     }
     let message = match (error.downcast_ref::<Trap>(), panic) {
         (Some(Trap::StackOverflow), _) => format!("plugin {plugin} overflowed its stack in {export}"),

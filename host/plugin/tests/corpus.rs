@@ -331,7 +331,7 @@ fn not_loaded() -> Vec<Hostile> {
             Refused("PluginApiVersion", "@0.2.0"),
         ),
         file("a component cut short", good[..good.len() / 2].to_vec(), Refused("PluginDamaged", "cut short")),
-        file("a core module", wat("(module)"), Refused("NotAComponent", "core module")),
+        file("a core module", wat("(module)"), Refused("NotAComponent", "core WebAssembly module")),
         file(
             "a precompiled component",
             wasmtime::Engine::default().precompile_component(&good).unwrap(),

@@ -35,7 +35,7 @@ pub async fn connect_target(
             .with_help("give --target redis://host:port, or --target-dir"));
     };
     if socket::is_address(url) {
-        return other_system(spec, url).await;
+        return other_system(spec, url, password.as_ref()).await;
     }
     let endpoint = Endpoint::new(spec, url, password, sentinel_password)?;
     if matches!(endpoint.url.deployment, Deployment::Cluster(_)) {
@@ -68,8 +68,8 @@ pub async fn connect_target(
 }
 
 /// Another system: what it holds and takes, only its method can know.
-async fn other_system(spec: &EndpointSpec, url: &str) -> Result<LiveTarget, ProviderError> {
-    let (address, socket) = socket::open(spec, url, code::TARGET_IO).await?;
+async fn other_system(spec: &EndpointSpec, url: &str, password: Option<&Secret>) -> Result<LiveTarget, ProviderError> {
+    let (address, socket) = socket::open(spec, url, password, code::TARGET_IO).await?;
     let (facts, primaries) = (Vec::new(), Vec::new());
     Ok(LiveTarget { address, cluster: false, keys: 0, facts, redis: None, socket: Some(socket), primaries })
 }

@@ -11,7 +11,7 @@ use crate::output::failure::Failure;
 /// The schemes and their forms, for errors.
 const FORMS: &str = "redis://[user[:password]@]host:port, rediss://…, unix:///path, redis-sentinel://host:port,…/MASTER, \
                      redis-cluster://host:port,…, redis-nodes://host:port,…, a data directory as a path or file:///dir, or tcp://host:port, \
-                     tls://host:port for the methods of other systems";
+                     tls://host:port for the methods of other systems (a login: tcp://user@host:port?login=NAME)";
 
 /// A source or target as the user wrote it, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,27 +83,31 @@ fn server(scheme: &str, rest: &str) -> Result<ServerAddress, Failure> {
         ));
     }
     check_shape(scheme, hosts, path)?;
-    let (username, password) = match userinfo {
-        None => (None, None),
-        Some(userinfo) => {
-            let (user, password) = userinfo.split_once(':').map_or((userinfo, None), |(user, word)| (user, Some(word)));
-            (Some(decode(user)?).filter(|user| !user.is_empty()), password.map(decode).transpose()?)
-        }
-    };
-    Ok(ServerAddress {
-        url: format!("{scheme}://{hosts}{}", if path == "/" { "" } else { path }),
-        username,
-        password: password.filter(|password| !password.is_empty()).map(Secret::new),
-    })
+    let (username, password) = credentials(userinfo)?;
+    Ok(ServerAddress { url: format!("{scheme}://{hosts}{}", if path == "/" { "" } else { path }), username, password })
 }
 
-/// Another system's server: of it only host and port are known.
+/// How an address of another system names the login that the host is to do.
+const LOGIN: &str = "?login=";
+
+/// Another system's server: of it only host and port are known, and perhaps the login.
 fn stream(scheme: &str, rest: &str) -> Result<ServerAddress, Failure> {
-    let hosts = rest.strip_suffix('/').unwrap_or(rest);
-    let help = || format!("write {scheme}://host:port");
-    if hosts.contains(['@', '?', '#']) {
-        return Err(wrong("the address has `@`, `?` or `#` where none can be")
-            .with_help(format!("{}, without user and password", help())));
+    let help = || format!("write {scheme}://host:port, or {scheme}://USER@host:port{LOGIN}NAME with --password-file");
+    let (rest, login) = match rest.rsplit_once(LOGIN) {
+        Some((rest, login)) => (rest, Some(login)),
+        None => (rest, None),
+    };
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    let (userinfo, hosts) = rest.rsplit_once('@').map_or((None, rest), |(user, hosts)| (Some(user), hosts));
+    let hosts = hosts.strip_suffix('/').unwrap_or(hosts);
+    // A slash in a password ends nothing here, but what is not a host must not be kept, and shown, as one.
+    if hosts.contains(['@', '?', '#']) || login.is_some_and(|login| !is_name(login)) {
+        return Err(wrong("the address has `@`, `?` or `#` where none can be").with_help(help()));
+    }
+    if userinfo.is_some() && login.is_none() {
+        return Err(wrong("the address has a user, and nothing would use it").with_help(help()));
     }
     let has_port = hosts.rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit())
@@ -111,7 +115,17 @@ fn stream(scheme: &str, rest: &str) -> Result<ServerAddress, Failure> {
     if !has_port || hosts.contains(['/', ',']) {
         return Err(wrong("the address is not one host and its port").with_help(help()));
     }
-    Ok(ServerAddress { url: format!("{scheme}://{hosts}"), username: None, password: None })
+    let (username, password) = credentials(userinfo)?;
+    let login = login.map(|login| format!("{LOGIN}{login}")).unwrap_or_default();
+    Ok(ServerAddress { url: format!("{scheme}://{hosts}{login}"), username, password })
+}
+
+/// User and password as they stand before the `@`; empty ones are none.
+fn credentials(userinfo: Option<&str>) -> Result<(Option<String>, Option<Secret>), Failure> {
+    let Some(userinfo) = userinfo else { return Ok((None, None)) };
+    let (user, password) = userinfo.split_once(':').map_or((userinfo, None), |(user, word)| (user, Some(word)));
+    let password = password.map(decode).transpose()?.filter(|password| !password.is_empty());
+    Ok((Some(decode(user)?).filter(|user| !user.is_empty()), password.map(Secret::new)))
 }
 
 fn check_shape(scheme: &str, hosts: &str, path: &str) -> Result<(), Failure> {
@@ -187,6 +201,8 @@ mod tests {
             ("redis-cluster://a:1,b:2", "redis-cluster://a:1,b:2", None, None),
             ("tcp://zoo:2181/", "tcp://zoo:2181", None, None),
             ("tls://[::1]:2281", "tls://[::1]:2281", None, None),
+            ("tcp://bob@zoo:2181/?login=zookeeper-digest", "tcp://zoo:2181?login=zookeeper-digest", Some("bob"), None),
+            ("tcp://bob:p%40s@zoo:1?login=x", "tcp://zoo:1?login=x", Some("bob"), Some("p@s")),
         ] {
             let expected = ServerAddress {
                 url: url.to_owned(),
@@ -231,6 +247,8 @@ mod tests {
             ("tcp://zoo", "tcp://host:port"),
             ("tls://zoo:2181,zoo2:2181", "tls://host:port"),
             ("tcp://zoo:2181/chroot", "tcp://host:port"),
+            ("tcp://zoo:2181?tls=1", "tcp://host:port"),
+            ("tcp://bob@zoo:2181?login=../x", "?login=NAME"),
         ] {
             let failure = parsed(text).unwrap_err();
             assert_eq!(failure.exit_code(), 2, "{text}");
@@ -252,6 +270,8 @@ mod tests {
             "redis://bob:%ff%ffhunter2@host",
             "redis-sentinel://bob:hunter2@host",
             "tcp://bob:hunter2@host:1",
+            "tcp://bob:hunter2@host:1?login=",
+            "tcp://bob:hunter2@host?login=zookeeper-digest",
         ] {
             let failure = parsed(text).unwrap_err();
             assert!(!format!("{failure:?}").contains("hunter"), "{text}: {failure:?}");

@@ -133,7 +133,7 @@ pub async fn resolve(
             .with_help("give --source redis://host:port, or the path of a data directory"));
         }
         (None, Some(files)) => directory(spec, files),
-        (Some(url), files) if socket::is_address(url) => other_system(spec, url, files).await?,
+        (Some(url), files) if socket::is_address(url) => other_system(spec, url, password.as_ref(), files).await?,
         (Some(url), files) => {
             let endpoint = Endpoint::new(spec, url, password, sentinel_password)?;
             let mut source = match &endpoint.url.deployment {
@@ -176,8 +176,13 @@ fn directory(spec: &EndpointSpec, files: Arc<dyn Files>) -> Source {
 }
 
 /// Another system: nothing is known of it but that it answers.
-async fn other_system(spec: &EndpointSpec, url: &str, files: Option<Arc<dyn Files>>) -> Result<Source, ProviderError> {
-    let (address, socket) = socket::open(spec, url, code::SOURCE_IO).await?;
+async fn other_system(
+    spec: &EndpointSpec,
+    url: &str,
+    password: Option<&Secret>,
+    files: Option<Arc<dyn Files>>,
+) -> Result<Source, ProviderError> {
+    let (address, socket) = socket::open(spec, url, password, code::SOURCE_IO).await?;
     let shard = SourceShard {
         name: "0".to_owned(),
         node: address.clone(),

@@ -48,7 +48,13 @@ impl Login {
     /// For one connection.
     pub(crate) fn begin(&self) -> PendingLogin {
         let Self::ZookeeperDigest { credential } = self;
-        PendingLogin { request: auth_request(credential), outgoing: Vec::new(), held: Vec::new(), sent: false, done: false }
+        PendingLogin {
+            request: auth_request(credential),
+            outgoing: Vec::new(),
+            held: Vec::new(),
+            sent: false,
+            done: false,
+        }
     }
 }
 
@@ -98,7 +104,10 @@ impl PendingLogin {
                 return Err(LoginError::Strange);
             }
             let Some(frame) = rest.get(..length) else { break };
-            if !is_first && let Some((xid, answer)) = frame.split_first_chunk::<4>() && i32::from_be_bytes(*xid) == AUTH_XID {
+            if !is_first
+                && let Some((xid, answer)) = frame.split_first_chunk::<4>()
+                && i32::from_be_bytes(*xid) == AUTH_XID
+            {
                 // The transaction's number, and then nought for success.
                 if answer.get(8..12) != Some(&[0; 4]) {
                     return Err(LoginError::Refused);
