@@ -61,7 +61,7 @@ impl Method for ExampleRaw {
     fn verify(host: &dyn Host) -> Result<Facts, Error> {
         let mut source = host.artifacts().open(NAME)?;
         // A read may give less than was asked for, and gives nothing only at the end.
-        let mut head = Vec::new();
+        let mut head: Vec<u8> = Vec::new();
         loop {
             let bytes = source.read(CHUNK)?;
             if bytes.is_empty() {

@@ -4,7 +4,7 @@ use redkeep_sdk::{Artifact, Attribute, CHUNK, Error, Facts, Host, Progress, Sink
 
 use crate::jute::{Frames, JuteError, Reader, Writer, frame};
 use crate::protocol::MAX_FRAME;
-use crate::znode::{Acl, Kind, Stat, Znode, is_path};
+use crate::znode::{Acl, Stat, Znode, is_path};
 
 /// The artifact's type, which restores and other tools know it by.
 pub(crate) const TYPE: &str = "zookeeper-tree";
@@ -20,8 +20,6 @@ const MAX_RECORD: usize = 3 * MAX_FRAME;
 pub(crate) struct Counts {
     pub(crate) znodes: u64,
     pub(crate) ephemerals: u64,
-    pub(crate) containers: u64,
-    pub(crate) with_ttl: u64,
     pub(crate) data_bytes: u64,
     /// Between these two transactions the tree was read.
     pub(crate) first_zxid: i64,
@@ -32,18 +30,13 @@ impl Counts {
     pub(crate) fn add(&mut self, znode: &Znode) {
         self.znodes += 1;
         self.data_bytes += znode.data.as_ref().map_or(0, Vec::len) as u64;
-        match znode.stat.kind() {
-            Kind::Persistent => {}
-            Kind::Ephemeral => self.ephemerals += 1,
-            Kind::Container => self.containers += 1,
-            Kind::Ttl(_) => self.with_ttl += 1,
-        }
+        self.ephemerals += u64::from(znode.stat.is_ephemeral());
     }
 
     pub(crate) fn facts(&self) -> Facts {
         let mut facts = Facts::new();
-        facts.set("znodes", self.znodes).set("ephemerals", self.ephemerals).set("containers", self.containers);
-        facts.set("ttl-znodes", self.with_ttl).set("data-bytes", self.data_bytes);
+        facts.set("znodes", self.znodes).set("ephemerals", self.ephemerals);
+        facts.set("data-bytes", self.data_bytes);
         facts.set("first-zxid", format!("0x{:x}", self.first_zxid));
         facts.set("last-zxid", format!("0x{:x}", self.last_zxid));
         facts

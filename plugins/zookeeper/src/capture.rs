@@ -12,7 +12,7 @@ use redkeep_sdk::{Error, Facts, Host, Progress, code};
 use crate::artifact::TreeWriter;
 use crate::client::{Client, strange};
 use crate::protocol::{self, NO_NODE, Request};
-use crate::znode::{Acl, Kind, Znode, join};
+use crate::znode::{Acl, Znode, join};
 
 /// Requests that wait for their answers.
 const WINDOW: usize = 256;
@@ -171,7 +171,7 @@ impl Walk<'_> {
 
     fn take(&mut self, path: Rc<str>, acl: Vec<Acl>, body: &[u8]) -> Result<(), Error> {
         let (data, stat) = protocol::read_data(body).map_err(strange)?;
-        if stat.num_children > 0 && stat.kind() == Kind::Ephemeral {
+        if stat.num_children > 0 && stat.is_ephemeral() {
             return Err(Error::new(code::SERVER_REPLY, format!("{path} is ephemeral and has children")));
         }
         if stat.num_children > 0 {

@@ -48,10 +48,6 @@ pub(crate) fn refusal(error: i32, act: &str) -> Error {
             message,
             "log in as a user who may do this: tcp://USER@HOST:PORT?login=zookeeper-digest with a password",
         ),
-        protocol::UNIMPLEMENTED => Error::refused(
-            message,
-            "the server needs zookeeper.extendedTypesEnabled=true for znodes with a time to live, or give --param ttl=persist",
-        ),
         _ => Error::new(code::SERVER_REPLY, message),
     }
 }

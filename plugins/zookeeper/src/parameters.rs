@@ -14,21 +14,10 @@ pub(crate) enum OnConflict {
     Replace,
 }
 
-/// What a restore makes of a znode with a time to live.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum TimeToLive {
-    #[default]
-    Keep,
-    /// One that lives for ever.
-    Persist,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Parameters {
     pub(crate) on_conflict: OnConflict,
-    pub(crate) ttl: TimeToLive,
 }
 
 impl Parameters {
@@ -41,6 +30,4 @@ impl Parameters {
 pub(crate) const SCHEMA: &str = r#"{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object",
 "additionalProperties": false, "properties": {
 "on-conflict": {"enum": ["fail", "replace"], "default": "fail",
- "description": "restore into an ensemble that holds znodes: refuse, or replace those that the backup has"},
-"ttl": {"enum": ["keep", "persist"], "default": "keep",
- "description": "restore znodes with a time to live as such, or as persistent ones"}}}"#;
+ "description": "restore into an ensemble that holds znodes: refuse, or replace those that the backup has"}}}"#;

@@ -1,7 +1,7 @@
 //! The client protocol: what is asked, and what is answered. Pure: bytes in, bytes out.
 
 use crate::jute::{JuteError, Reader, Writer};
-use crate::znode::{Acl, Kind, Stat};
+use crate::znode::{Acl, Stat};
 
 /// A frame may hold a list of children of any length; data is at most 1 MiB unless the server was told otherwise.
 pub(crate) const MAX_FRAME: usize = 16 << 20;
@@ -11,14 +11,13 @@ const SESSION_TIMEOUT_MS: i32 = 120_000;
 pub(crate) const NO_NODE: i32 = -101;
 pub(crate) const NO_AUTH: i32 = -102;
 pub(crate) const NODE_EXISTS: i32 = -110;
-pub(crate) const UNIMPLEMENTED: i32 = -6;
 
 /// A number that the server answers instead of a result, in words.
 pub(crate) fn error_name(error: i32) -> &'static str {
     match error {
         -4 => "connection loss",
         -5 => "marshalling error",
-        UNIMPLEMENTED => "unimplemented",
+        -6 => "unimplemented",
         -8 => "bad arguments",
         NO_NODE => "no node",
         NO_AUTH => "no authority",
@@ -46,11 +45,7 @@ pub(crate) enum Request<'request> {
     GetData(&'request str),
     GetAcl(&'request str),
     GetChildren(&'request str),
-    Create {
-        path: &'request str,
-        data: Option<&'request [u8]>,
-        kind: Kind,
-    },
+    Create(&'request str, Option<&'request [u8]>),
     SetData(&'request str, Option<&'request [u8]>),
     SetAcl(&'request str, &'request [Acl]),
     CloseSession,
@@ -59,9 +54,7 @@ pub(crate) enum Request<'request> {
 impl Request<'_> {
     fn code(&self) -> i32 {
         match self {
-            Self::Create { kind: Kind::Container, .. } => 19,
-            Self::Create { kind: Kind::Ttl(_), .. } => 21,
-            Self::Create { .. } => 1,
+            Self::Create(..) => 1,
             Self::GetData(_) => 4,
             Self::SetData(..) => 5,
             Self::GetAcl(_) => 6,
@@ -86,15 +79,12 @@ impl Request<'_> {
             Self::GetAcl(path) => {
                 writer.string(path);
             }
-            Self::Create { path, data, kind } => {
+            Self::Create(path, data) => {
                 writer.string(path).buffer(*data);
                 // Its own list is set last of all: it could forbid to create what belongs below.
                 Acl::write_list(&Acl::open(), writer);
-                match kind {
-                    Kind::Persistent | Kind::Ephemeral => writer.int(0),
-                    Kind::Container => writer.int(4),
-                    Kind::Ttl(milliseconds) => writer.int(5).long(*milliseconds),
-                };
+                // Persistent.
+                writer.int(0);
             }
             Self::SetData(path, data) => {
                 writer.string(path).buffer(*data).int(-1);
@@ -192,8 +182,8 @@ mod tests {
     fn requests_have_the_bytes_that_zookeepers_client_sends() {
         assert_eq!(written(&Request::GetData("/a")), b"\0\0\0\x07\0\0\0\x04\0\0\0\x02/a\0");
         assert_eq!(written(&Request::CloseSession), b"\0\0\0\x07\xff\xff\xff\xf5");
-        let create = Request::Create { path: "/a", data: None, kind: Kind::Ttl(9) };
-        let expected = b"\0\0\0\x07\0\0\0\x15\0\0\0\x02/a\xff\xff\xff\xff\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone\0\0\0\x05\0\0\0\0\0\0\0\x09";
+        let create = Request::Create("/a", None);
+        let expected = b"\0\0\0\x07\0\0\0\x01\0\0\0\x02/a\xff\xff\xff\xff\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone\0\0\0\0";
         assert_eq!(written(&create), expected);
         let mut connect = Writer::default();
         write_connect(&mut connect);

@@ -10,9 +10,9 @@ use redkeep_sdk::{Error, Facts, Host, Level, code, parameters};
 
 use crate::artifact;
 use crate::client::{Client, strange};
-use crate::parameters::{OnConflict, Parameters, TimeToLive};
+use crate::parameters::{OnConflict, Parameters};
 use crate::protocol::{self, NO_NODE, NODE_EXISTS, Request};
-use crate::znode::{Acl, Kind, SYSTEM, Znode};
+use crate::znode::{Acl, SYSTEM, Znode};
 
 /// Requests, and bytes of their data, that wait for their answers.
 const WINDOW: usize = 256;
@@ -114,14 +114,10 @@ impl Writer {
             self.tally.system += 1;
             return Ok(());
         }
-        let kind = match znode.stat.kind() {
-            Kind::Ephemeral => {
-                self.tally.ephemerals += 1;
-                return Ok(());
-            }
-            Kind::Ttl(_) if self.parameters.ttl == TimeToLive::Persist => Kind::Persistent,
-            kind => kind,
-        };
+        if znode.stat.is_ephemeral() {
+            self.tally.ephemerals += 1;
+            return Ok(());
+        }
         if znode.is_sequential() {
             self.tally.sequential += 1;
         }
@@ -131,7 +127,7 @@ impl Writer {
             // It is always there.
             return self.set_data(znode.path, znode.data.as_deref());
         }
-        self.client.send(&Request::Create { path: &znode.path, data: znode.data.as_deref(), kind })?;
+        self.client.send(&Request::Create(&znode.path, znode.data.as_deref()))?;
         let again = (self.parameters.on_conflict == OnConflict::Replace).then_some(znode.data);
         self.waiting.push_back(Waiting::Create(znode.path, again, length));
         self.bytes += length;
@@ -149,7 +145,7 @@ impl Writer {
     /// A new znode is open to all; one that was there may have any list.
     fn set_acl(&mut self, znode: &Znode) -> Result<(), Error> {
         let is_set = self.parameters.on_conflict == OnConflict::Fail && znode.acl == Acl::open();
-        if is_set || znode.is_system() || znode.stat.kind() == Kind::Ephemeral {
+        if is_set || znode.is_system() || znode.stat.is_ephemeral() {
             return Ok(());
         }
         self.settle(WINDOW - 1, WINDOW_BYTES)?;

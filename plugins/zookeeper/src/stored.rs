@@ -46,8 +46,7 @@ pub(crate) fn inspect(host: &dyn Host, query: &str) -> Result<String, Error> {
         Ok(())
     })?;
     let mut answer = json!({
-        "znodes": counts.znodes, "ephemerals": counts.ephemerals, "containers": counts.containers,
-        "ttl-znodes": counts.with_ttl, "data-bytes": counts.data_bytes,
+        "znodes": counts.znodes, "ephemerals": counts.ephemerals, "data-bytes": counts.data_bytes,
     });
     if largest > 0 {
         answer["largest"] = top.into_iter().map(|(bytes, path)| json!({"path": path, "bytes": bytes})).collect();

@@ -4,12 +4,6 @@ use crate::jute::{JuteError, Reader, Writer};
 
 /// ZooKeeper's own subtree (quotas, configuration), which is the ensemble's and not the data's.
 pub(crate) const SYSTEM: &str = "/zookeeper";
-/// `ephemeralOwner` of a container.
-const CONTAINER: i64 = i64::MIN;
-/// The top byte of `ephemeralOwner` of a znode with a time to live; the lower five bytes are milliseconds.
-const TTL_MARK: u64 = 0xff << 56;
-const TTL_MASK: u64 = 0x00ff_ffff_ffff;
-
 /// The state that the server keeps of a znode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -24,18 +18,6 @@ pub(crate) struct Stat {
     pub(crate) data_length: i32,
     pub(crate) num_children: i32,
     pub(crate) pzxid: i64,
-}
-
-/// How long a znode lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Persistent,
-    /// Until its session ends.
-    Ephemeral,
-    /// Until its last child is gone.
-    Container,
-    /// Until it was not changed for so many milliseconds and has no children.
-    Ttl(i64),
 }
 
 impl Stat {
@@ -61,15 +43,9 @@ impl Stat {
         writer.int(self.data_length).int(self.num_children).long(self.pzxid);
     }
 
-    /// As the server itself tells them apart, by the owner's number.
-    pub(crate) fn kind(&self) -> Kind {
-        let owner = self.ephemeral_owner.cast_unsigned();
-        match self.ephemeral_owner {
-            0 => Kind::Persistent,
-            CONTAINER => Kind::Container,
-            _ if owner & TTL_MARK == TTL_MARK => Kind::Ttl((owner & TTL_MASK).cast_signed()),
-            _ => Kind::Ephemeral,
-        }
+    /// Whether it lives only as long as its session. (Of containers and znodes with a time to live the server says 0.)
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.ephemeral_owner != 0
     }
 }
 
@@ -147,15 +123,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    #[rstest]
-    #[case(0, Kind::Persistent)]
-    #[case(i64::MIN, Kind::Container)]
-    #[case(0x0100_0000_0000_0001, Kind::Ephemeral)]
-    #[case(-0x0100_0000_0000_0000 + 60_000, Kind::Ttl(60_000))]
-    fn the_owners_number_tells_the_kind(#[case] ephemeral_owner: i64, #[case] kind: Kind) {
-        assert_eq!(Stat { ephemeral_owner, ..Stat::default() }.kind(), kind);
-    }
 
     #[rstest]
     #[case("/", true)]
