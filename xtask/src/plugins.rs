@@ -11,6 +11,7 @@ use wit_component::ComponentEncoder;
 use crate::workspace::{cargo, find_program, install_packages, output, root, run, say, target_dir};
 
 const TARGET: &str = "wasm32-unknown-unknown";
+const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 
 /// Builds every plugin of the workspace; returns the components' paths.
 pub(crate) fn build() -> Result<Vec<PathBuf>> {
@@ -20,7 +21,46 @@ pub(crate) fn build() -> Result<Vec<PathBuf>> {
     // A folder of its own: the flags differ from the host's, and neither build then waits for the other's lock.
     let build_dir = target_dir().join("plugins");
     compile(&names, &build_dir)?;
-    names.iter().map(|name| componentize(name, &build_dir, &dist)).collect()
+    let mut components: Vec<PathBuf> =
+        names.iter().map(|name| componentize(name, &build_dir, &dist)).collect::<Result<_>>()?;
+    components.push(python(&dist)?);
+    Ok(components)
+}
+
+/// The plugin in Python, by componentize-py out of a virtual environment of its own. Built again only when its source, the
+/// contract or the tool changed: it takes a minute of a slow machine.
+fn python(dist: &Path) -> Result<PathBuf> {
+    let (folder, contract) = (root().join("plugins/example-python"), root().join("wit/v0.1"));
+    let path = dist.join("example-python.wasm");
+    let mark = dist.join("example-python.made-of");
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("failed to read {}", path.display()));
+    let parts =
+        [COMPONENTIZE_PY.as_bytes().to_vec(), read(&folder.join("app.py"))?, read(&contract.join("plugin.wit"))?];
+    let made_of = parts.concat();
+    if path.is_file() && std::fs::read(&mark).is_ok_and(|before| before == made_of) {
+        return Ok(path);
+    }
+    let tool = componentize_py()?;
+    say("building example-python");
+    let mut command = std::process::Command::new(tool);
+    command.arg("--wit-path").arg(contract).args(["--world", "redis-method", "componentize", "--stub-wasi", "app"]);
+    run(command.arg("--output").arg(&path).current_dir(folder))?;
+    std::fs::write(&mark, made_of).with_context(|| format!("failed to write {}", mark.display()))?;
+    Ok(path)
+}
+
+/// Installs componentize-py where it is missing.
+fn componentize_py() -> Result<PathBuf> {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let environment = home.join(".cache").join(COMPONENTIZE_PY.replace("==", "-"));
+    let tool = environment.join("bin/componentize-py");
+    if !tool.is_file() {
+        say(COMPONENTIZE_PY);
+        run(std::process::Command::new("python3").args(["-m", "venv"]).arg(&environment))
+            .context("failed to make a virtual environment: on Debian it needs python3-venv")?;
+        run(std::process::Command::new(environment.join("bin/pip")).args(["install", "--quiet", COMPONENTIZE_PY]))?;
+    }
+    Ok(tool)
 }
 
 /// Packages under `plugins/` that are built as `cdylib`.

@@ -31,6 +31,13 @@ pub(crate) fn install_storage() -> Result<()> {
         .context("failed to install storage servers")
 }
 
+/// Installs ZooKeeper, for the plugin that backs it up.
+pub(crate) fn install_zookeeper() -> Result<()> {
+    need_programs(&[("javac", "default-jdk-headless"), ("mvn", "maven")])?;
+    say("zookeeper: 3.9");
+    output(&mut Command::new(script("zookeeper"))).context("failed to install ZooKeeper").map(drop)
+}
+
 /// Where `tests/services/redis-servers` puts them.
 pub(crate) fn folder() -> PathBuf {
     PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/redkeep-servers")
@@ -42,5 +49,6 @@ fn script(name: &str) -> PathBuf {
 
 pub(crate) fn print() -> Result<()> {
     print!("{}", install()?);
+    install_zookeeper()?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Figures of DESIGN's speed table that belong to the plugin host. Nothing is asserted about time; run with
+//! Figures of DESIGN's speed table that belong to the plugin host: registering (cold: compiling; warm: from the cache), a
+//! fresh instance, and bulk in every language. Nothing is asserted about time; build the plugins first, then run with
 //! `cargo test --profile release -p redkeep-plugin --test measure -- --ignored --nocapture`. `cargo xtask bench` runs it and
 //! takes the figures from the file that the variable `REDKEEP_FIGURES` names.
 
@@ -73,6 +74,29 @@ async fn native() {
     sink.finish(Vec::new()).await.unwrap();
 }
 
+/// The restores of the two examples are one `splice` each: the language must make no difference.
+async fn languages(host: &PluginHost) {
+    let dist = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist");
+    for name in ["example-raw", "example-python"] {
+        let Ok(bytes) = std::fs::read(dist.join(format!("{name}.wasm"))) else {
+            println!("{name}: not built");
+            continue;
+        };
+        let options = LoadOptions { grants: Grants::everything_requested(), ..LoadOptions::default() };
+        let method = host.load(bytes, options).await.unwrap();
+        let mut seconds = Vec::new();
+        for _ in 0..5 {
+            let world = Arc::new(World { discard: true, stored_gibibytes: GIBIBYTES, ..World::default() });
+            let start = Instant::now();
+            method.restore(world.run("restore")).await.unwrap();
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let bytes = (GIBIBYTES << 30) as f64;
+        println!("{name}, one splice: {:.2} GB/s", bytes / median(seconds) / 1e9);
+    }
+}
+
 #[tokio::test]
 #[ignore = "prints figures"]
 async fn measure() {
@@ -138,6 +162,7 @@ async fn measure() {
             seconds[index].push(start.elapsed().as_secs_f64());
         }
     }
+    languages(&host).await;
     let [native, splice, read] = seconds.map(median);
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let bytes = (GIBIBYTES << 30) as f64;

@@ -21,7 +21,7 @@ pub fn find<'list>(attributes: &'list [Attribute], key: &str) -> Option<&'list s
     attributes.iter().find(|attribute| attribute.key == key).map(|attribute| attribute.value.as_str())
 }
 
-/// What `plan`, `capture`, `restore` and `verify` return. Keys stay unique: the later value wins, in the earlier place.
+/// What `plan`, `capture`, `restore` and `verify` return, e.g. `facts.set("keys", 7)`. Keys stay unique: the later value wins, in the earlier place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts(Vec<Attribute>);
 

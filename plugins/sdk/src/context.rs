@@ -5,6 +5,15 @@ use crate::error::{Error, code};
 use crate::host::Host;
 
 /// What this run is about (`control.context` of the contract).
+///
+/// ```
+/// use redkeep_sdk::{Context, testing::FakeHost};
+///
+/// let host = FakeHost::with_context("restore", &[("target", "directory"), ("appendonly", "yes")]);
+/// let context = Context::of(&host);
+/// assert_eq!((context.run(), context.target(), context.flag("appendonly")), ("restore", "directory", Some(true)));
+/// assert_eq!(context.get_or("dbfilename", "dump.rdb"), "dump.rdb");
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Context(Vec<Attribute>);
 

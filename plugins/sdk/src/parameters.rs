@@ -1,4 +1,31 @@
 //! The user's parameters as a typed value.
+//!
+//! The host holds them against the schema of `describe` before a plugin sees them; serde gives them types, and
+//! [`fault`] says what neither can:
+//!
+//! ```
+//! use redkeep_sdk::{Error, parameters};
+//! use serde::Deserialize;
+//!
+//! #[derive(Default, Deserialize)]
+//! #[serde(default, deny_unknown_fields)]
+//! struct Parameters {
+//!     from: u32,
+//!     to: u32,
+//! }
+//!
+//! fn validate(json: &str) -> Result<(), Error> {
+//!     let Parameters { from, to } = parameters::parse(json)?;
+//!     if from > to {
+//!         return Err(parameters::fault("/from", "must not be above `to`"));
+//!     }
+//!     Ok(())
+//! }
+//!
+//! assert!(validate("{}").is_ok());
+//! assert!(validate(r#"{"from": 1, "too": 2}"#).unwrap_err().message.contains("unknown field `too`"));
+//! assert_eq!(validate(r#"{"from": 3, "to": 2}"#).unwrap_err().detail("/from"), Some("must not be above `to`"));
+//! ```
 
 use serde::de::DeserializeOwned;
 

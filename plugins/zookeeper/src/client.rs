@@ -43,13 +43,11 @@ impl Reply {
 /// The server's error, in words.
 pub(crate) fn refusal(error: i32, act: &str) -> Error {
     let message = format!("failed to {act}: {} ({error})", protocol::error_name(error));
-    match error {
-        protocol::NO_AUTH => Error::refused(
-            message,
-            "log in as a user who may do this: tcp://USER@HOST:PORT?login=zookeeper-digest with a password",
-        ),
-        _ => Error::new(code::SERVER_REPLY, message),
+    let failed = Error::new(code::SERVER_REPLY, message);
+    if error != protocol::NO_AUTH {
+        return failed;
     }
+    failed.with_help("log in as a user who may do this: tcp://USER@HOST:PORT?login=zookeeper-digest with a password")
 }
 
 /// What is no ZooKeeper protocol.

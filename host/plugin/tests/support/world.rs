@@ -25,6 +25,8 @@ pub(crate) struct World {
     /// How long every read of a file takes.
     pub(crate) read_delay: Mutex<std::time::Duration>,
     pub(crate) discard: bool,
+    /// Every artifact that is opened has so many GiB; nought: there is none.
+    pub(crate) stored_gibibytes: u64,
 }
 
 impl World {
@@ -159,7 +161,10 @@ impl ArtifactStore for Handle {
     }
 
     async fn open(&self, name: &str) -> Result<Box<dyn Source>, MethodError> {
-        Err(MethodError::new(code::NOT_FOUND, format!("no artifact {name}")))
+        match self.0.stored_gibibytes {
+            0 => Err(MethodError::new(code::NOT_FOUND, format!("no artifact {name}"))),
+            gibibytes => Ok(endless(gibibytes)),
+        }
     }
 
     async fn list(&self) -> Result<Vec<Artifact>, MethodError> {
