@@ -21,7 +21,8 @@ fn commands(text: &str) -> String {
 async fn the_guide_works_as_it_is_written() {
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/plugin-guide.md");
     let commands = commands(&std::fs::read_to_string(guide).unwrap());
-    for step in ["plugin new", "plugin build", "plugin inspect", "plugin test", "backup", "verify", "restore", ADDRESS] {
+    for step in ["plugin new", "plugin build", "plugin inspect", "plugin test", "backup", "verify", "restore", ADDRESS]
+    {
         assert!(commands.contains(step), "the guide has no {step}");
     }
     let server = RedisServer::start(Version::Redis70).unwrap();
@@ -32,7 +33,9 @@ async fn the_guide_works_as_it_is_written() {
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut bash = Command::new("bash");
     bash.args(["-euxc", &commands.replace(ADDRESS, &server.url())]).current_dir(folder.path()).env("PATH", path);
-    for name in ["CARGO_TARGET_DIR", "CARGO_UNSTABLE_FEATURE_UNIFICATION", "CARGO_RESOLVER_FEATURE_UNIFICATION", "RUSTFLAGS"] {
+    for name in
+        ["CARGO_TARGET_DIR", "CARGO_UNSTABLE_FEATURE_UNIFICATION", "CARGO_RESOLVER_FEATURE_UNIFICATION", "RUSTFLAGS"]
+    {
         bash.env_remove(name);
     }
     let output = bash.output().unwrap();
