@@ -18,7 +18,7 @@ use super::error::OciError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which an answer is given up.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// Redirects followed in a row.
 const MAX_REDIRECTS: usize = 3;
 /// The largest answer of a token service, in bytes.

@@ -265,11 +265,11 @@ async fn upload(
         headers: &[],
         body: Some(Bytes::new()),
     };
-    let begun = registry.ask(begin).await?;
-    if begun.status() == StatusCode::NOT_FOUND {
+    let started = registry.ask(begin).await?;
+    if started.status() == StatusCode::NOT_FOUND {
         return Err(OciError::NotFound { what: format!("the repository {repository}") });
     }
-    let mut url = registry.upload_location(&begun)?;
+    let mut url = registry.upload_location(&started)?;
     url.query_pairs_mut().append_pair("digest", &blob.digest);
     let put = Ask {
         act: ACT,
