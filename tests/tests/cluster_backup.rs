@@ -1,6 +1,8 @@
 //! Backups by custom resource on a node, in a namespace with pod security `restricted`: the whole way, and each way it can
 //! be broken. Every run ends with its reason, and the next run works.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
 use redkeep_testing::server::Version;
@@ -125,6 +127,15 @@ impl Stage {
         }
         ensure!(listed.code == Some(0), "{listed:#?}");
         Ok(listed.json().as_array().map_or(0, Vec::len))
+    }
+
+    /// Waits until the operator knows that the task is lost, whether or not it could ask storage already.
+    async fn lost(&self, name: &str) -> Result<()> {
+        let lost = self.namespace.wait_for(GROUP, "RedisBackup", name, "to be lost", |run| {
+            let conditions = run.and_then(|run| run["status"]["conditions"].as_array());
+            conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Failed" && one["status"] != "False"))
+        });
+        lost.await.map(drop).with_context(|| format!("--- operator\n{}", self.operator.log()))
     }
 
     /// The run has ended, and says what the bucket says: a task that nobody saw may have done its work.
@@ -260,6 +271,33 @@ async fn storage_that_refuses_fails_the_run_with_its_reason() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_runtime_that_stops_ends_the_run_and_the_next_works() -> Result<()> {
+    let Some(stage) = Stage::set("a_node_runtime_that_stops_ends_the_run_and_the_next_works", 0).await? else {
+        return Ok(());
+    };
+    stage.fill(16).await?;
+    let cluster = stage.namespace.cluster();
+    let deadline = json!({"activeDeadlineSeconds": 60, "startDeadlineSeconds": 30, "backoffLimit": 0});
+    stage.namespace.apply(&stage.slow("stopped", &deadline)).await?;
+    stage.running("stopped").await?;
+    cluster.halt("kubelet")?;
+    cluster.halt("containerd")?;
+    // The pod runs on and nobody hears of it; the API server knows only what it knew.
+    let lost = stage.lost("stopped").await;
+    cluster.resume("containerd")?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.resume("kubelet")?;
+    lost?;
+    node_ready(stage.namespace).await?;
+    stage.redis.ready().await?;
+    stage.storage.set(true).await?;
+    stage.ended_as_stored("stopped").await?;
+    stage.next_works().await?;
+    stage.clear();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_namespace_goes_whatever_runs_in_it() -> Result<()> {
     let Some(stage) = Stage::set("a_deleted_namespace_goes_whatever_runs_in_it", 0).await? else {
         return Ok(());
@@ -281,5 +319,15 @@ async fn a_deleted_namespace_goes_whatever_runs_in_it() -> Result<()> {
     next.fill(1).await?;
     next.next_works().await?;
     next.clear();
+    Ok(())
+}
+
+async fn node_ready(namespace: &TestNamespace) -> Result<()> {
+    namespace
+        .wait_for("v1", "Node", "node-1", "to be ready", |node| {
+            let conditions = node.and_then(|node| node["status"]["conditions"].as_array());
+            conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+        })
+        .await?;
     Ok(())
 }
