@@ -116,7 +116,7 @@ impl RealRegistry {
         let name = format!("127.0.0.1:{port}");
         let begun = Instant::now();
         while std::net::TcpStream::connect(&name).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "docker-registry does not listen");
+            assert!(begun.elapsed() < Duration::from_mins(1), "docker-registry does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
         Self { child, name, _folder: folder }

@@ -19,7 +19,7 @@ pub(super) enum Language {
     Rust,
     /// Python, with componentize-py
     Python,
-    /// JavaScript, with jco and QuickJS
+    /// JavaScript, with jco
     Javascript,
 }
 

@@ -35,7 +35,7 @@ impl NewCommand {
             return Err(Failure::usage("--sdk is the Rust kit, and the plugin is in another language")
                 .with_help("leave --sdk out"));
         }
-        let sdk = self.sdk.as_deref().map(|path| whole_kit(path)).transpose()?;
+        let sdk = self.sdk.as_deref().map(whole_kit).transpose()?;
         let folder = self.dir.clone().unwrap_or_else(|| PathBuf::from(&self.name));
         let files = files(self.lang, &self.name, sdk.as_deref());
         write(&folder, &files)?;

@@ -59,7 +59,7 @@ impl World {
         Box::new(ScriptedSource { world: Arc::clone(self), bytes, position: 0, fault })
     }
 
-    fn sink(self: &Arc<Self>, place: &str, into: Into_, attributes: Vec<Attribute>) -> Box<dyn Sink> {
+    fn sink(self: &Arc<Self>, place: &str, into: Destination, attributes: Vec<Attribute>) -> Box<dyn Sink> {
         let fault = self.fault(place);
         let world = Arc::clone(self);
         Box::new(ScriptedSink { world, name: place.to_owned(), into, attributes, bytes: Vec::new(), fault })
@@ -112,7 +112,7 @@ impl Source for ScriptedSource {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Into_ {
+enum Destination {
     Artifacts,
     Files,
     Server,
@@ -121,7 +121,7 @@ enum Into_ {
 struct ScriptedSink {
     world: Arc<World>,
     name: String,
-    into: Into_,
+    into: Destination,
     attributes: Vec<Attribute>,
     bytes: Vec<u8>,
     fault: Option<Fault>,
@@ -146,9 +146,9 @@ impl Sink for ScriptedSink {
         let artifact = Artifact { name: this.name.clone(), size: this.bytes.len() as u64, sha256, attributes };
         let mut state = this.world.state();
         match this.into {
-            Into_::Artifacts => state.artifacts.push((artifact.clone(), this.bytes.into())),
-            Into_::Files => drop(state.files.insert(this.name, this.bytes.into())),
-            Into_::Server => state.loaded.extend_from_slice(&this.bytes),
+            Destination::Artifacts => state.artifacts.push((artifact.clone(), this.bytes.into())),
+            Destination::Files => drop(state.files.insert(this.name, this.bytes.into())),
+            Destination::Server => state.loaded.extend_from_slice(&this.bytes),
         }
         Ok(artifact)
     }
@@ -168,7 +168,7 @@ impl RunEvents for Handle {
 #[async_trait]
 impl ArtifactStore for Handle {
     async fn create(&self, name: &str, attributes: Vec<Attribute>) -> Result<Box<dyn Sink>, MethodError> {
-        Ok(self.0.sink(name, Into_::Artifacts, attributes))
+        Ok(self.0.sink(name, Destination::Artifacts, attributes))
     }
 
     async fn open(&self, name: &str) -> Result<Box<dyn Source>, MethodError> {
@@ -234,7 +234,7 @@ impl RedisServer for Handle {
     }
 
     async fn load(&self, _options: Vec<Attribute>) -> Result<Box<dyn Sink>, MethodError> {
-        Ok(self.0.sink("load", Into_::Server, Vec::new()))
+        Ok(self.0.sink("load", Destination::Server, Vec::new()))
     }
 }
 
@@ -301,7 +301,7 @@ impl Files for Handle {
         if self.0.state().files.contains_key(path) {
             return Err(MethodError::new(code::REFUSED, format!("the name {path} is in use")));
         }
-        Ok(self.0.sink(path, Into_::Files, Vec::new()))
+        Ok(self.0.sink(path, Destination::Files, Vec::new()))
     }
 
     async fn remove(&self, path: &str) -> Result<(), MethodError> {
