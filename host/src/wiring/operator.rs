@@ -17,7 +17,7 @@ use redkeep_controller::metrics::Metrics;
 use redkeep_controller::preflight::{PreflightError, check_definitions, check_rights};
 use redkeep_controller::server::{Readiness, router};
 use redkeep_controller::settings::Settings;
-use redkeep_controller::{redis_backup, redis_scheduled_backup, runtime};
+use redkeep_controller::{backup_storage, redis_backup, redis_restore, redis_scheduled_backup, runtime};
 use redkeep_core::Timestamp;
 use redkeep_core::classify::Classify;
 use tokio::net::TcpListener;
@@ -192,6 +192,8 @@ fn controllers(context: &Arc<Context>, readiness: &Readiness, stop: &Cancellatio
     let mut set = JoinSet::new();
     set.spawn(redis_backup::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(redis_scheduled_backup::run(Arc::clone(context), readiness.clone(), stop.clone()));
+    set.spawn(redis_restore::run(Arc::clone(context), readiness.clone(), stop.clone()));
+    set.spawn(backup_storage::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(runtime::forward_changes(Arc::clone(context), stop.clone()));
     set
 }

@@ -169,7 +169,8 @@ impl Keys {
         Self { identities: Vec::new(), passphrase: None }
     }
 
-    /// Reads files of age identities (also armored and encrypted ones) and ssh private keys. The passphrase opens encrypted
+    /// Reads files of age identities (also armored and encrypted ones) and ssh private keys; of a folder, as a mounted Secret is
+    /// one, every file. The passphrase opens encrypted
     /// identity files and ssh keys, and backups made with a passphrase. Reads files and may take a second: not for async code.
     ///
     /// # Errors
@@ -178,7 +179,9 @@ impl Keys {
         let passphrase = passphrase.as_ref().map(secret_string);
         let mut identities = Vec::new();
         for path in identity_files {
-            read_identities(path, passphrase.as_ref(), &mut identities)?;
+            for file in files_of(path)? {
+                read_identities(&file, passphrase.as_ref(), &mut identities)?;
+            }
         }
         Ok(Self { identities, passphrase })
     }
@@ -228,6 +231,27 @@ impl Keys {
 /// A header that cannot be read although its digest held, or could not be fetched.
 fn unreadable(artifact: &str, error: &age::DecryptError) -> PipelineError {
     PipelineError::damaged(artifact, format!("its age header cannot be read: {}", error.to_string().replace('\n', " ")))
+}
+
+/// The file itself, or the files of a folder. Names with a dot in front are how Kubernetes lays out a mounted Secret.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, PipelineError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let failed =
+        |why: &str, source| PipelineError::InvalidIdentity { path: path.to_owned(), why: why.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(|error| failed("it cannot be listed", Some(error)))? {
+        let entry = entry.map_err(|error| failed("it cannot be listed", Some(error)))?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
+    if files.is_empty() {
+        return Err(failed("the folder holds no key; in Kubernetes the Secret is missing or empty", None));
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn read_identities(

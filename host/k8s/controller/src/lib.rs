@@ -3,6 +3,7 @@
 //! Every data task is handed to an [`executor::Executor`]; time, chance and concrete providers come from the composition root.
 
 pub mod apply;
+pub mod backup_storage;
 pub mod clock;
 pub mod common;
 pub mod context;
@@ -13,6 +14,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod preflight;
 pub mod redis_backup;
+pub mod redis_restore;
 pub mod redis_scheduled_backup;
 pub mod runtime;
 pub mod server;

@@ -153,6 +153,8 @@ pub const RIGHTS: &[Right] = &[
     right("discovery.k8s.io", "endpointslices", &["list"]),
     right("apps", "statefulsets", &["get"]),
     right("", "services", &["get"]),
+    // One for each target of a restore.
+    right("coordination.k8s.io", "leases", &["get", "create", "update", "delete"]),
     Right { group: "coordination.k8s.io", resource: "leases", verbs: &["get", "create", "update"], at_home: true },
 ];
 

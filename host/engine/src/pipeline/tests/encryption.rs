@@ -189,3 +189,19 @@ async fn an_unknown_artifact_is_not_found() {
     assert_eq!(error.code, code::NOT_FOUND);
     assert!(error.help().unwrap().contains("dump.rdb"));
 }
+
+#[test]
+fn a_folder_of_identities_is_read_as_kubernetes_mounts_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let hidden = folder.path().join("..2026_11_27");
+    std::fs::create_dir(&hidden).unwrap();
+    let error = Keys::read(&[folder.path().to_owned()], None).unwrap_err();
+    assert!(error.to_string().contains("the Secret is missing or empty"), "{error}");
+    for name in ["old", "new"] {
+        std::fs::write(hidden.join(name), IDENTITY).unwrap();
+        std::os::unix::fs::symlink(hidden.join(name), folder.path().join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(&hidden, folder.path().join("..data")).unwrap();
+    let keys = Keys::read(&[folder.path().to_owned()], None).unwrap();
+    assert!(format!("{keys:?}").contains("identities: 2"), "{keys:?}");
+}

@@ -1,7 +1,9 @@
 //! What the kinds share: from references in a spec to what a task needs.
 
 pub mod identity;
+pub mod keys;
 pub mod placement;
+pub mod report;
 pub mod source;
 pub mod storage;
 

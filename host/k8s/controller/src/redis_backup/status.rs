@@ -7,16 +7,11 @@ use redkeep_core::task::TaskReport;
 use redkeep_core::units::format_size;
 use redkeep_k8s_api::conditions::{ACCEPTED, COMPLETE, FAILED, reasons};
 use redkeep_k8s_api::redis_backup::RedisBackupStatus;
-use redkeep_k8s_api::run::{Phase, Progress, ShardStatus};
+use redkeep_k8s_api::run::{Phase, ShardStatus};
 
 use crate::apply::{ConditionUpdate, condition, is_true, set_condition, whole_seconds};
+use crate::common::report;
 use crate::executor::TaskProgress;
-
-/// What a status may hold, as the definition says.
-const MOST_WARNINGS: usize = 20;
-const LONGEST_WARNING: usize = 1024;
-const LONGEST_ERROR: usize = 4096;
-const MOST_SHARDS: usize = 1000;
 
 /// The reason of a run whose task's end is being looked into.
 pub(super) const INSPECTING: &str = "Inspecting";
@@ -100,13 +95,8 @@ impl Before<'_> {
     }
 
     fn show(&self, next: &mut RedisBackupStatus, progress: &TaskProgress) {
-        let mut shown = sum(progress);
-        let before = next.progress.clone().map(|before| Progress { updated_at: None, ..before });
-        if before.as_ref() != Some(&shown) {
-            shown.updated_at = Some(Time(whole_seconds(self.now)));
-            next.progress = Some(shown);
-        }
-        next.shards = shards(progress);
+        next.progress = Some(report::progress(next.progress.as_ref(), progress, self.now));
+        next.shards = report::shards(progress);
     }
 
     /// The task is gone without a word: whether it committed is looked up, and until then this is remembered.
@@ -137,7 +127,7 @@ impl Before<'_> {
             next.completed_at = Some(Time(whole_seconds(report.ended_at)));
             next.progress = None;
             next.error = None;
-            next.warnings = cut_list(&report.warnings);
+            next.warnings = report::warnings(report);
             next.conditions.retain(|condition| condition.type_ != FAILED);
             self.set(next, COMPLETE, Some(true), reasons::COMPLETED, "the backup is in storage");
         })
@@ -150,7 +140,7 @@ impl Before<'_> {
 
     fn end(&self, next: &mut RedisBackupStatus, reason: &str, message: &str) {
         next.completed_at = Some(Time(whole_seconds(self.now)));
-        next.error = Some(message.chars().take(LONGEST_ERROR / 4).collect());
+        next.error = Some(report::error_text(message));
         next.progress = None;
         self.set(next, COMPLETE, Some(false), reason, message);
         self.set(next, FAILED, Some(true), reason, message);
@@ -197,57 +187,8 @@ fn stored_shards(report: &TaskReport) -> Vec<ShardStatus> {
             ..ShardStatus::default()
         })
     };
-    let shards: Vec<ShardStatus> = report.facts.iter().filter_map(one).take(MOST_SHARDS).collect();
+    let shards: Vec<ShardStatus> = report.facts.iter().filter_map(one).take(report::MOST_SHARDS).collect();
     if shards.len() > 1 { shards } else { Vec::new() }
-}
-
-fn cut_list(warnings: &[String]) -> Vec<String> {
-    let one = |warning: &String| warning.chars().take(LONGEST_WARNING / 4).collect();
-    warnings.iter().take(MOST_WARNINGS).map(one).collect()
-}
-
-/// The whole from its shards: those counts that are of the unit of the last one.
-fn sum(progress: &TaskProgress) -> Progress {
-    let unit = progress.shards.last().map(|last| (last.unit.clone(), last.phase.clone()));
-    let counted: Vec<_> = progress
-        .shards
-        .iter()
-        .filter(|shard| unit.as_ref().is_some_and(|(unit, phase)| shard.unit == *unit && shard.phase == *phase))
-        .collect();
-    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let done = counted.iter().map(|shard| shard.done).fold(0, u64::saturating_add);
-    let total = counted.iter().map(|shard| shard.total).try_fold(0, |sum: u64, total| Some(sum.saturating_add(total?)));
-    let total = total.filter(|_| !counted.is_empty());
-    let percent = total.filter(|total| *total > 0).map(|total| (u128::from(done) * 100 / u128::from(total)).min(100));
-    Progress {
-        stage: progress.stage.chars().take(64).collect(),
-        unit: unit.map(|(unit, _)| unit.chars().take(32).collect()),
-        done: (!counted.is_empty()).then(|| whole(done)),
-        total: total.map(whole),
-        percent: percent.and_then(|percent| i32::try_from(percent).ok()),
-        updated_at: None,
-    }
-}
-
-/// One line a shard, where there are several; of several counts of a shard the last.
-fn shards(progress: &TaskProgress) -> Vec<ShardStatus> {
-    let mut shown: Vec<ShardStatus> = Vec::new();
-    for count in &progress.shards {
-        let line = ShardStatus {
-            shard: count.shard.clone(),
-            stage: Some(count.phase.chars().take(64).collect()),
-            unit: Some(count.unit.chars().take(32).collect()),
-            done: i64::try_from(count.done).ok(),
-            total: count.total.and_then(|total| i64::try_from(total).ok()),
-            ..ShardStatus::default()
-        };
-        if let Some(place) = shown.iter_mut().find(|one| one.shard == line.shard) {
-            *place = line;
-        } else if shown.len() < MOST_SHARDS && !line.shard.is_empty() {
-            shown.push(line);
-        }
-    }
-    if shown.len() > 1 { shown } else { Vec::new() }
 }
 
 #[cfg(test)]

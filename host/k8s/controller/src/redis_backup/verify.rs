@@ -5,19 +5,18 @@ use kube::runtime::controller::Action;
 use redkeep_core::classify::{Class, Classify};
 use redkeep_core::encoding::DecryptionKeys;
 use redkeep_core::report_facts;
-use redkeep_core::secret::SecretRef;
 use redkeep_core::task::{Outcome as TaskOutcome, TaskReport};
 use redkeep_k8s_api::common::{Verification, VerificationLevel};
 use redkeep_k8s_api::conditions::{VERIFIED, reasons};
 use redkeep_k8s_api::redis_backup::{RedisBackupSpec, RedisBackupStatus};
 use redkeep_k8s_api::run::{Phase, VerificationStatus};
-use std::path::PathBuf;
 
 use super::status::Before;
 use super::{Look, ReconcileError, apply, build, dereference, identity};
 use crate::apply::{ConditionUpdate, set_condition, whole_seconds};
+use crate::common::keys::decryption;
 use crate::common::{Unresolved, placement};
-use crate::executor::{KEYS_PATH, Mount, Purpose, TaskState};
+use crate::executor::{Mount, Purpose, TaskState};
 use crate::outcome::{Outcome, publish};
 use crate::runtime::chain;
 use apply::Written;
@@ -28,13 +27,7 @@ pub(super) fn keys(verification: &Verification) -> Result<(DecryptionKeys, Vec<M
         let why = "boot needs a server in the task's image; use checksum or parse";
         return Err(Unresolved::invalid("spec.verification.level", why));
     }
-    let Some(decryption) = &verification.decryption else { return Ok((DecryptionKeys::default(), Vec::new())) };
-    let Some(secret) = &decryption.passphrase_secret else {
-        let why = "only a passphrase can be used here; level checksum needs no key";
-        return Err(Unresolved::invalid("spec.verification.decryption", why));
-    };
-    let passphrase = Some(SecretRef::File(PathBuf::from(KEYS_PATH).join(&secret.key)));
-    Ok((DecryptionKeys { identities: Vec::new(), passphrase }, vec![Mount::secret(&secret.name, KEYS_PATH)]))
+    Ok(decryption(verification.decryption.as_ref()))
 }
 
 /// Whether a backup that is done is still to be read again.
@@ -232,7 +225,7 @@ mod tests {
 
     #[rstest]
     #[case(json!({"level": "boot"}), false)]
-    #[case(json!({"level": "parse", "decryption": {"identitySecret": {"name": "s"}}}), false)]
+    #[case(json!({"level": "parse", "decryption": {"identitySecret": {"name": "s"}}}), true)]
     #[case(json!({"level": "parse", "decryption": {"passphraseSecret": {"name": "s", "key": "k"}}}), true)]
     #[case(json!({"level": "checksum"}), true)]
     fn what_cannot_be_verified_is_refused_first(#[case] verification: Value, #[case] works: bool) {

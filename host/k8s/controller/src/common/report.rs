@@ -1,0 +1,91 @@
+//! What the statuses of all runs take from a task: progress, shards, counts, texts cut to what a definition allows. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use redkeep_core::task::TaskReport;
+use redkeep_k8s_api::run::{Progress, ShardStatus};
+
+use crate::apply::whole_seconds;
+use crate::executor::TaskProgress;
+
+/// What a status may hold, as the definitions say. A text is cut by characters: none takes more than four bytes.
+const MOST_WARNINGS: usize = 20;
+const LONGEST_WARNING: usize = 1024;
+const LONGEST_ERROR: usize = 4096;
+/// As many shards as a status lists.
+pub const MOST_SHARDS: usize = 1000;
+
+/// An error as a status may hold it.
+pub fn error_text(message: &str) -> String {
+    message.chars().take(LONGEST_ERROR / 4).collect()
+}
+
+/// A word of a report's facts.
+pub fn fact(report: &TaskReport, key: &str) -> Option<String> {
+    report.facts.get(key).cloned()
+}
+
+/// A whole number of a report's facts.
+pub fn number(report: &TaskReport, key: &str) -> Option<i64> {
+    report.facts.get(key).and_then(|text| text.parse().ok())
+}
+
+/// What a person should know although it went well.
+pub fn warnings(report: &TaskReport) -> Vec<String> {
+    let one = |warning: &String| warning.chars().take(LONGEST_WARNING / 4).collect();
+    report.warnings.iter().take(MOST_WARNINGS).map(one).collect()
+}
+
+/// The progress to show; its time moves only with what it says, so that a status is not written for nothing.
+pub fn progress(before: Option<&Progress>, heard: &TaskProgress, now: Timestamp) -> Progress {
+    let shown = sum(heard);
+    match before {
+        Some(before) if (Progress { updated_at: None, ..before.clone() }) == shown => before.clone(),
+        _ => Progress { updated_at: Some(Time(whole_seconds(now))), ..shown },
+    }
+}
+
+/// The whole from its shards: those counts that are of the unit of the last one.
+fn sum(progress: &TaskProgress) -> Progress {
+    let unit = progress.shards.last().map(|last| (last.unit.clone(), last.phase.clone()));
+    let counted: Vec<_> = progress
+        .shards
+        .iter()
+        .filter(|shard| unit.as_ref().is_some_and(|(unit, phase)| shard.unit == *unit && shard.phase == *phase))
+        .collect();
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let done = counted.iter().map(|shard| shard.done).fold(0, u64::saturating_add);
+    let total = counted.iter().map(|shard| shard.total).try_fold(0, |sum: u64, total| Some(sum.saturating_add(total?)));
+    let total = total.filter(|_| !counted.is_empty());
+    let percent = total.filter(|total| *total > 0).map(|total| (u128::from(done) * 100 / u128::from(total)).min(100));
+    Progress {
+        stage: progress.stage.chars().take(64).collect(),
+        unit: unit.map(|(unit, _)| unit.chars().take(32).collect()),
+        done: (!counted.is_empty()).then(|| whole(done)),
+        total: total.map(whole),
+        percent: percent.and_then(|percent| i32::try_from(percent).ok()),
+        updated_at: None,
+    }
+}
+
+/// One line a shard, where there are several; of several counts of a shard the last.
+pub fn shards(progress: &TaskProgress) -> Vec<ShardStatus> {
+    let mut shown: Vec<ShardStatus> = Vec::new();
+    for count in &progress.shards {
+        let line = ShardStatus {
+            shard: count.shard.clone(),
+            stage: Some(count.phase.chars().take(64).collect()),
+            unit: Some(count.unit.chars().take(32).collect()),
+            done: i64::try_from(count.done).ok(),
+            total: count.total.and_then(|total| i64::try_from(total).ok()),
+            ..ShardStatus::default()
+        };
+        let has_room = shown.len() < MOST_SHARDS;
+        match shown.iter_mut().find(|one| one.shard == line.shard) {
+            Some(place) => *place = line,
+            None if has_room && !line.shard.is_empty() => shown.push(line),
+            None => {}
+        }
+    }
+    if shown.len() > 1 { shown } else { Vec::new() }
+}

@@ -1,0 +1,139 @@
+//! One Lease for each target: two restores never write to the same Redis at once.
+//!
+//! Held until the restore ended, however long that takes: not a time frees it but the end of its holder.
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Resource, ResourceExt};
+use redkeep_k8s_api::labels::{PART_OF, PART_OF_VALUE, RESTORE};
+use redkeep_k8s_api::redis_restore::{RedisRestore, RestoreTarget};
+use redkeep_k8s_api::run::Phase;
+use sha2::{Digest, Sha256};
+
+use super::RestoreError;
+use crate::apply::{is_conflict, is_not_found};
+use crate::context::Context;
+
+/// Who may write a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LeaseState {
+    /// Nobody has it, or one whose restore ended.
+    Free,
+    /// This restore.
+    Ours,
+    /// Another restore that has not ended.
+    Held {
+        /// Its name.
+        by: String,
+    },
+}
+
+/// `redkeep-restore-` and a digest of how the spec names the target.
+pub(super) fn name(target: &RestoreTarget) -> String {
+    let said = serde_json::to_vec(target).unwrap_or_default();
+    let digest: [u8; 32] = Sha256::digest(&said).into();
+    let short = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("redkeep-restore-{short:016x}")
+}
+
+fn failed(act: &'static str, lease: &str) -> impl FnOnce(kube::Error) -> RestoreError {
+    let lease = lease.to_owned();
+    move |source| RestoreError::Lease { act, lease, source: Box::new(source) }
+}
+
+fn api(restore: &RedisRestore, context: &Context) -> Api<Lease> {
+    Api::namespaced(context.client.clone(), &restore.namespace().unwrap_or_default())
+}
+
+/// Who has the target's Lease.
+pub(super) async fn look(restore: &RedisRestore, context: &Context) -> Result<LeaseState, RestoreError> {
+    let name = name(&restore.spec.target);
+    match api(restore, context).get_opt(&name).await.map_err(failed("read", &name))? {
+        Some(lease) => state(&lease, restore, context).await,
+        None => Ok(LeaseState::Free),
+    }
+}
+
+async fn state(lease: &Lease, restore: &RedisRestore, context: &Context) -> Result<LeaseState, RestoreError> {
+    let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+    if holder.is_empty() {
+        return Ok(LeaseState::Free);
+    }
+    if Some(holder) == restore.meta().uid.as_deref() {
+        return Ok(LeaseState::Ours);
+    }
+    let by = lease.labels().get(RESTORE).cloned().unwrap_or_default();
+    let restores: Api<RedisRestore> = Api::namespaced(context.client.clone(), &restore.namespace().unwrap_or_default());
+    let other = restores.get_opt(&by).await.map_err(failed("find the holder of", &lease.name_any()))?;
+    let is_live = other.is_some_and(|other| {
+        let is_over = other.status.and_then(|status| status.phase).is_some_and(Phase::is_terminal);
+        other.metadata.uid.as_deref() == Some(holder) && !is_over
+    });
+    Ok(if is_live { LeaseState::Held { by } } else { LeaseState::Free })
+}
+
+/// Takes the Lease; whether this restore has it now.
+pub(super) async fn take(restore: &RedisRestore, context: &Context) -> Result<LeaseState, RestoreError> {
+    let api = api(restore, context);
+    let wanted = lease_of(restore, context);
+    let name = wanted.name_any();
+    match api.create(&PostParams::default(), &wanted).await {
+        Ok(_) => return Ok(LeaseState::Ours),
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
+        Err(error) => return Err(failed("create", &name)(error)),
+    }
+    let Some(found) = api.get_opt(&name).await.map_err(failed("read", &name))? else {
+        // Gone in between: the next look takes it.
+        return Ok(LeaseState::Held { by: "that just ended".to_owned() });
+    };
+    let state = state(&found, restore, context).await?;
+    if state != LeaseState::Free {
+        return Ok(state);
+    }
+    // With the version that was looked at: whoever was faster has it.
+    let mut wanted = wanted;
+    wanted.metadata.resource_version = found.metadata.resource_version;
+    match api.replace(&name, &PostParams::default(), &wanted).await {
+        Ok(_) => Ok(LeaseState::Ours),
+        Err(error) if is_conflict(&error) || is_not_found(&error) => {
+            Ok(LeaseState::Held { by: "that was faster".to_owned() })
+        }
+        Err(error) => Err(failed("take over", &name)(error)),
+    }
+}
+
+fn lease_of(restore: &RedisRestore, context: &Context) -> Lease {
+    let labels = [(PART_OF.to_owned(), PART_OF_VALUE.to_owned()), (RESTORE.to_owned(), restore.name_any())];
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(name(&restore.spec.target)),
+            namespace: restore.namespace(),
+            labels: Some(labels.into()),
+            owner_references: restore.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: restore.uid(),
+            acquire_time: Some(MicroTime(context.now())),
+            ..LeaseSpec::default()
+        }),
+    }
+}
+
+/// Gives the Lease back. One that another restore has by now is left alone.
+pub(super) async fn release(restore: &RedisRestore, context: &Context) -> Result<(), RestoreError> {
+    let (api, name) = (api(restore, context), name(&restore.spec.target));
+    let Some(lease) = api.get_opt(&name).await.map_err(failed("read", &name))? else { return Ok(()) };
+    let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+    if holder != restore.meta().uid.as_deref() {
+        return Ok(());
+    }
+    let preconditions = Preconditions { resource_version: lease.resource_version(), uid: lease.uid() };
+    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    match api.delete(&name, &parameters).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
+        Err(error) => Err(failed("release", &name)(error)),
+    }
+}

@@ -1,0 +1,290 @@
+//! Restores against an API in memory, from the first look to the end, and from every state that an operator may die in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redkeep_core::classify::Class;
+use redkeep_core::task::{Outcome as TaskOutcome, TargetSpec, Task, TaskReport};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::executor::{Mount, TaskState};
+use crate::testing::{FakeApi, ScriptedExecutor, SettableClock};
+
+struct World {
+    fake: FakeApi,
+    executor: Arc<ScriptedExecutor>,
+    context: Arc<Context>,
+    clock: Arc<SettableClock>,
+}
+
+const TASK: &str = "back-aaaaa";
+
+impl World {
+    fn new() -> Self {
+        let fake = FakeApi::new();
+        let executor = Arc::new(ScriptedExecutor::default());
+        let (context, clock) = fake.context(Arc::clone(&executor) as _);
+        fake.put(json!({"apiVersion": "redis.io/v1", "kind": "BackupStorage", "metadata": {"name": "main", "namespace": "shop"},
+            "spec": {"destination": {"s3": {"bucket": "b", "path": "p"}}, "backupCredentialsSecret": {"name": "keys"}}}));
+        Self { fake, executor, context, clock }
+    }
+
+    /// Puts a restore there and looks at it once.
+    async fn put(&self, name: &str, uid: &str, spec: Value) -> Value {
+        self.fake.put(json!({"apiVersion": "redis.io/v1", "kind": "RedisRestore",
+            "metadata": {"name": name, "namespace": "shop", "uid": uid}, "spec": spec}));
+        self.look(name).await
+    }
+
+    async fn look(&self, name: &str) -> Value {
+        let object = self.fake.get("RedisRestore", "shop", name).unwrap();
+        let restore: RedisRestore = serde_json::from_value(object).unwrap();
+        reconcile(Arc::new(restore), Arc::clone(&self.context)).await.unwrap();
+        self.fake.get("RedisRestore", "shop", name).unwrap()
+    }
+
+    fn leases(&self) -> Vec<Value> {
+        self.fake.all("Lease")
+    }
+}
+
+fn latest() -> Value {
+    json!({"storageRef": {"name": "main"}, "latest": true, "target": {"source": {"endpoints": ["a:1"]}}})
+}
+
+fn report(outcome: TaskOutcome, facts: &[(&str, &str)]) -> TaskReport {
+    let at = "2026-11-27T12:01:00Z".parse().unwrap();
+    let facts = facts.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    TaskReport {
+        outcome,
+        started_at: at,
+        ended_at: at,
+        backup_id: Some("20261127T110000Z-carts-1a2b3c4d".parse().unwrap()),
+        manifest: None,
+        facts: facts.collect::<BTreeMap<_, _>>(),
+        warnings: vec!["two keys had no database".to_owned()],
+    }
+}
+
+fn ended(outcome: TaskOutcome, facts: &[(&str, &str)]) -> TaskState {
+    TaskState::Ended { report: report(outcome, facts), pod: Some("back-x".to_owned()) }
+}
+
+fn refused() -> TaskOutcome {
+    TaskOutcome::Failed {
+        class: Class::Refused,
+        reason: "TargetNotEmpty".to_owned(),
+        message: "the target holds 3 keys".to_owned(),
+        help: Some("empty it".to_owned()),
+        retryable: false,
+    }
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let conditions = object["status"]["conditions"].as_array().unwrap();
+    conditions.iter().find(|one| one["type"] == kind).unwrap_or(&Value::Null)
+}
+
+#[tokio::test]
+async fn a_restore_from_storage_alone_takes_the_lease_and_starts_one_task_that_is_never_retried() {
+    let world = World::new();
+    let object = world.put("back", "aaaaaaaa", latest()).await;
+    assert_eq!(object["status"]["phase"], "Running");
+    assert_eq!(object["status"]["target"], "a:1");
+    assert_eq!(object["status"]["taskName"], TASK);
+    let started = world.executor.started.lock().unwrap().clone();
+    let [request] = started.as_slice() else { panic!("{started:?}") };
+    assert_eq!((request.key.name.as_str(), request.retries), (TASK, 0));
+    assert_eq!(request.owner.uid, "aaaaaaaa");
+    let Task::Restore(task) = &request.spec.task else { panic!() };
+    assert_eq!(task.storage.url, "s3://b/p");
+    assert_eq!((task.backup.backup.as_str(), task.backup.namespace.as_ref().unwrap().as_str()), ("latest", "shop"));
+    let TargetSpec::Live { endpoint } = &task.target else { panic!() };
+    assert_eq!(endpoint.url.as_deref(), Some("redis-nodes://a:1"));
+    assert!(request.mounts.contains(&Mount::secret("keys", "/backup-credentials")));
+    let leases = world.leases();
+    assert_eq!(leases[0]["spec"]["holderIdentity"], "aaaaaaaa");
+    assert_eq!(leases[0]["metadata"]["name"], object["status"]["leaseName"]);
+}
+
+#[tokio::test]
+async fn what_the_task_says_ends_it_frees_the_target_and_takes_it_out_of_the_watch() {
+    let world = World::new();
+    world.put("back", "aaaaaaaa", latest()).await;
+    let facts = [("keys", "12"), ("keys-loaded", "10"), ("keys-expired", "2")];
+    world.executor.set(TASK, ended(TaskOutcome::Done, &facts));
+    let object = world.look("back").await;
+    assert_eq!(object["status"]["phase"], "Completed");
+    assert_eq!(object["status"]["backupId"], "20261127T110000Z-carts-1a2b3c4d");
+    assert_eq!((&object["status"]["keysRestored"], &object["status"]["keysExpired"]), (&json!(10), &json!(2)));
+    assert_eq!(condition(&object, "Complete")["message"], "10 keys restored, 2 had expired");
+    assert_eq!(object["status"]["warnings"], json!(["two keys had no database"]));
+    assert_eq!(object["metadata"]["labels"]["redis.io/outcome"], "completed");
+    assert!(world.leases().is_empty());
+    assert_eq!(world.executor.forgotten.lock().unwrap().len(), 1);
+    // A second look changes nothing.
+    assert_eq!(world.look("back").await["status"], object["status"]);
+}
+
+#[rstest]
+#[case::refused(ended(refused(), &[]), "TargetNotEmpty", "empty it")]
+#[case::killed(ended(TaskOutcome::Running { stage: "restore".into() }, &[]), "NoReport", "stage restore")]
+#[case::lost(TaskState::Failed { reason: "NodeLost".into(), message: "its node is gone".into() }, "NodeLost", "partly filled")]
+#[case::vanished(TaskState::Missing, "JobVanished", "partly filled")]
+#[tokio::test]
+async fn every_other_end_is_a_failure_with_its_reason(
+    #[case] state: TaskState,
+    #[case] reason: &str,
+    #[case] message: &str,
+) {
+    let world = World::new();
+    world.put("back", "aaaaaaaa", latest()).await;
+    world.executor.set(TASK, state);
+    let object = world.look("back").await;
+    assert_eq!(object["status"]["phase"], "Failed");
+    assert_eq!(condition(&object, "Failed")["reason"], reason);
+    assert!(object["status"]["error"].as_str().unwrap().contains(message), "{}", object["status"]["error"]);
+    assert_eq!(object["metadata"]["labels"]["redis.io/outcome"], "failed");
+    assert!(world.leases().is_empty(), "the target is free again");
+}
+
+#[tokio::test]
+async fn two_restores_never_write_to_one_target_at_once() {
+    let world = World::new();
+    world.put("back", "aaaaaaaa", latest()).await;
+    world.executor.set(TASK, TaskState::Running { pod: None, progress: None });
+    let second = world.put("again", "bbbbbbbb", latest()).await;
+    assert_eq!(second["status"]["phase"], "Pending");
+    assert_eq!(condition(&second, "Complete")["reason"], "TargetBusy");
+    assert_eq!(world.executor.names(), [TASK]);
+    let mut elsewhere = latest();
+    elsewhere["target"] = json!({"source": {"endpoints": ["b:1"]}});
+    assert_eq!(world.put("other", "cccccccc", elsewhere).await["status"]["phase"], "Running");
+    world.executor.set(TASK, ended(TaskOutcome::Done, &[]));
+    world.look("back").await;
+    assert_eq!(world.look("again").await["status"]["phase"], "Running");
+}
+
+#[tokio::test]
+async fn a_lease_whose_restore_is_gone_or_over_is_taken_over() {
+    let world = World::new();
+    world.put("back", "aaaaaaaa", latest()).await;
+    world.fake.remove("RedisRestore", "shop", "back");
+    assert_eq!(world.put("again", "bbbbbbbb", latest()).await["status"]["phase"], "Running");
+    assert_eq!(world.leases()[0]["spec"]["holderIdentity"], "bbbbbbbb");
+}
+
+#[tokio::test]
+async fn an_operator_that_died_after_any_write_is_followed_by_one_that_doubles_nothing() {
+    // After the Lease, after the task, after the status: each time all but what was written is forgotten.
+    for keep in ["lease", "task", "status"] {
+        let world = World::new();
+        world.put("back", "aaaaaaaa", latest()).await;
+        if keep != "status" {
+            world.fake.update("RedisRestore", "shop", "back", |object| {
+                object.as_object_mut().unwrap().remove("status");
+            });
+        }
+        if keep == "lease" {
+            world.executor.started.lock().unwrap().clear();
+        } else {
+            world.executor.set(TASK, TaskState::Running { pod: None, progress: None });
+        }
+        let object = world.look("back").await;
+        assert_eq!(object["status"]["phase"], "Running", "{keep}");
+        assert_eq!(world.executor.names(), [TASK], "{keep}");
+        world.executor.set(TASK, ended(TaskOutcome::Done, &[]));
+        assert_eq!(world.look("back").await["status"]["phase"], "Completed", "{keep}");
+        assert!(world.leases().is_empty(), "{keep}");
+    }
+    // After the last status: the label and the Lease are made up for.
+    let world = World::new();
+    world.put("back", "aaaaaaaa", latest()).await;
+    world.fake.update("RedisRestore", "shop", "back", |object| object["status"]["phase"] = json!("Completed"));
+    let object = world.look("back").await;
+    assert_eq!(object["metadata"]["labels"]["redis.io/outcome"], "completed");
+    assert!(world.leases().is_empty());
+}
+
+#[tokio::test]
+async fn a_redis_backup_names_its_storage_and_its_id() {
+    let world = World::new();
+    let spec = json!({"backupName": "nightly", "target": {"source": {"endpoints": ["a:1"]}}});
+    let object = world.put("back", "aaaaaaaa", spec).await;
+    assert_eq!(condition(&object, "Complete")["reason"], "BackupNotFound");
+    let backup = |phase: &str| {
+        json!({"apiVersion": "redis.io/v1", "kind": "RedisBackup", "metadata": {"name": "nightly", "namespace": "shop"},
+            "spec": {"clusterName": "carts", "destination": {"s3": {"bucket": "c"}}},
+            "status": {"phase": phase, "backupId": "20261127T110000Z-nightly-1a2b3c4d"}})
+    };
+    world.fake.put(backup("Running"));
+    assert_eq!(condition(&world.look("back").await, "Complete")["reason"], "BackupNotCompleted");
+    world.fake.put(json!({"apiVersion": "redis.io/v1", "kind": "RedisCluster", "metadata": {"name": "carts", "namespace": "shop"},
+        "spec": {"instances": 1, "imageName": "redis:7.2", "storage": {"size": "1Gi"}, "backupCredentialsSecret": {"name": "of-carts"}}}));
+    world.fake.put(backup("Completed"));
+    let object = world.look("back").await;
+    assert_eq!(object["status"]["backupId"], "20261127T110000Z-nightly-1a2b3c4d");
+    let started = world.executor.started.lock().unwrap().clone();
+    assert!(started[0].mounts.contains(&Mount::secret("of-carts", "/backup-credentials")), "{:?}", started[0].mounts);
+    let Task::Restore(task) = &started[0].spec.task else { panic!() };
+    assert_eq!(
+        (task.storage.url.as_str(), task.backup.backup.as_str()),
+        ("s3://c", "20261127T110000Z-nightly-1a2b3c4d")
+    );
+}
+
+#[tokio::test]
+async fn a_backup_that_failed_is_refused_and_one_that_never_comes_is_given_up() {
+    let world = World::new();
+    world.fake.put(
+        json!({"apiVersion": "redis.io/v1", "kind": "RedisBackup", "metadata": {"name": "bad", "namespace": "shop"},
+        "spec": {"clusterName": "carts", "destination": {"s3": {"bucket": "c"}}}, "status": {"phase": "Failed"}}),
+    );
+    let target = json!({"source": {"endpoints": ["a:1"]}});
+    let object = world.put("back", "aaaaaaaa", json!({"backupName": "bad", "target": target})).await;
+    assert_eq!(object["status"]["phase"], "Failed");
+    assert_eq!(condition(&object, "Accepted")["status"], "False");
+    assert!(condition(&object, "Accepted")["message"].as_str().unwrap().starts_with("spec.backupName: "));
+
+    let spec = json!({"backupName": "never", "target": target, "activeDeadlineSeconds": 60});
+    assert_eq!(world.put("wait", "bbbbbbbb", spec).await["status"]["phase"], "Pending");
+    world.clock.advance(Duration::from_secs(61));
+    let object = world.look("wait").await;
+    assert_eq!(object["status"]["phase"], "Failed");
+    assert_eq!(condition(&object, "Failed")["reason"], "BackupNotFound");
+    assert!(world.executor.names().is_empty());
+}
+
+#[tokio::test]
+async fn filters_and_keys_become_what_the_command_line_would_say() {
+    let world = World::new();
+    let mut spec = latest();
+    spec.as_object_mut().unwrap().extend(
+        json!({"match": ["cart:*"], "databases": ["0:1"], "onConflict": "replace", "ttl": "shift", "allowNonEmpty": true,
+            "decryption": {"passphraseSecret": {"name": "pass", "key": "word"}}, "parameters": {"speed": "5"}})
+        .as_object()
+        .unwrap()
+        .clone(),
+    );
+    world.put("back", "aaaaaaaa", spec).await;
+    let started = world.executor.started.lock().unwrap().clone();
+    let Task::Restore(task) = &started[0].spec.task else { panic!() };
+    let parameters = Value::Object(task.parameters.clone());
+    let wanted = json!({"speed": "5", "match": ["cart:*"], "db": ["0:1"], "on-conflict": "replace", "ttl": "shift"});
+    assert_eq!(parameters, wanted);
+    assert!(task.allow_non_empty && started[0].mounts.contains(&Mount::secret("pass", "/backup-keys")));
+}
+
+#[tokio::test]
+async fn what_the_executor_will_never_run_ends_the_restore() {
+    let world = World::new();
+    *world.executor.refuse.lock().unwrap() = Some("SecretsNotReadable");
+    let object = world.put("back", "aaaaaaaa", latest()).await;
+    assert_eq!(
+        (&object["status"]["phase"], &condition(&object, "Failed")["reason"]),
+        (&json!("Failed"), &json!("SecretsNotReadable"))
+    );
+    assert!(world.leases().is_empty());
+}
