@@ -197,13 +197,13 @@ impl Connection for RemoteConnection {
             let reading = self.receive(max);
             let read = match within_ms {
                 None => reading.await,
-                Some(within) => match tokio::time::timeout(Duration::from_millis(within.into()), reading).await {
-                    Ok(read) => read,
-                    Err(_) => {
+                Some(within) => {
+                    let Ok(read) = tokio::time::timeout(Duration::from_millis(within.into()), reading).await else {
                         let message = format!("{} sent nothing within {within} ms", self.address);
                         return Err(MethodError::new(code::TIMEOUT, message));
-                    }
-                },
+                    };
+                    read
+                }
             };
             self.waiting = read?;
         }
