@@ -1,6 +1,6 @@
 //! Probe: what a storage supports, really tried, and what it holds, in a few numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use redkeep_core::catalog::CatalogEntry;
@@ -13,8 +13,8 @@ use crate::catalog::{self, Catalog, Scope};
 use crate::error::EngineError;
 use crate::events::TaskEvents;
 
-/// Clusters that are named; all are counted.
-const CLUSTERS_SHOWN: usize = 16;
+/// The most bytes that the clusters take in a report; those that have no room are counted only.
+const CLUSTERS_ROOM: usize = 1500;
 
 /// What a probe found.
 #[derive(Debug)]
@@ -81,29 +81,49 @@ impl ProbeOutcome {
     }
 }
 
-/// `yes`, or `no` and what was seen.
+/// `yes`, or `no` and what was seen; `no, needed` where backups cannot do without it.
 fn said(check: &ProbeCheck) -> String {
     const SHOWN: usize = 120;
     if check.supported {
         return "yes".to_owned();
     }
     let detail: String = check.detail.chars().take(SHOWN).collect();
-    format!("no: {detail}")
+    let needed = if check.required { ", needed" } else { "" };
+    format!("no{needed}: {detail}")
+}
+
+/// `NAMESPACE/CLUSTER=BACKUPS,STORED BYTES,NEWEST`, one behind the other, as many as have room.
+fn counts(clusters: &BTreeMap<String, Vec<&CatalogEntry>>) -> String {
+    let mut text = String::new();
+    for (name, entries) in clusters {
+        let stored = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.stored_size));
+        let newest = entries.iter().map(|entry| entry.completed_at).max().unwrap_or_default();
+        let one = format!("{name}={},{stored},{newest}", entries.len());
+        if text.len() + one.len() >= CLUSTERS_ROOM {
+            break;
+        }
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&one);
+    }
+    text
 }
 
 /// Counts, sizes and ages of backups.
 fn summary(entries: &[CatalogEntry]) -> BTreeMap<String, String> {
-    let clusters: BTreeSet<String> =
-        entries.iter().map(|entry| format!("{}/{}", entry.namespace, entry.cluster)).collect();
+    let mut clusters: BTreeMap<String, Vec<&CatalogEntry>> = BTreeMap::new();
+    for entry in entries {
+        clusters.entry(format!("{}/{}", entry.namespace, entry.cluster)).or_default().push(entry);
+    }
     let sum = |size: fn(&CatalogEntry) -> u64| entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(size(entry)));
-    let shown: Vec<&str> = clusters.iter().take(CLUSTERS_SHOWN).map(String::as_str).collect();
     let mut facts = BTreeMap::from([
         ("backups".to_owned(), entries.len().to_string()),
         ("size".to_owned(), sum(|entry| entry.size).to_string()),
         ("stored-size".to_owned(), sum(|entry| entry.stored_size).to_string()),
         ("pinned".to_owned(), entries.iter().filter(|entry| entry.pinned).count().to_string()),
         ("clusters".to_owned(), clusters.len().to_string()),
-        ("cluster-names".to_owned(), shown.join(" ")),
+        ("cluster-counts".to_owned(), counts(&clusters)),
     ]);
     let by_end = |entry: &&CatalogEntry| (entry.completed_at, entry.backup_id.clone());
     let is_verified = |entry: &&CatalogEntry| entry.verified.as_ref().is_some_and(|verified| verified.ok);

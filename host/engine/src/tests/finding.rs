@@ -122,10 +122,20 @@ async fn a_probe_says_what_works_and_what_is_there() {
     verify(&checked, &world.providers(), &silent()).await.unwrap();
     let facts = run(&world, probe(true)).await.facts;
     assert!(!facts.contains_key("usable"), "{facts:?}");
+    let stored = |index: usize| made[index].sizes().1;
     for (key, value) in [
         ("backups", "3".to_owned()),
         ("clusters", "2".to_owned()),
-        ("cluster-names", "default/cache default/other".to_owned()),
+        (
+            "cluster-counts",
+            format!(
+                "default/cache=2,{},{} default/other=1,{},{}",
+                stored(0) + stored(1),
+                made[1].completed_at,
+                stored(2),
+                made[2].completed_at
+            ),
+        ),
         ("stored-size", made.iter().map(|manifest| manifest.sizes().1).sum::<u64>().to_string()),
         ("oldest", made[0].completed_at.to_string()),
         ("newest", made[2].completed_at.to_string()),
@@ -142,7 +152,7 @@ async fn a_storage_that_lacks_something_fails_its_probe_and_says_what() {
     *world.lists_late.lock().unwrap() = true;
     let report = run(&world, probe(false)).await;
     assert_eq!(refusal(&report), (Class::Failed, "StorageUnusable"));
-    assert_eq!(report.facts["supports-list"], "no: shows old objects only");
+    assert_eq!(report.facts["supports-list"], "no, needed: shows old objects only");
     assert_eq!(report.facts["usable"], "no");
     world.faults.add(Fault::fail(StorageErrorKind::Denied).on(Operation::Put));
     let report = run(&world, probe(false)).await;
