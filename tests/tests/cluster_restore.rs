@@ -6,7 +6,7 @@ use redis::aio::MultiplexedConnection;
 use redkeep_testing::dataset::Dataset;
 use redkeep_testing::server::Version;
 use redkeep_testing::workload::{Shape, apply};
-use redkeep_tests::kube::{BUCKET, Cluster, Operator, Redis, Storage, TestNamespace};
+use redkeep_tests::kube::{BUCKET, Cluster, Operator, Redis, Storage, TestNamespace, install_crds};
 use serde_json::{Value, json};
 
 const API: &str = "redis.io/v1";
@@ -53,7 +53,8 @@ async fn a_backup_is_verified_and_comes_back_by_name_and_from_storage_alone() ->
     };
     let version = Version::Redis70;
     let home = cluster.namespace("restore").await?;
-    let _operator = Operator::in_cluster_tests(cluster).await?;
+    install_crds(cluster)?;
+    let _operator = Operator::in_namespace(&home, cluster.kubeconfig(), &[]).await?;
     let bucket = Storage::start(&home).await?;
     let source = Redis::start(&home, "source", version, 1).await?;
     let mut primary = source.connect(0).await?;
@@ -92,6 +93,7 @@ async fn a_backup_is_verified_and_comes_back_by_name_and_from_storage_alone() ->
 
     // A new namespace that has the bucket's credentials, and no RedisBackup.
     let away = cluster.namespace("away").await?;
+    let _another = Operator::in_namespace(&away, cluster.kubeconfig(), &[]).await?;
     let keys = home.get("v1", "Secret", "backup-credentials").await?.unwrap_or_default();
     away.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "backup-credentials"}, "data": keys["data"]}))
         .await?;

@@ -69,9 +69,9 @@ impl SecretReader for Fake {
     }
 }
 
-fn secrets() -> Option<Arc<dyn SecretReader>> {
+fn secrets() -> Arc<dyn SecretReader> {
     let keys = [("accessKeyId", "id"), ("secretAccessKey", "secret")];
-    Some(Arc::new(Fake(keys.map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec())).into())))
+    Arc::new(Fake(keys.map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec())).into()))
 }
 
 async fn until(executor: &InProcessExecutor, key: &TaskKey, wanted: impl Fn(&TaskState) -> bool) -> TaskState {
@@ -103,8 +103,8 @@ async fn a_task_runs_once_for_its_owner_and_is_forgotten_when_told() {
     assert_eq!((&report.outcome, report.facts["usable"].as_str()), (&Outcome::Done, "yes"));
     executor.start(&request).await.unwrap();
     assert_eq!(executor.observe(&request.key).await.unwrap(), state, "an ended task is not run again");
-    let changed = changes.next().await.unwrap();
-    assert_eq!((changed.kind.as_str(), changed.name.as_str()), ("RedisBackup", "once"));
+    let owner = changes.next().await.unwrap();
+    assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("RedisBackup", "once"));
     let mut other = request.clone();
     other.owner.uid = "uid-2".into();
     assert!(matches!(executor.start(&other).await, Err(ExecutorError::NameTaken { .. })));
@@ -145,7 +145,7 @@ async fn what_only_a_pod_can_give_is_refused_with_the_reason(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_is_laid_out_for_the_task_alone_and_gone_after_it() {
-    let executor = executor(1, secrets());
+    let executor = executor(1, Some(secrets()));
     let folder = tempfile::tempdir().unwrap();
     let mut request = request(
         "mounted",
@@ -171,7 +171,7 @@ async fn a_secret_is_laid_out_for_the_task_alone_and_gone_after_it() {
     found.spec.task =
         serde_json::from_value(json!({"kind": "probe", "storage": {"url": "memory://m", "credentialsDir": "/c"}}))
             .unwrap();
-    let prepared = mounts::prepare(&found, secrets().as_ref()).await.unwrap();
+    let prepared = mounts::prepare(&found, Some(&secrets())).await.unwrap();
     let redkeep_core::task::Task::Probe(task) = &prepared.spec.task else { panic!("a probe") };
     let place = task.storage.credentials_dir.clone().unwrap();
     assert_eq!(std::fs::read_to_string(place.join("secretAccessKey")).unwrap(), "secret");
@@ -190,7 +190,7 @@ async fn a_secret_cannot_write_outside_its_folder() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_so_many_run_at_once_and_the_rest_waits_or_is_given_up() {
-    let executor = executor(1, secrets());
+    let executor = executor(1, Some(secrets()));
     let (first, _listener) = hanging("first").await;
     executor.start(&first).await.unwrap();
     until(&executor, &first.key, |state| matches!(state, TaskState::Running { progress: Some(_), .. })).await;
@@ -213,7 +213,7 @@ async fn only_so_many_run_at_once_and_the_rest_waits_or_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_past_its_deadline_ends_and_a_shutdown_leaves_none_running() {
-    let executor = executor(2, secrets());
+    let executor = executor(2, Some(secrets()));
     let (mut late, _first) = hanging("late").await;
     late.deadline = Duration::from_millis(50);
     executor.start(&late).await.unwrap();
@@ -237,7 +237,11 @@ async fn what_failed_is_tried_again_as_often_as_asked_unless_it_would_fail_alike
     not_found.retries = 3;
     executor.start(&not_found).await.unwrap();
     until(&executor, &not_found.key, has_ended).await;
-    executor.shared.changes.send(ChangedOwner { kind: "end".into(), namespace: "".into(), name: "".into() }).unwrap();
+    executor
+        .shared
+        .changes
+        .send(ChangedOwner { kind: "end".into(), namespace: String::new(), name: String::new() })
+        .unwrap();
     let mut seen = 0;
     while changes.next().await.unwrap().kind != "end" {
         seen += 1;
@@ -253,7 +257,11 @@ async fn what_failed_is_tried_again_as_often_as_asked_unless_it_would_fail_alike
     let state = until(&executor, &failing.key, has_ended).await;
     let TaskState::Ended { report, .. } = &state else { panic!("{state:?}") };
     let Outcome::Failed { class, .. } = &report.outcome else { panic!("{report:?}") };
-    executor.shared.changes.send(ChangedOwner { kind: "end".into(), namespace: "".into(), name: "".into() }).unwrap();
+    executor
+        .shared
+        .changes
+        .send(ChangedOwner { kind: "end".into(), namespace: String::new(), name: String::new() })
+        .unwrap();
     let mut seen = 0;
     while changes.next().await.unwrap().kind != "end" {
         seen += 1;

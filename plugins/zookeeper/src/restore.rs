@@ -92,10 +92,17 @@ pub(crate) fn restore(host: &dyn Host) -> Result<Facts, Error> {
     Ok(facts)
 }
 
+/// What becomes of a znode that is there already.
+enum IfThere {
+    /// The restore fails.
+    Fail,
+    /// It gets this data.
+    Replace(Option<Vec<u8>>),
+}
+
 /// A request that has no answer yet.
 enum Waiting {
-    /// With its data only where it may have to be written over what is there.
-    Create(String, Option<Option<Vec<u8>>>, usize),
+    Create(String, IfThere, usize),
     SetData(String, usize),
     SetAcl(String),
 }
@@ -128,8 +135,11 @@ impl Writer {
             return self.set_data(znode.path, znode.data.as_deref());
         }
         self.client.send(&Request::Create(&znode.path, znode.data.as_deref()))?;
-        let again = (self.parameters.on_conflict == OnConflict::Replace).then_some(znode.data);
-        self.waiting.push_back(Waiting::Create(znode.path, again, length));
+        let if_there = match self.parameters.on_conflict {
+            OnConflict::Replace => IfThere::Replace(znode.data),
+            OnConflict::Fail => IfThere::Fail,
+        };
+        self.waiting.push_back(Waiting::Create(znode.path, if_there, length));
         self.bytes += length;
         Ok(())
     }
@@ -160,10 +170,10 @@ impl Writer {
             let Some(waiting) = self.waiting.pop_front() else { return Ok(()) };
             let reply = self.client.receive()?;
             match waiting {
-                Waiting::Create(path, again, length) => {
+                Waiting::Create(path, if_there, length) => {
                     self.bytes -= length;
-                    match (reply.error, again) {
-                        (NODE_EXISTS, Some(data)) => {
+                    match (reply.error, if_there) {
+                        (NODE_EXISTS, IfThere::Replace(data)) => {
                             self.tally.replaced += 1;
                             self.set_data(path, data.as_deref())?;
                         }

@@ -159,19 +159,19 @@ mod tests {
         let (payload, signature) = sign(&key(1), &reference, &digest);
         let good = Signed::new(&payload, &signature);
         let public = VerifyingKey::from(&key(1));
-        verify(&public, &[good.clone()], &digest, &reference).unwrap();
+        verify(&public, std::slice::from_ref(&good), &digest, &reference).unwrap();
         let stranger = VerifyingKey::from(&key(2));
         let refused = |key: &VerifyingKey, signatures: &[Signed], digest: &str| {
             verify(key, signatures, digest, &reference).unwrap_err().to_string()
         };
-        assert!(refused(&stranger, &[good.clone()], &digest).contains("another key"));
-        assert!(refused(&public, &[good.clone()], &"b".repeat(64)).contains("another artifact"));
+        assert!(refused(&stranger, std::slice::from_ref(&good), &digest).contains("another key"));
+        assert!(refused(&public, std::slice::from_ref(&good), &"b".repeat(64)).contains("another artifact"));
         assert!(refused(&public, &[], &digest).contains("carries no signature"));
         let changed =
             Signed::new(&String::from_utf8(payload).unwrap().replace("r.io", "s.io").into_bytes(), &signature);
-        assert!(refused(&public, &[changed.clone()], &digest).contains("other bytes"));
+        assert!(refused(&public, std::slice::from_ref(&changed), &digest).contains("other bytes"));
         let broken = Signed { signature: "!".to_owned(), ..good.clone() };
-        assert!(refused(&public, &[broken.clone()], &digest).contains("not base64"));
+        assert!(refused(&public, std::slice::from_ref(&broken), &digest).contains("not base64"));
         // One that holds is enough.
         verify(&public, &[broken, changed, good], &digest, &reference).unwrap();
     }

@@ -209,7 +209,7 @@ mod tests {
     #[rstest]
     #[case(answer(-4, -115), LoginError::Refused)]
     #[case(frame(&(-4i32).to_be_bytes()), LoginError::Refused)]
-    #[case(frame(&[0; 65537]), LoginError::Strange)]
+    #[case(frame(&vec![0; 65537]), LoginError::Strange)]
     #[case(b"-ERR unknown command 'bob:hunter2'\r\n".to_vec(), LoginError::Strange)]
     #[case((0..5000).flat_map(|_| answer(-1, 0)).collect(), LoginError::Strange)]
     fn a_login_that_is_not_confirmed_ends_the_connection(#[case] then: Vec<u8>, #[case] expected: LoginError) {

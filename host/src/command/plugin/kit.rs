@@ -33,8 +33,9 @@ pub(super) struct KitFile {
 /// The files of a new plugin. `sdk`: the Rust kit lies there already, and no copy of it is made.
 pub(super) fn files(language: Language, name: &str, sdk: Option<&Path>) -> Vec<KitFile> {
     let sdk_path = sdk.map_or_else(|| "redkeep-sdk".to_owned(), |path| path.display().to_string());
-    let fill = |text: &str| text.replace("@NAME@", name).replace("@SDK@", &sdk_path).replace("@VERSION@", SDK_VERSION);
-    let file = |path: &str, text: &str| KitFile { path: path.into(), text: fill(text) };
+    let filled =
+        |text: &str| text.replace("@NAME@", name).replace("@SDK@", &sdk_path).replace("@VERSION@", SDK_VERSION);
+    let file = |path: &str, text: &str| KitFile { path: path.into(), text: filled(text) };
     let mut files = match language {
         Language::Rust => vec![
             file("Cargo.toml", include_str!("templates/rust/Cargo.toml.template")),
