@@ -1,6 +1,7 @@
 //! Embeds the plugins that `cargo xtask plugins` built and the kit for authors, so that one file is the whole product.
 //!
-//! `example-*` plugins are for authors and stay out. None found is no error here: the program then says how to build them.
+//! Only methods for Redis (`redis-*`) come with the program; the others are files of their own, as anybody's plugin is. None
+//! found is no error here: the program then says how to build them.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -61,7 +62,7 @@ fn components(dist: &Path) -> Result<Vec<(String, PathBuf)>, Box<dyn Error>> {
         for entry in std::fs::read_dir(dist)? {
             let path = entry?.path();
             let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-            if path.extension().is_some_and(|extension| extension == "wasm") && !name.starts_with("example-") {
+            if path.extension().is_some_and(|extension| extension == "wasm") && name.starts_with("redis-") {
                 found.push((name, path));
             }
         }
