@@ -40,7 +40,7 @@ impl ZooKeeper {
         let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
         let child = Command::new("java")
             .args(["-Xmx256m", "-Dzookeeper.admin.enableServer=false", "-Dzookeeper.extendedTypesEnabled=true"])
-            .args(["-Dzookeeper.4lw.commands.whitelist=ruok", "-cp", &class_path()])
+            .args(["-Dzookeeper.4lw.commands.whitelist=srvr", "-cp", &class_path()])
             .args(["org.apache.zookeeper.server.ZooKeeperServerMain", &port.to_string()])
             .arg(folder.path())
             .stdin(Stdio::null())
@@ -57,12 +57,13 @@ impl ZooKeeper {
         server
     }
 
+    /// `ruok` is answered before requests are served; the mode is told only then.
     fn is_ready(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let mut answer = String::new();
-        stream.write_all(b"ruok").is_ok()
+        stream.write_all(b"srvr").is_ok()
             && std::io::Read::read_to_string(&mut stream, &mut answer).is_ok()
-            && answer == "imok"
+            && answer.contains("Mode: ")
     }
 
     fn tool(&self, act: &str) -> Command {

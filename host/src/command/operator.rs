@@ -17,7 +17,7 @@ pub(crate) struct OperatorCommand {
     #[arg(long, value_enum, default_value = "job", env = "REDKEEP_EXECUTOR")]
     executor: ExecutorName,
     /// Image of task pods: the operator's own
-    #[arg(long, env = "REDKEEP_IMAGE", required_if_eq("executor", "job"))]
+    #[arg(long, env = "REDKEEP_IMAGE")]
     image: Option<String>,
     /// Watch this namespace only
     #[arg(long, env = "REDKEEP_WATCH_NAMESPACE")]
@@ -70,7 +70,7 @@ impl OperatorCommand {
         };
         let options = OperatorOptions {
             executor,
-            image: self.image.clone().unwrap_or_default(),
+            image: self.image()?,
             watch_namespace: self.watch_namespace.clone(),
             namespace: self.operator_namespace.clone(),
             instance: self.instance.clone(),
@@ -83,19 +83,40 @@ impl OperatorCommand {
         };
         operator::run(&session.wiring, options, session.cancellation()).await
     }
+
+    /// Jobs run an image, and nobody can guess which.
+    fn image(&self) -> Result<String, Failure> {
+        match (self.executor, &self.image) {
+            (_, Some(image)) => Ok(image.clone()),
+            (ExecutorName::InProcess, None) => Ok(String::new()),
+            (ExecutorName::Job, None) => Err(Failure::usage("the image of task pods is not known")
+                .with_help("give it by --image or REDKEEP_IMAGE, or run tasks in this process: --executor in-process")),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::OperatorCommand;
+    use crate::command::Command;
     use crate::command::tests::parse;
+
+    fn operator(line: &str) -> OperatorCommand {
+        match parse(line).unwrap().command {
+            Command::Operator(command) => command,
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn jobs_need_an_image_and_a_process_does_not() {
-        assert!(parse("operator --executor in-process").is_ok());
-        assert!(parse("operator --image redkeep:1 --watch-namespace shop --task-service-account a,b").is_ok());
-        for line in
-            ["operator", "operator --executor job", "operator --image i --concurrency 0", "operator --executor vm"]
-        {
+        assert!(operator("operator --executor in-process").image().is_ok());
+        let line = "operator --image redkeep:1 --watch-namespace shop --task-service-account a,b";
+        assert_eq!(operator(line).image().unwrap(), "redkeep:1");
+        for line in ["operator", "operator --executor job"] {
+            assert_eq!(operator(line).image().unwrap_err().exit_code(), 2, "{line}");
+        }
+        for line in ["operator --image i --concurrency 0", "operator --executor vm"] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

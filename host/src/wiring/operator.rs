@@ -163,26 +163,39 @@ async fn lead(
     let context = Arc::new(Context::new(client, clock, executor, metrics, settings));
     let stop = shutdown.child_token();
     let mut controllers = controllers(&context, &readiness, &stop);
+    // Given back only when the controllers have stopped: the next operator begins at once.
+    let release = CancellationToken::new();
     let held = async {
         if options.is_alone {
-            shutdown.cancelled().await;
+            release.cancelled().await;
             return Ended::Released;
         }
-        leader.hold(&shutdown).await
+        leader.hold(&release).await
     };
+    tokio::pin!(held);
     let result = tokio::select! {
-        ended = held => match ended {
-            Ended::Released => Ok(()),
-            Ended::Lost => Err(Failure::failed("LeadershipLost", "the lease was lost: another operator works now")),
-        },
+        _ = &mut held => Err(Failure::failed("LeadershipLost", "the lease was lost: another operator works now")),
         // Half an operator is worse than none: it is started again as a whole.
         _ = controllers.join_next() => Err(Failure::failed("ControllerEnded", "a controller ended unexpectedly")),
+        () = shutdown.cancelled() => Ok(()),
     };
     stop.cancel();
-    let stopped = async { while controllers.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(STOP_LIMIT, stopped).await;
-    if let Some(executor) = in_process {
-        executor.shutdown().await;
+    let stopped = async {
+        while controllers.join_next().await.is_some() {}
+        if let Some(executor) = in_process {
+            executor.shutdown().await;
+        }
+    };
+    if result.is_ok() {
+        // Whoever waits for the Lease waits no longer than this; held on to meanwhile.
+        tokio::select! {
+            _ = tokio::time::timeout(STOP_LIMIT, stopped) => {}
+            _ = &mut held => return Err(Failure::failed("LeadershipLost", "the lease was lost while stopping")),
+        }
+        release.cancel();
+        let _ = tokio::time::timeout(STOP_LIMIT, held).await;
+    } else {
+        let _ = tokio::time::timeout(STOP_LIMIT, stopped).await;
     }
     result
 }

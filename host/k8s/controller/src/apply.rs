@@ -28,8 +28,8 @@ pub struct ConditionUpdate<'a> {
     pub message: String,
 }
 
-/// The longest message of a condition that the API server takes.
-const LONGEST_MESSAGE: usize = 32_768;
+/// The longest message of a condition, in characters: our definitions say so, and a longer one is refused with the whole status.
+const LONGEST_MESSAGE: usize = 1024;
 
 /// Puts a condition into the list, keyed by its type; the time of its last transition moves only when its status does.
 pub fn set_condition(
@@ -184,6 +184,19 @@ mod tests {
         set_condition(&mut conditions, update(true, "C"), Some(2), at(30));
         assert_eq!(conditions[0].last_transition_time.0, at(30));
         assert!(is_true(&conditions, "Ready") && !is_true(&conditions, "Other"));
+    }
+
+    #[test]
+    fn a_message_is_cut_to_what_the_definitions_allow() {
+        let definitions = serde_json::to_value(redkeep_k8s_api::all_crds()).unwrap();
+        let path = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/conditions/items/properties/message/maxLength";
+        for definition in definitions.as_array().unwrap() {
+            assert_eq!(definition.pointer(path), Some(&json!(LONGEST_MESSAGE)), "{}", definition["metadata"]["name"]);
+        }
+        let mut conditions = Vec::new();
+        let update = ConditionUpdate { message: "ü".repeat(5000), ..update(false, "A") };
+        set_condition(&mut conditions, update, Some(1), at(10));
+        assert_eq!(conditions[0].message.chars().count(), LONGEST_MESSAGE);
     }
 
     #[rstest]
