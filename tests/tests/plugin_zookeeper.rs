@@ -164,12 +164,12 @@ fn ten_thousand_znodes_are_captured_and_restored_into_an_empty_server() {
     println!("{} znodes are equal, {} ephemerals were left out", after.len(), before.len() - expected.len());
 
     // Once more: the target is not empty now.
-    fail(5, &["the target is not empty", "on-conflict=replace"], &restore);
+    fail(5, &["the target is not empty", "--on-conflict replace"], &restore);
     let mut again = restore.clone();
     let as_bobs = target.url_as_bob();
     again[2] = &as_bobs;
     again.extend(as_bob);
-    again.extend(["--param", "on-conflict=replace"]);
+    again.extend(["--on-conflict", "replace"]);
     succeed(&again);
     assert_eq!(target.walk(), after);
 }

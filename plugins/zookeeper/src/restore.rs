@@ -42,7 +42,7 @@ fn check(host: &dyn Host, client: &mut Client) -> Result<Facts, Error> {
         let more = if there.len() > 1 { format!(" and {} more", there.len() - 1) } else { String::new() };
         return Err(Error::refused(
             format!("the target is not empty: it has /{first}{more}"),
-            "restore into an empty ensemble, or give --param on-conflict=replace to overwrite what the backup has",
+            "restore into an empty ensemble, or give --on-conflict replace to overwrite what the backup has",
         ));
     }
     let mut facts = Facts::new();

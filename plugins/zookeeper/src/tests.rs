@@ -200,7 +200,7 @@ fn a_target_that_is_not_empty_is_refused_unless_it_may_be_replaced() {
         (error.code.as_str(), error.message.as_str()),
         (code::REFUSED, "the target is not empty: it has /a and 1 more")
     );
-    assert!(error.detail("help").unwrap().contains("on-conflict=replace"));
+    assert!(error.detail("help").unwrap().contains("--on-conflict replace"));
     assert!(Zookeeper::restore(&host).is_err());
     assert_eq!(target.borrow().len(), 4);
 
