@@ -22,8 +22,8 @@ impl Data {
         let mut connection = server.connect().await?;
         let mut random = StdRng::seed_from_u64(1);
         let mut number: u64 = 0;
-        // One group of keys is about 14 KB of RDB.
-        for batch in 0..=megabytes * 72 / 64 {
+        // One group of keys is about 8.5 KB of RDB.
+        for batch in 0..=megabytes * 118 / 64 {
             let mut pipeline = redis::pipe();
             for _ in 0..64 {
                 number += 1;

@@ -44,32 +44,41 @@ impl Bench {
         for version in Version::ALL {
             let name = format!("capture {}", version.name());
             if self.wanted(&name) {
-                take(&mut table, &name, capture::against_redis_cli(self, version).await);
+                let rows = capture::against_redis_cli(self, version).await;
+                take(self, &mut table, &name, rows);
             }
         }
         if self.wanted("pipeline of tools") {
-            take(&mut table, "pipeline of tools", capture::against_tools(self).await);
+            let rows = capture::against_tools(self).await;
+            take(self, &mut table, "pipeline of tools", rows);
         }
         if self.wanted("archive") {
-            take(&mut table, "archive", capture::archive(self).await);
+            let rows = capture::archive(self).await;
+            take(self, &mut table, "archive", rows);
         }
         if self.wanted("files") {
-            take(&mut table, "files", capture::files(self).await);
+            let rows = capture::files(self).await;
+            take(self, &mut table, "files", rows);
         }
         if self.wanted("restore directory") {
-            take(&mut table, "restore directory", restore::directory(self).await);
+            let rows = restore::directory(self).await;
+            take(self, &mut table, "restore directory", rows);
         }
         if self.wanted("restore live") {
-            take(&mut table, "restore live", restore::live(self).await);
+            let rows = restore::live(self).await;
+            take(self, &mut table, "restore live", rows);
         }
         if self.wanted("plugin") {
-            take(&mut table, "plugin", plugin::figures(self.options.plugin_figures.as_deref()));
+            let rows = plugin::figures(self.options.plugin_figures.as_deref());
+            take(self, &mut table, "plugin", rows);
         }
         if self.wanted("memory") {
-            take(&mut table, "memory", memory::peaks(self).await);
+            let rows = memory::peaks(self).await;
+            take(self, &mut table, "memory", rows);
         }
         if self.wanted("list") {
-            take(&mut table, "list", catalog::list(self).await);
+            let rows = catalog::list(self).await;
+            take(self, &mut table, "list", rows);
         }
         table
     }
@@ -107,7 +116,8 @@ impl Bench {
     }
 }
 
-fn take(table: &mut Table, name: &str, rows: Result<Vec<Row>>) {
+/// Takes rows into the table, and the table to its file: a run that is stopped half-way keeps what it measured.
+fn take(bench: &Bench, table: &mut Table, name: &str, rows: Result<Vec<Row>>) {
     match rows {
         Ok(rows) => {
             for row in &rows {
@@ -119,6 +129,9 @@ fn take(table: &mut Table, name: &str, rows: Result<Vec<Row>>) {
             eprintln!("bench: {name}: {error:#}");
             table.failures.push(format!("{name}: {error:#}"));
         }
+    }
+    if let Err(error) = table.save(&bench.options.results) {
+        eprintln!("bench: {error:#}");
     }
 }
 
