@@ -24,11 +24,26 @@ fn spec() -> Value {
     })
 }
 
-async fn make(namespace: &TestNamespace) -> Result<()> {
-    let spec = spec();
-    namespace
-        .apply(&json!({"apiVersion": GROUP, "kind": "RedisBackup", "metadata": {"name": "by-hand"}, "spec": spec}))
-        .await?;
+/// What is asked of the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// One RedisBackup.
+    ByHand,
+    /// A schedule that is due now, and then not for years: it makes one RedisBackup.
+    Scheduled,
+}
+
+async fn make(wish: Wish, namespace: &TestNamespace) -> Result<()> {
+    let mut spec = spec();
+    let (kind, name) = match wish {
+        Wish::ByHand => ("RedisBackup", "by-hand"),
+        Wish::Scheduled => {
+            spec["schedule"] = json!("0 0 29 2 *");
+            spec["immediate"] = json!(true);
+            ("RedisScheduledBackup", "scheduled")
+        }
+    };
+    namespace.apply(&json!({"apiVersion": GROUP, "kind": kind, "metadata": {"name": name}, "spec": spec})).await?;
     Ok(())
 }
 
@@ -36,26 +51,33 @@ fn phase(run: &Value) -> &str {
     run["status"]["phase"].as_str().unwrap_or_default()
 }
 
-/// The run is there and has ended.
-async fn ended(namespace: &TestNamespace) -> Result<bool> {
+/// The run is there and has ended, and its schedule knows of it.
+async fn ended(wish: Wish, namespace: &TestNamespace) -> Result<bool> {
     let runs = namespace.list(GROUP, "RedisBackup", "").await?;
-    Ok(!runs.is_empty() && runs.iter().all(|run| matches!(phase(run), "Completed" | "Failed")))
+    let is_known = match wish {
+        Wish::ByHand => true,
+        Wish::Scheduled => {
+            let schedule = namespace.get(GROUP, "RedisScheduledBackup", "scheduled").await?.unwrap_or_default();
+            schedule["status"]["lastSuccessfulBackup"].is_string()
+        }
+    };
+    Ok(is_known && !runs.is_empty() && runs.iter().all(|run| matches!(phase(run), "Completed" | "Failed")))
 }
 
 /// One whole story: killed at write `at`, begun anew, and looked at. Returns whether there was such a write.
-async fn story(cluster: &'static Cluster, at: u64) -> Result<bool> {
+async fn story(cluster: &'static Cluster, wish: Wish, at: u64) -> Result<bool> {
     let namespace = cluster.namespace("crash").await?;
     let node = FakeNode::start(cluster.client().await?, namespace.name());
     let proxy = Proxy::start(cluster.client().await?).await?;
     let first = Operator::spawn_in(&namespace, &proxy.kubeconfig(), &[])?;
     proxy.kill_at(at, first.killer());
-    make(&namespace).await?;
+    make(wish, &namespace).await?;
 
     let deadline = Instant::now() + LIMIT;
     let mut settled = 0;
     while !first.has_ended() {
         // Nothing follows the end but what was under way: then there is no write of that number.
-        settled = if ended(&namespace).await? { settled + 1 } else { 0 };
+        settled = if ended(wish, &namespace).await? { settled + 1 } else { 0 };
         if settled > 10 {
             break;
         }
@@ -75,7 +97,7 @@ async fn story(cluster: &'static Cluster, at: u64) -> Result<bool> {
         }
         let second = Operator::in_namespace(&namespace, cluster.kubeconfig(), &[]).await?;
         namespace
-            .wait_until("every run has ended", || async { Ok(ended(&namespace).await?.then_some(())) })
+            .wait_until("every run has ended", || async { Ok(ended(wish, &namespace).await?.then_some(())) })
             .await
             .with_context(|| format!("killed at write {at} ({last}); the second operator:\n{}", second.log()))?;
     }
@@ -101,7 +123,7 @@ async fn none_is_doubled(namespace: &TestNamespace, node: &FakeNode) -> Result<(
 }
 
 /// Stories until there is no write left to be killed at.
-async fn every_write(cluster: &'static Cluster) -> Result<()> {
+async fn every_write(cluster: &'static Cluster, wish: Wish) -> Result<()> {
     install_crds(cluster)?;
     let mut next = 1;
     let mut kills = 0;
@@ -110,7 +132,7 @@ async fn every_write(cluster: &'static Cluster) -> Result<()> {
     while more || !running.is_empty() {
         while more && running.len() < AT_ONCE {
             ensure!(next <= MOST_WRITES, "an operator that writes {next} times for one run does not come to an end");
-            running.spawn(story(cluster, next));
+            running.spawn(story(cluster, wish, next));
             next += 1;
         }
         if let Some(told) = running.join_next().await {
@@ -120,7 +142,7 @@ async fn every_write(cluster: &'static Cluster) -> Result<()> {
         }
     }
     ensure!(kills >= 4, "only {kills} writes were there to be killed at");
-    eprintln!("killed at {kills} writes");
+    eprintln!("{wish:?}: killed at {kills} writes");
     Ok(())
 }
 
@@ -128,5 +150,12 @@ async fn every_write(cluster: &'static Cluster) -> Result<()> {
 async fn killed_after_each_write_of_a_backup_the_run_ends_and_is_not_doubled() -> Result<()> {
     let test = "killed_after_each_write_of_a_backup_the_run_ends_and_is_not_doubled";
     let Some(cluster) = Cluster::api(test) else { return Ok(()) };
-    every_write(cluster).await
+    every_write(cluster, Wish::ByHand).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_after_each_write_of_a_schedule_its_run_ends_and_is_not_doubled() -> Result<()> {
+    let test = "killed_after_each_write_of_a_schedule_its_run_ends_and_is_not_doubled";
+    let Some(cluster) = Cluster::api(test) else { return Ok(()) };
+    every_write(cluster, Wish::Scheduled).await
 }

@@ -1,0 +1,168 @@
+//! The operator as it is installed: `config/default` with the packed image, its own account, its own rights, and the
+//! manifests of `config/samples` as they stand.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use redkeep_testing::server::Version;
+use redkeep_testing::workload::{Shape, apply};
+use redkeep_tests::kube::{Cluster, Redis, Storage, TestNamespace};
+use serde_json::{Value, json};
+
+const GROUP: &str = "redis.io/v1";
+const PLACE: &str = "redkeep-system";
+
+/// `config/default` in the cluster, until it is dropped; the definitions stay.
+struct Deployed {
+    cluster: &'static Cluster,
+    manifests: tempfile::NamedTempFile,
+}
+
+impl Deployed {
+    fn install(cluster: &'static Cluster) -> Result<Self> {
+        let config = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/default");
+        let config = config.to_str().context("a path")?;
+        let built = cluster.succeed(&["kustomize", config])?;
+        let image = regex_free_image(&built).context("the Deployment names no image of redkeep")?;
+        let manifests = tempfile::NamedTempFile::new()?;
+        std::fs::write(manifests.path(), built.replace(&image, "localhost/redkeep:dev"))?;
+        let this = Self { cluster, manifests };
+        let path = this.manifests.path().to_str().context("a path")?;
+        // Definitions first: a server-side apply of all at once may meet a kind that is not served yet.
+        for _ in 0..2 {
+            let _ = cluster.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f", path]).output()?;
+        }
+        cluster.succeed(&["apply", "--server-side", "--force-conflicts", "-f", path])?;
+        let waited = cluster.succeed(&[
+            "--namespace",
+            PLACE,
+            "rollout",
+            "status",
+            "deployment/redkeep-operator",
+            "--timeout",
+            "240s",
+        ]);
+        waited.with_context(|| this.describe())?;
+        Ok(this)
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for arguments in [
+            ["get", "events,pods", "-o", "wide"].as_slice(),
+            &["logs", "-l", "app.kubernetes.io/component=operator", "--tail", "60", "--prefix"],
+        ] {
+            let said = self.cluster.kubectl().args(["--namespace", PLACE]).args(arguments).output();
+            let said = said.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+            text = format!("{text}--- {PLACE}: kubectl {arguments:?}\n{}\n", String::from_utf8_lossy(&said));
+        }
+        text
+    }
+}
+
+impl Drop for Deployed {
+    fn drop(&mut self) {
+        // All but the definitions, which would take every object of theirs with them.
+        let mut command = self.cluster.kubectl();
+        command.args(["delete", "--ignore-not-found", "--wait=true", "--timeout", "120s", "namespace", PLACE]);
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let mut command = self.cluster.kubectl();
+        command.args(["delete", "--ignore-not-found", "-l", "app.kubernetes.io/part-of=redkeep"]);
+        command.arg("clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings");
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+/// The image that the manifests name.
+fn regex_free_image(manifests: &str) -> Option<String> {
+    let lines = manifests.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("image: "));
+    lines.map(str::trim).find(|image| image.contains("redkeep")).map(str::to_owned)
+}
+
+/// A sample as it stands, but for the namespace that it names.
+fn sample(file: &str, kind: &str, name: &str) -> Result<Value> {
+    use serde::Deserialize as _;
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/samples").join(file);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    for document in serde_norway::Deserializer::from_str(&text) {
+        let mut object = Value::deserialize(document)?;
+        if object["kind"] == kind && object["metadata"]["name"] == name {
+            object["metadata"].as_object_mut().context("no metadata")?.remove("namespace");
+            return Ok(object);
+        }
+    }
+    anyhow::bail!("{} has no {kind} {name}", path.display())
+}
+
+/// What a RedisCluster's own controller would have made: the object, its status, the Service of its pods.
+async fn cluster_by_hand(namespace: &TestNamespace) -> Result<()> {
+    namespace.apply(&sample("rediscluster.yaml", "RedisCluster", "my-cluster")?).await?;
+    namespace
+        .apply(&json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "my-cluster-r"},
+            "spec": {"selector": {"app": "my-cluster"}, "ports": [{"name": "redis", "port": 6379}]},
+        }))
+        .await?;
+    let status = json!({"status": {"phase": "Healthy"}}).to_string();
+    let name = namespace.name();
+    namespace.cluster().succeed(&[
+        "--namespace",
+        name,
+        "patch",
+        "rediscluster",
+        "my-cluster",
+        "--subresource",
+        "status",
+        "--type",
+        "merge",
+        "--patch",
+        &status,
+    ])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_samples_work_with_the_operator_as_installed() -> Result<()> {
+    let Some(cluster) = Cluster::node("the_samples_work_with_the_operator_as_installed") else { return Ok(()) };
+    let deployed = Deployed::install(cluster)?;
+    let namespace = cluster.namespace("samples").await?;
+    let storage = Storage::start(&namespace).await?;
+    // The samples' endpoint.
+    namespace
+        .apply(&json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "minio"},
+            "spec": {"selector": {"app": "s3"}, "ports": [{"port": 9000}]},
+        }))
+        .await?;
+    let redis = Redis::start(&namespace, "my-cluster", Version::Redis70, 2).await?;
+    let mut primary = redis.connect(0).await?;
+    apply(&mut primary, &Shape::standalone(Version::Redis70), 1, 500).await?;
+    cluster_by_hand(&namespace).await?;
+
+    namespace.apply(&sample("redisbackup.yaml", "RedisBackup", "my-cluster-backup-001")?).await?;
+    let run = namespace
+        .wait_for(GROUP, "RedisBackup", "my-cluster-backup-001", "to end", |run| {
+            run.is_some_and(|run| matches!(run["status"]["phase"].as_str(), Some("Completed" | "Failed")))
+        })
+        .await
+        .with_context(|| deployed.describe())?;
+    ensure!(run["status"]["phase"] == "Completed", "{:#}\n{}", run["status"], namespace.describe());
+    let listed = storage.redkeep("production/my-cluster", &["list", "-o", "json"]).await?;
+    ensure!(listed.code == Some(0) && listed.json().as_array().map(Vec::len) == Some(1), "{listed:#?}");
+
+    let mut schedule = sample("redisscheduledbackup.yaml", "RedisScheduledBackup", "my-cluster-nightly")?;
+    schedule["spec"]["immediate"] = json!(true);
+    namespace.apply(&schedule).await?;
+    namespace
+        .wait_for(GROUP, "RedisScheduledBackup", "my-cluster-nightly", "to have made a backup", |schedule| {
+            schedule.is_some_and(|schedule| schedule["status"]["lastSuccessfulBackup"].is_string())
+        })
+        .await
+        .with_context(|| deployed.describe())?;
+
+    let nodes = namespace.list("events.k8s.io/v1", "Event", "").await?;
+    let about = nodes.iter().filter(|event| event["regarding"]["name"] == "my-cluster-backup-001");
+    ensure!(about.count() > 0, "no Event about the backup\n{}", namespace.describe());
+    Ok(())
+}
