@@ -80,14 +80,7 @@ pub fn watch<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let (reader, writer) = store();
-    let queue = watcher(api, config)
-        .default_backoff()
-        .modify(|object| object.meta_mut().managed_fields = None)
-        .reflect(writer)
-        .applied_objects()
-        .map_ok(|object| ObjectRef::from_obj(&object));
-    (reader, queue.boxed())
+    watch_any(api, config)
 }
 
 /// Watches only metadata: what is kept of thousands of finished objects.
@@ -97,6 +90,14 @@ pub fn watch_metadata<K>(
 ) -> (Store<PartialObjectMeta<K>>, Queue<PartialObjectMeta<K>>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    watch_any(api, config)
+}
+
+/// The cache that a watch fills, without what nobody here reads, and what the watch says is to be looked at.
+fn watch_any<T>(api: Api<T>, config: watcher::Config) -> (Store<T>, Queue<T>)
+where
+    T: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = store();
     let queue = watcher(api, config)

@@ -110,8 +110,8 @@ impl Before<'_> {
 
     /// Done: what the report says.
     pub(super) fn completed(&self, report: &TaskReport, pod: Option<String>) -> RedisBackupStatus {
-        let fact = |key: &str| report.facts.get(key).cloned();
-        let number = |key: &str| report.facts.get(key).and_then(|text| text.parse::<i64>().ok());
+        let fact = |key: &str| report::fact(report, key);
+        let number = |key: &str| report::number(report, key);
         self.next(|next| {
             let size = number(report_facts::STORED_SIZE);
             next.backup_size = size;
