@@ -1,7 +1,10 @@
 //! What the operator counts. The caller registers it, so tests need no globals; labels are bounded.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -108,6 +111,7 @@ pub struct Metrics {
     pub schedule_created: Family<ScheduleLabels, Seconds>,
     /// 1 where the newest verification of a cluster's backups failed, 0 where it went well.
     pub verification_failed: Family<ClusterLabels, Gauge>,
+    newest_verification: Mutex<HashMap<ClusterLabels, Timestamp>>,
     /// 1 where a storage was probed and is usable, 0 where it is not.
     pub storage_ready: Family<StorageLabels, Gauge>,
     /// Runs that are older than their deadline and have not ended: there should be none.
@@ -133,6 +137,7 @@ impl Metrics {
             schedule_success: Family::default(),
             schedule_created: Family::default(),
             verification_failed: Family::default(),
+            newest_verification: Mutex::default(),
             storage_ready: Family::default(),
             overdue: Family::default(),
             task_seconds: Family::new_with_constructor(task_histogram),
@@ -223,9 +228,15 @@ impl Metrics {
         self.schedule_success.remove(&labels);
     }
 
-    /// A verification of a cluster's backups ended.
-    pub fn verified(&self, namespace: &str, cluster: &str, good: bool) {
+    /// A verification of a cluster's backups ended then. The newest one counts, whoever asked for it.
+    pub fn verified(&self, namespace: &str, cluster: &str, at: Timestamp, good: bool) {
         let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
+        let mut newest = self.newest_verification.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = newest.entry(labels.clone()).or_insert(at);
+        if at < *known {
+            return;
+        }
+        *known = at;
         self.verification_failed.get_or_create(&labels).set(i64::from(!good));
     }
 
@@ -265,7 +276,7 @@ mod tests {
         metrics.phases.get_or_create(&PhaseLabels { namespace: "shop".into(), phase: "Failed".into() }).set(3);
         metrics.retention_deleted.inc();
         metrics.schedule_seen("shop", "carts", "nightly", jiff::Timestamp::from_second(500).unwrap());
-        metrics.verified("shop", "carts", false);
+        metrics.verified("shop", "carts", Timestamp::UNIX_EPOCH, false);
         metrics.storage_probed("shop", "main", Some(false));
         metrics.storage_probed("shop", "old", Some(true));
         metrics.storage_probed("shop", "old", None);

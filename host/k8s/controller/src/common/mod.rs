@@ -6,6 +6,7 @@ pub mod placement;
 pub mod report;
 pub mod source;
 pub mod storage;
+pub(crate) mod verdict;
 
 use redkeep_core::classify::{Class, Classify};
 use redkeep_k8s_api::conditions::reasons;

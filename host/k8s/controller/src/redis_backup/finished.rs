@@ -139,8 +139,8 @@ fn count_verifications(context: &Context, finished: &[Finished]) {
             *place = (at, good);
         }
     }
-    for ((namespace, cluster), (_, good)) in newest {
-        context.metrics.verified(&namespace, &cluster, good);
+    for ((namespace, cluster), (at, good)) in newest {
+        context.metrics.verified(&namespace, &cluster, at, good);
     }
 }
 

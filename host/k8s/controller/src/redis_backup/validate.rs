@@ -12,8 +12,8 @@ use redkeep_k8s_api::redis_backup::RedisBackupSpec;
 use serde_json::{Map, Value};
 
 use super::dereference::Dereferenced;
-use super::verify;
 use crate::common::Unresolved;
+use crate::common::keys::verifiable;
 use crate::common::placement::{TaskPod, task_pod};
 use crate::executor::{KEYS_PATH, Mount, SCRATCH_PATH};
 use crate::settings::Settings;
@@ -61,7 +61,7 @@ pub(super) fn validate(
         return Err(Unresolved::invalid("spec.limitRate", why));
     }
     if let Some(verification) = &spec.verification {
-        verify::keys(verification)?;
+        verifiable(verification)?;
     }
     Ok(Validated {
         method: MethodSpec { name: spec.method.clone(), ..MethodSpec::default() },

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use redkeep_k8s_api::conditions::{READY, reasons};
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupStatus};
+use redkeep_k8s_api::run::Phase;
 
 use super::apply::{self, Created, Written};
 use super::children::Child;
@@ -16,10 +18,13 @@ use super::decide::{self, Cause, Plan, Situation, Start, State};
 use super::retention::{self, Progress, Retention};
 use super::status::Facts;
 use super::validate::Validated;
+use super::verification::{self, Due};
 use super::{ReconcileError, Shared, build, dereference};
 use crate::apply::condition;
 use crate::common::Unresolved;
+use crate::common::verdict::Verdict;
 use crate::context::Context;
+use crate::executor::TaskState;
 use crate::outcome::{Outcome, publish};
 use crate::runtime::{ObjectKey, chain};
 
@@ -80,18 +85,11 @@ impl Look<'_> {
         });
         let told = started.as_ref().map(|(start, _)| (*start, uid));
         let mut next = self.facts().followed(self.previous, &plan, valid.rules.jitter, told);
-        let mut pruning = Pruning::default();
+        let (mut pruning, mut reading) = (Aside::default(), Aside::default());
         // A run that was begun is written down before anything else is tried.
         if started.is_none() {
-            pruning = match self.retain(valid, &mut next).await {
-                Ok(pruning) => pruning,
-                // Tried again at the next look; what else there is to say does not wait for it.
-                Err(error) => {
-                    let (namespace, name) = (&self.key.namespace, &self.key.name);
-                    tracing::warn!(namespace, name, error = %chain(&error), "unable to look after retention");
-                    Pruning { runs: true, ..Pruning::default() }
-                }
-            };
+            pruning = self.or_again("retention", self.retain(valid, &mut next).await);
+            reading = self.or_again("verification", self.verify(valid, &plan, &mut next).await);
         }
         self.count(&next);
         let written = apply::write_status(self.context, self.schedule, &next).await?;
@@ -104,16 +102,32 @@ impl Look<'_> {
             }
             self.tell_start(start, created).await;
         } else if written == Written::Yes {
-            self.tell_changes(&plan, &next, &pruning).await;
+            self.tell_changes(&plan, &next, &pruning, &reading).await;
         }
         if let Some(task) = &pruning.ended {
             retention::forget(self.context, self.schedule, task).await?;
         }
+        if let Some(begun) = &reading.ended {
+            verification::forget(self.context, self.schedule, *begun).await?;
+        }
         for (name, child) in decide::beyond_limits(&self.children, valid.keep_successful, valid.keep_failed) {
             apply::forget_run(self.context, &self.key.namespace, name, child).await?;
         }
-        self.shared.timer.set(self.key, [plan.next, pruning.wake].into_iter().flatten().min());
-        Ok(if pruning.runs { Action::requeue(self.context.settings.poll_interval) } else { Action::await_change() })
+        self.shared.timer.set(self.key, [plan.next, pruning.wake, reading.wake].into_iter().flatten().min());
+        Ok(if pruning.runs || reading.runs {
+            Action::requeue(self.context.settings.poll_interval)
+        } else {
+            Action::await_change()
+        })
+    }
+
+    /// What failed is tried again at the next look; what else there is to say does not wait for it.
+    fn or_again<Task>(&self, what: &str, looked: Result<Aside<Task>, ReconcileError>) -> Aside<Task> {
+        looked.unwrap_or_else(|error| {
+            let (namespace, name) = (&self.key.namespace, &self.key.name);
+            tracing::warn!(namespace, name, error = %chain(&error), "unable to look after {what}");
+            Aside { runs: true, ..Aside::default() }
+        })
     }
 
     async fn plan(&self, valid: &Validated) -> Result<Plan, ReconcileError> {
@@ -180,7 +194,13 @@ impl Look<'_> {
         publish(self.context, self.schedule, &outcome).await;
     }
 
-    async fn tell_changes(&self, plan: &Plan, next: &RedisScheduledBackupStatus, pruning: &Pruning) {
+    async fn tell_changes(
+        &self,
+        plan: &Plan,
+        next: &RedisScheduledBackupStatus,
+        pruning: &Aside<String>,
+        reading: &Aside<Timestamp>,
+    ) {
         let message = |status: &RedisScheduledBackupStatus| {
             condition(&status.conditions, READY).map(|ready| ready.message.clone()).unwrap_or_default()
         };
@@ -192,6 +212,9 @@ impl Look<'_> {
             self.context.metrics.retention_deleted.inc_by(u64::try_from(deleted).unwrap_or(0));
             publish(self.context, self.schedule, outcome).await;
         }
+        if let Some(outcome) = &reading.outcome {
+            publish(self.context, self.schedule, outcome).await;
+        }
     }
 
     /// Retention: begins, watches or ends its task.
@@ -199,23 +222,23 @@ impl Look<'_> {
         &self,
         valid: &Validated,
         next: &mut RedisScheduledBackupStatus,
-    ) -> Result<Pruning, ReconcileError> {
+    ) -> Result<Aside<String>, ReconcileError> {
         // Suspending is how somebody who found a damaged backup stops everything.
         let keep = valid.retention.as_ref().filter(|_| !valid.rules.suspended);
         let generation = self.schedule.metadata.generation;
         let (task, started) = match retention::due(keep, &self.key.name, next, self.now) {
-            Retention::Idle(wake) => return Ok(Pruning { wake, ..Pruning::default() }),
+            Retention::Idle(wake) => return Ok(Aside { wake, ..Aside::default() }),
             Retention::Begin(task) => {
                 retention::begun(next, &task, self.now);
-                return Ok(Pruning { runs: true, ..Pruning::default() });
+                return Ok(Aside { runs: true, ..Aside::default() });
             }
             Retention::Watch(task, started) => (task, started),
         };
         let state = retention::observe(self.context, self.schedule, &task).await?;
         let (reason, message) = match (retention::progress(state, started, self.now), keep) {
-            (Progress::Runs, _) => return Ok(Pruning { runs: true, ..Pruning::default() }),
+            (Progress::Runs, _) => return Ok(Aside { runs: true, ..Aside::default() }),
             (Progress::Start, Some(keep)) => match retention::start(self.context, self.schedule, &task, keep).await? {
-                Ok(()) => return Ok(Pruning { runs: true, ..Pruning::default() }),
+                Ok(()) => return Ok(Aside { runs: true, ..Aside::default() }),
                 Err((reason, message)) => (reason.to_owned(), message),
             },
             (Progress::Start, None) => {
@@ -228,13 +251,54 @@ impl Look<'_> {
                     let error = next.retention.as_ref().and_then(|retention| retention.error.clone());
                     Outcome::warning("Prune", "PruneFailed", error.unwrap_or_default())
                 };
-                return Ok(Pruning { ended: Some(task), outcome: Some(outcome), ..Pruning::default() });
+                return Ok(Aside { ended: Some(task), outcome: Some(outcome), ..Aside::default() });
             }
             (Progress::Failed { reason, message }, _) => (reason, message),
         };
         retention::failed(next, &reason, &message, generation, self.now);
         let outcome = Outcome::warning("Prune", reason, message);
-        Ok(Pruning { ended: Some(task), outcome: Some(outcome), ..Pruning::default() })
+        Ok(Aside { ended: Some(task), outcome: Some(outcome), ..Aside::default() })
+    }
+
+    /// Verification by a schedule of its own: begins, watches or ends its task.
+    async fn verify(
+        &self,
+        valid: &Validated,
+        plan: &Plan,
+        next: &mut RedisScheduledBackupStatus,
+    ) -> Result<Aside<Timestamp>, ReconcileError> {
+        next.next_verification_time = None;
+        let Some(spec) = &self.schedule.spec.backup.verification else { return Ok(Aside::default()) };
+        let schedule = valid.verification.as_ref().filter(|_| !valid.rules.suspended);
+        let since = plan.in_force.as_ref().and_then(|known| known.since.as_ref()).map_or(self.now, |since| since.0);
+        let upcoming = schedule.and_then(|schedule| schedule.next_after(self.now));
+        next.next_verification_time = upcoming.map(Time);
+        let started = match verification::due(schedule, next, since, self.now) {
+            Due::Idle(wake) => return Ok(Aside { wake, ..Aside::default() }),
+            Due::Begin => {
+                verification::begun(next, spec.level, self.now);
+                return Ok(Aside { runs: true, ..Aside::default() });
+            }
+            Due::Watch(started) => started,
+        };
+        let state = verification::observe(self.context, self.schedule, started).await?;
+        let place = next.verification.get_or_insert_default();
+        if matches!(state, TaskState::Running { .. }) {
+            place.phase = Phase::Running;
+        }
+        let longest = verification::longest(self.schedule);
+        let (verdict, backup) = match verification::progress(&state, place.phase, started, longest, self.now) {
+            verification::Progress::Runs => return Ok(Aside { runs: true, ..Aside::default() }),
+            verification::Progress::Start => {
+                match verification::start(self.context, self.schedule, started, spec).await? {
+                    Ok(()) => return Ok(Aside { runs: true, ..Aside::default() }),
+                    Err((reason, message)) => (Verdict::Unknown { reason: reason.to_owned(), message }, None),
+                }
+            }
+            verification::Progress::Ended(verdict, backup) => (verdict, backup),
+        };
+        verification::ended(next, &verdict, backup, self.schedule.metadata.generation, self.now);
+        Ok(Aside { ended: Some(started), outcome: Some(verdict.outcome()), ..Aside::default() })
     }
 
     /// From the status, so that the last success is known after its object was pruned. A schedule that never succeeded has no
@@ -248,6 +312,11 @@ impl Look<'_> {
         }
         let created = self.schedule.metadata.creation_timestamp.as_ref().map_or(self.now, |time| time.0);
         metrics.schedule_seen(namespace, self.cluster, name, created);
+        if let Some(verification) = &next.verification
+            && let Some(at) = &verification.completed_at
+        {
+            metrics.verified(namespace, self.cluster, at.0, verification.phase == Phase::Completed);
+        }
         if let Some(at) = &next.last_successful_time {
             metrics.backup_succeeded(namespace, self.cluster, at.0);
             metrics.schedule_succeeded(namespace, self.cluster, name, at.0);
@@ -255,14 +324,19 @@ impl Look<'_> {
     }
 }
 
-/// What a look at retention came to.
-#[derive(Default)]
-struct Pruning {
+/// What a look at a task besides the backups came to.
+struct Aside<Task> {
     /// It goes on.
     runs: bool,
     /// When it is due again.
     wake: Option<Timestamp>,
     /// A task whose report was read.
-    ended: Option<String>,
+    ended: Option<Task>,
     outcome: Option<Outcome>,
+}
+
+impl<Task> Default for Aside<Task> {
+    fn default() -> Self {
+        Self { runs: false, wake: None, ended: None, outcome: None }
+    }
 }

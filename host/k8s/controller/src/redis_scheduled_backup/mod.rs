@@ -16,6 +16,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod verification;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,8 +60,8 @@ pub enum ReconcileError {
     /// What it names could not be read.
     #[error("unable to resolve the spec")]
     Resolve(#[from] Unresolved),
-    /// Its retention could not be started, seen or stopped.
-    #[error("unable to run the retention task")]
+    /// Its retention or verification could not be started, seen or stopped.
+    #[error("unable to run a task of the schedule")]
     Execute(#[from] ExecutorError),
     /// The API server did not take what was written.
     #[error("failed to write the {what}")]

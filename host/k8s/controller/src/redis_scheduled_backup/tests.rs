@@ -379,6 +379,49 @@ async fn retention_runs_as_a_task_after_a_success_and_shows_its_plan() {
 }
 
 #[tokio::test]
+async fn the_newest_backup_is_read_again_by_a_schedule_of_its_own() {
+    let change = json!({"verification": {"level": "parse", "schedule": "0 4 * * *"}});
+    let mut world = World::new(nightly(change), "2026-11-20T03:59:00Z");
+    let at = "2026-11-20T02:05:00Z";
+    world.fake.put(child("nightly-202611200200", "2026-11-20T02:00:00Z", Some(("completed", at))));
+    world.clock.set("2026-11-21T03:59:00Z");
+    world.look().await.unwrap();
+    world.look().await.unwrap();
+    assert_eq!(world.status("verification")["phase"], "Pending", "a slot that was missed is made good once");
+    let begun = world.status("verification")["startedAt"].clone();
+    world.restart();
+    world.look().await.unwrap();
+    world.look().await.unwrap();
+    let tasks = || world.executor.started.lock().unwrap().clone();
+    let verify: Vec<_> = tasks().into_iter().filter(|task| matches!(task.spec.task, Task::Verify(_))).collect();
+    assert_eq!(verify.len(), 1);
+    let Task::Verify(task) = &verify[0].spec.task else { panic!() };
+    assert_eq!((task.backup.backup.as_str(), task.record), ("latest", true));
+    assert_eq!(task.backup.cluster.as_ref().map(ToString::to_string).as_deref(), Some("carts"));
+    let key = verify[0].key.name.clone();
+    let outcome = Ending::Failed {
+        class: redkeep_core::classify::Class::Damaged,
+        reason: "DigestMismatch".into(),
+        message: "dump.rdb was changed".into(),
+        help: None,
+        retryable: false,
+    };
+    world.executor.set(&key, TaskState::Ended { report: TaskReport { outcome, ..report("0") }, pod: None });
+    world.look().await.unwrap();
+    assert_eq!(world.status("verification")["phase"], "Failed");
+    assert_eq!(world.status("verification")["startedAt"], begun);
+    assert!(world.fake.events().contains(&"DigestMismatch".to_owned()), "{:?}", world.fake.events());
+    let cluster = ClusterLabels { namespace: "shop".into(), cluster: "carts".into() };
+    assert_eq!(world.context.metrics.verification_failed.get(&cluster).map(|gauge| gauge.get()), Some(1));
+    assert_eq!(world.executor.forgotten.lock().unwrap().len(), 1);
+    world.look().await.unwrap();
+    assert_eq!(world.status("nextVerificationTime"), "2026-11-21T04:00:00Z");
+    world.clock.set("2026-11-21T04:00:00Z");
+    world.look().await.unwrap();
+    assert_eq!(world.status("verification")["phase"], "Pending", "its slot came");
+}
+
+#[tokio::test]
 async fn retention_that_cannot_begin_is_said_and_blocks_no_slot() {
     let change = json!({"retention": {"keepLast": 3}, "destination": null, "backupCredentialsSecret": null, "storageRef": {"name": "gone"}});
     let world = World::new(nightly(change), "2026-11-20T12:00:00Z");

@@ -13,6 +13,7 @@ use redkeep_k8s_api::redis_backup::RedisBackupSpec;
 use redkeep_k8s_api::redis_scheduled_backup::{ConcurrencyPolicy, RedisScheduledBackupSpec};
 
 use crate::common::Unresolved;
+use crate::common::keys::verifiable;
 
 /// A spec that can be followed.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Validated {
     pub(super) keep_failed: usize,
     /// `None`: everything stays in storage.
     pub(super) retention: Option<KeepRules>,
+    /// When the newest backup is read again, where that has a schedule of its own.
+    pub(super) verification: Option<Schedule>,
 }
 
 /// Checks what the API server could not.
@@ -40,9 +43,11 @@ pub(super) fn validate(namespace: &str, name: &str, spec: &RedisScheduledBackupS
         };
         Unresolved::invalid(field, error)
     })?;
-    if let Some(line) = spec.backup.verification.as_ref().and_then(|verification| verification.schedule.as_deref()) {
-        Schedule::parse(line, Some(&spec.time_zone))
-            .map_err(|error| Unresolved::invalid("spec.verification.schedule", error))?;
+    let line = spec.backup.verification.as_ref().and_then(|verification| verification.schedule.as_deref());
+    let verification = line.map(|line| Schedule::parse(line, Some(&spec.time_zone))).transpose();
+    let verification = verification.map_err(|error| Unresolved::invalid("spec.verification.schedule", error))?;
+    if let Some(verification) = &spec.backup.verification {
+        verifiable(verification)?;
     }
     let span = spec.jitter.as_deref().map(parse_duration).transpose();
     let span = span.map_err(|error| Unresolved::invalid("spec.jitter", error))?.unwrap_or_default();
@@ -65,6 +70,7 @@ pub(super) fn validate(namespace: &str, name: &str, spec: &RedisScheduledBackupS
         keep_successful: usize::try_from(spec.successful_backups_history_limit).unwrap_or(0),
         keep_failed: usize::try_from(spec.failed_backups_history_limit).unwrap_or(0),
         retention: spec.retention.as_ref().map(keep_rules).transpose()?,
+        verification,
     })
 }
 
@@ -122,6 +128,7 @@ mod tests {
     #[case(json!({"timeZone": "Mars/Olympus"}), "spec.timeZone: `Mars/Olympus` is no time zone")]
     #[case(json!({"jitter": "soon"}), "spec.jitter: `soon`")]
     #[case(json!({"verification": {"schedule": "61 * * * *"}}), "spec.verification.schedule: `61`")]
+    #[case(json!({"verification": {"schedule": "@daily", "level": "boot"}}), "spec.verification.level: boot needs")]
     #[case(json!({"retention": {"keepWithin": "long"}}), "spec.retention.keepWithin: `long`")]
     #[case(json!({"retention": {}}), "spec.retention: at least one rule")]
     fn what_cannot_be_followed_is_refused_by_field(#[case] change: Value, #[case] expected: &str) {
