@@ -6,6 +6,7 @@
 //! looks inside one value.
 
 mod carry;
+mod crc64;
 mod element;
 mod facts;
 mod format;
@@ -21,6 +22,7 @@ mod role;
 mod statistics;
 mod value;
 
+pub use crc64::Crc64;
 pub use element::Element;
 pub use facts::{DatabaseCounts, DatasetFacts};
 pub use format::{Header, Magic, ValueType, checksum, module_name, rdb_version_of_server};

@@ -1,14 +1,11 @@
 //! The numbers of the format: magics, value types, opcodes, versions, checksum (redis `src/rdb.h`, 6.2 to 8.2; Valkey
 //! 8.1).
 
-use crc::{CRC_64_REDIS, Crc, Digest, Table};
-
-/// CRC64 as Redis has it (Jones); sixteen bytes a step, the fastest table there is in WebAssembly.
-static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
+use super::crc64::Crc64;
 
 /// A running CRC64 as at the end of an RDB file and of a `DUMP` payload.
-pub fn checksum() -> Digest<'static, u64, Table<16>> {
-    CRC.digest()
+pub fn checksum() -> Crc64 {
+    Crc64::default()
 }
 
 /// Whose format it is: numbers above those that both share mean different things.

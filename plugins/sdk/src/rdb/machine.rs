@@ -179,6 +179,13 @@ impl Machine {
         match op {
             Op::Text(role) => self.text(role, input, listener),
             Op::Repeat(count, unit) => {
+                if listener.skims() {
+                    let (skimmed, used) = skim(count, unit, input);
+                    if skimmed > 0 {
+                        self.stack.push(Op::Repeat(count - skimmed, unit));
+                        return Ok(Step::Used(used));
+                    }
+                }
                 if count > 0 {
                     self.stack.push(Op::Repeat(count - 1, unit));
                     self.push_unit(unit);
@@ -302,6 +309,9 @@ impl Machine {
     fn text<L: Listener>(&mut self, role: Role, input: &[u8], listener: &mut L) -> Result<Step, Fault> {
         let Some(&first) = input.first() else { return Ok(Step::More) };
         let wanted = listener.wants(role);
+        if !wanted && let Some(used) = whole_text(input) {
+            return Ok(Step::Used(used));
+        }
         if first >> 6 != 3 {
             let Some((length, used)) = length(input)? else { return Ok(Step::More) };
             if wanted {
@@ -448,6 +458,62 @@ fn length(input: &[u8]) -> Result<Option<(u64, usize)>, RdbError> {
         // Nothing, or a head whose rest is missing.
         _ => return Ok(None),
     }))
+}
+
+/// Units that lie whole at the input's start, at most `count`: how many, in how many bytes. What is cut or wrong is left to
+/// the machine, which knows where and why. Most of a file is this.
+fn skim(count: u64, unit: Unit, input: &[u8]) -> (u64, usize) {
+    // Numbers, then strings, then bytes.
+    let (numbers, texts, fixed) = match unit {
+        Unit::Element | Unit::Ziplist => (0, 1, 0),
+        Unit::FieldValue | Unit::StreamNode => (0, 2, 0),
+        Unit::Scored => (0, 1, 8),
+        Unit::Node => (1, 1, 0),
+        Unit::FieldExpiring => (1, 2, 0),
+        Unit::ConsumerPending => (0, 0, 16),
+        Unit::TextScored | Unit::Group(_) | Unit::Pending | Unit::Consumer(_) => return (0, 0),
+    };
+    let whole = |from: usize| {
+        let mut rest = input.get(from..)?;
+        for _ in 0..numbers {
+            let (_, used) = length(rest).ok()??;
+            rest = &rest[used..];
+        }
+        for _ in 0..texts {
+            rest = &rest[whole_text(rest)?..];
+        }
+        Some(input.len() - rest.get(fixed..)?.len())
+    };
+    let (mut skimmed, mut at) = (0, 0);
+    while skimmed < count {
+        let Some(end) = whole(at) else { break };
+        at = end;
+        skimmed += 1;
+    }
+    (skimmed, at)
+}
+
+/// Bytes of a string, head and body, where all of it is there; `None` too where it is wrong.
+#[inline]
+fn whole_text(input: &[u8]) -> Option<usize> {
+    let total = match input {
+        [0xc0, ..] => 2,
+        [0xc1, ..] => 3,
+        [0xc2, ..] => 5,
+        [0xc3, rest @ ..] => {
+            let (compressed, first_used) = length(rest).ok()??;
+            let (plain, second_used) = length(&rest[first_used..]).ok()??;
+            if compressed == 0 || plain == 0 {
+                return None;
+            }
+            (1 + first_used + second_used).checked_add(usize::try_from(compressed).ok()?)?
+        }
+        _ => {
+            let (length, used) = length(input).ok()??;
+            used.checked_add(usize::try_from(length).ok()?)?
+        }
+    };
+    (total <= input.len()).then_some(total)
 }
 
 /// A score as text: its length in one byte, of which 253 to 255 stand for nan, inf and -inf.

@@ -1,9 +1,8 @@
 //! The parser of whole files: records become calls of a [`Visitor`], values pass as the bytes they are.
 
-use crc::{Digest, Table};
-
 use super::RdbError;
 use super::carry::Carry;
+use super::crc64::Crc64;
 use super::format::{self, Header, ValueType};
 use super::machine::{Fault, Machine, Step};
 use super::role::{Listener, Role};
@@ -107,7 +106,7 @@ pub struct Parser {
     carry: Carry,
     /// Offset of the next chunk's first byte.
     offset: u64,
-    digest: Option<Digest<'static, u64, Table<16>>>,
+    digest: Option<Crc64>,
     /// Length so far of the value that is being read.
     value: Option<u64>,
     records: Records,
@@ -197,7 +196,7 @@ impl Parser {
                     }
                 }
                 Step::Checksum { found, used } => {
-                    let computed = self.digest.take().map(Digest::<u64, Table<16>>::finalize);
+                    let computed = self.digest.take().map(Crc64::finalize);
                     at += used;
                     self.offset += at as u64;
                     let checksum = match found {
@@ -263,6 +262,10 @@ impl<V: Visitor> Listener for FileListener<'_, V> {
             Role::AuxName | Role::AuxValue | Role::Library => true,
             _ => false,
         }
+    }
+
+    fn skims(&self) -> bool {
+        true
     }
 
     fn header(&mut self, header: Header) -> Result<(), Error> {

@@ -68,6 +68,10 @@ pub(crate) enum Half {
 pub(crate) trait Listener {
     /// Whether the decoded bytes of strings in this role are wanted.
     fn wants(&self, role: Role) -> bool;
+    /// Whether what a value holds means nothing to it: strings, numbers and scores within are then passed over.
+    fn skims(&self) -> bool {
+        false
+    }
     fn header(&mut self, _header: Header) -> Result<(), Error> {
         Ok(())
     }

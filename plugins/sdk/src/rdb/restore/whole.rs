@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::format;
 use crate::host::Host;
+use crate::rdb::Crc64;
 use crate::resp::Reply;
 use crate::{Error, code};
 
@@ -62,7 +63,7 @@ fn limit_of(host: &dyn Host) -> u64 {
 
 /// The value of a key that is sent whole, as it passes.
 pub(super) struct Streamed {
-    digest: crc::Digest<'static, u64, crc::Table<16>>,
+    digest: Crc64,
     /// Bytes of the value that the command still announces.
     left: u64,
 }
