@@ -172,6 +172,10 @@ impl<M: Multipart> MultipartUpload<M> {
             {
                 self.settle_one().await?;
             }
+            if self.number > 1 && self.gathered.capacity() == 0 {
+                // More than one part it is: no growing, which copies.
+                self.gathered.reserve(usize::try_from(part_size(self.number)).unwrap_or(0));
+            }
             self.gathered.extend_from_slice(&data.split_to(count));
         }
         // Failures show early, and what is through frees its memory.
