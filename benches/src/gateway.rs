@@ -35,6 +35,8 @@ impl Gateway {
             .env("RCLONE_CONFIG_S3_ACCESS_KEY_ID", ACCESS_KEY)
             .env("RCLONE_CONFIG_S3_SECRET_ACCESS_KEY", SECRET_KEY)
             .env("RCLONE_CONFIG_S3_REGION", "us-east-1")
+            // The gateway refuses to make a bucket that is there.
+            .env("RCLONE_CONFIG_S3_NO_CHECK_BUCKET", "true")
             .env("RCLONE_CONFIG_S3_ENDPOINT", &endpoint)
             .env("REDKEEP_BENCH_ENDPOINT", &endpoint)
     }

@@ -14,11 +14,13 @@ pub(crate) struct Run {
     pub(crate) processor: f64,
     /// Peak resident memory in MiB, as last seen.
     pub(crate) peak_mib: f64,
+    /// Cores of the machine that were busy meanwhile, with whatever: the servers beside us too.
+    pub(crate) busy_cores: f64,
 }
 
 /// Runs a command to its end; a failure shows what it said.
 pub(crate) fn run(command: &mut Command) -> Result<Run> {
-    let begun = Instant::now();
+    let (begun, busy) = (Instant::now(), machine_time());
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -40,11 +42,24 @@ pub(crate) fn run(command: &mut Command) -> Result<Run> {
         std::thread::sleep(Duration::from_millis(5));
     };
     run.seconds = begun.elapsed().as_secs_f64();
+    run.busy_cores = (machine_time() - busy) / run.seconds;
     let said = reader.join().unwrap_or_default();
     if !status.success() {
         bail!("{command:?} failed ({status}): {}", said.trim());
     }
     Ok(run)
+}
+
+/// Processor time of the whole machine in seconds: everything but idling and waiting for disks.
+fn machine_time() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: f64 = fields
+        .enumerate()
+        .filter(|(index, _)| !matches!(index, 3 | 4 | 8 | 9))
+        .filter_map(|(_, field)| field.parse::<f64>().ok())
+        .sum();
+    ticks / 100.0
 }
 
 /// Peak memory and processor time so far, from `/proc`.

@@ -7,12 +7,16 @@ use super::{Bench, ratio};
 use crate::measure::{alternate, run, shell};
 use crate::table::Row;
 
+/// The share of all cores that is called full: the kernel never gives the last tenth to anybody.
+const FULL: f64 = 0.9;
+
 /// Parse + zstd:1 + age + both digests + multipart, against `redis-cli --rdb` to /dev/null.
 pub(super) async fn against_redis_cli(bench: &mut Bench, version: Version) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for kind in ["mixed", "small keys"] {
         let data = if kind == "mixed" { bench.mixed().await? } else { bench.small().await? };
-        let server = data.serve(version, &[]).await?;
+        // 6.2 would write the snapshot to its disk first, and send it then.
+        let server = data.serve(version, &["--repl-diskless-sync", "yes"]).await?;
         let (url, port) = (server.url(), server.port());
         let storage = bench.gateway.storage("capture");
         let rounds = bench.options.rounds;
@@ -28,8 +32,6 @@ pub(super) async fn against_redis_cli(bench: &mut Bench, version: Version) -> Re
             // Not to the file `/dev/null`: Debian's redis-cli fails to sync that, after it has read all.
             || run(&mut shell(&format!("redis-cli -p {port} --rdb - > /dev/null"))),
         )?;
-        // Valkey emits twice as fast: there full cores count as well.
-        let busy = ours.processor / ours.seconds;
         let mut row = ratio(
             format!("RDB backup, {kind}, {}", version.name()),
             "redis-cli --rdb - > /dev/null",
@@ -37,7 +39,15 @@ pub(super) async fn against_redis_cli(bench: &mut Bench, version: Version) -> Re
             ours,
             theirs,
         );
-        row.ours = format!("{}, {busy:.1} cores", row.ours);
+        let cores = std::thread::available_parallelism().map_or(2.0, |count| count.get() as f64);
+        let busy =
+            format!("machine {:.1} of {cores} cores busy, ours {:.1}", ours.busy_cores, ours.processor / ours.seconds);
+        row.ours = format!("{}, {busy}", row.ours);
+        if version == Version::Valkey81 {
+            // It emits twice as fast: full cores count as well.
+            row.target.push_str(", or full cores");
+            row.reached |= ours.busy_cores >= FULL * cores;
+        }
         rows.push(row);
     }
     Ok(rows)
