@@ -1,5 +1,5 @@
-//! The operator as it is installed: `config/default` with the packed image, its own account, its own rights, and the
-//! manifests of `config/samples` as they stand.
+//! The operator as it is installed, by `config/default` and by the chart, with the packed image, its own account, its own
+//! rights, and the manifests of `config/samples` as they stand.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use redkeep_testing::server::Version;
 use redkeep_testing::workload::{Shape, apply};
-use redkeep_tests::kube::{Cluster, Redis, Storage, TestNamespace};
+use redkeep_tests::kube::{BUCKET, Cluster, Redis, Storage, TestNamespace};
 use serde_json::{Value, json};
 
 const GROUP: &str = "redis.io/v1";
@@ -63,15 +63,33 @@ impl Deployed {
 
 impl Drop for Deployed {
     fn drop(&mut self) {
-        // All but the definitions, which would take every object of theirs with them.
-        let mut command = self.cluster.kubectl();
-        command.args(["delete", "--ignore-not-found", "--wait=true", "--timeout", "120s", "namespace", PLACE]);
-        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let mut command = self.cluster.kubectl();
-        command.args(["delete", "--ignore-not-found", "-l", "app.kubernetes.io/part-of=redkeep"]);
-        command.arg("clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings");
-        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        sweep(self.cluster);
     }
+}
+
+/// Takes away all that an installation leaves but the definitions, which would take every object of theirs with them.
+fn sweep(cluster: &Cluster) {
+    let mut command = cluster.kubectl();
+    command.args(["delete", "--ignore-not-found", "--wait=true", "--timeout", "120s", "namespace", PLACE]);
+    let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let mut command = cluster.kubectl();
+    command.args(["delete", "--ignore-not-found", "-l", "app.kubernetes.io/part-of=redkeep"]);
+    command.arg("clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings");
+    let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+}
+
+/// `helm`, as `cargo xtask test` builds it.
+fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
+    let program = std::env::var_os("REDKEEP_HELM").unwrap_or_else(|| "helm".into());
+    let mut command = std::process::Command::new(&program);
+    command.args(arguments).args(["--namespace", PLACE]).env("KUBECONFIG", cluster.kubeconfig());
+    let output = command.output().with_context(|| {
+        format!("failed to run {}: `cargo xtask test --only cluster` builds it", program.to_string_lossy())
+    })?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    ensure!(output.status.success(), "helm {arguments:?}: {said}");
+    Ok(said)
 }
 
 /// The image that the manifests name.
@@ -164,5 +182,52 @@ async fn the_samples_work_with_the_operator_as_installed() -> Result<()> {
     let nodes = namespace.list("events.k8s.io/v1", "Event", "").await?;
     let about = nodes.iter().filter(|event| event["regarding"]["name"] == "my-cluster-backup-001");
     ensure!(about.count() > 0, "no Event about the backup\n{}", namespace.describe());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_chart_installs_and_its_uninstall_leaves_the_backups_and_the_definitions() -> Result<()> {
+    let Some(cluster) = Cluster::node("the_chart_installs_and_its_uninstall_leaves") else { return Ok(()) };
+    sweep(cluster);
+    let chart = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/chart");
+    let chart = chart.to_str().context("a path")?;
+    let image = ["--set", "image.repository=localhost/redkeep,image.tag=dev,image.pullPolicy=Never"];
+    let install = ["install", "redkeep", chart, "--create-namespace", "--wait", "--timeout", "4m"];
+    helm(cluster, &[install.as_slice(), &image].concat())?;
+    let namespace = cluster.namespace("chart").await?;
+    let storage = Storage::start(&namespace).await?;
+    let redis = Redis::start(&namespace, "source", Version::Redis82, 0).await?;
+    apply(&mut redis.connect(0).await?, &Shape::standalone(Version::Redis82), 1, 500).await?;
+    let backup = |name: &str| {
+        json!({
+            "apiVersion": GROUP, "kind": "RedisBackup", "metadata": {"name": name},
+            "spec": {
+                "source": {"statefulSet": {"name": "source"}}, "method": "aof", "deletionPolicy": "Delete",
+                "destination": {"s3": {"bucket": BUCKET, "path": "chart", "endpoint": storage.endpoint()}},
+                "backupCredentialsSecret": {"name": "backup-credentials"},
+            },
+        })
+    };
+    let completed = |run: Option<&Value>| run.is_some_and(|run| run["status"]["phase"] == "Completed");
+    namespace.apply(&backup("before")).await?;
+    namespace.wait_for(GROUP, "RedisBackup", "before", "to be completed", completed).await?;
+
+    helm(cluster, &["uninstall", "redkeep", "--wait", "--timeout", "2m"])?;
+    let listed = storage.redkeep("chart", &["list", "-o", "json"]).await?;
+    ensure!(listed.json().as_array().map(Vec::len) == Some(1), "the bucket has {listed:#?}");
+    let kept = namespace.get(GROUP, "RedisBackup", "before").await?.context("the RedisBackup went with the chart")?;
+    ensure!(completed(Some(&kept)) && kept["metadata"]["deletionTimestamp"].is_null(), "{kept:#}");
+    let left =
+        cluster.succeed(&["get", "clusterroles,clusterrolebindings,validatingadmissionpolicies", "-o", "name"])?;
+    let left: Vec<&str> = left.lines().filter(|line| line.contains("redkeep")).collect();
+    ensure!(left.is_empty(), "the chart leaves {left:?}");
+
+    // Installed again it finds what was there.
+    helm(cluster, &[install.as_slice(), &image].concat())?;
+    namespace.apply(&backup("after")).await?;
+    namespace.wait_for(GROUP, "RedisBackup", "after", "to be completed", completed).await?;
+    namespace.remove();
+    helm(cluster, &["uninstall", "redkeep", "--wait", "--timeout", "2m"])?;
+    sweep(cluster);
     Ok(())
 }

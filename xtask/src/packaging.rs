@@ -146,6 +146,12 @@ fn folder() -> Result<PathBuf> {
 }
 
 /// A program of Go, compiled once for each version.
+/// Where helm is, compiled first where it is missing.
+pub(crate) fn helm() -> Result<PathBuf> {
+    go::need()?;
+    compiled("helm", HELM)
+}
+
 fn compiled(name: &str, module: &str) -> Result<PathBuf> {
     let version = module.rsplit('@').next().unwrap_or(module);
     let place = folder()?.join(format!("{name}-{version}"));

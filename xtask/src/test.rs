@@ -118,7 +118,7 @@ fn run_group(group: Group, full: bool) -> Result<()> {
     match group {
         Group::Core | Group::Plugins => run(&mut command),
         Group::Operator => against(Level::Api, &mut command),
-        Group::Cluster => against(Level::Node, &mut command),
+        Group::Cluster => against(Level::Node, command.env("REDKEEP_HELM", packaging::helm()?)),
     }
 }
 

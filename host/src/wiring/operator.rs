@@ -86,12 +86,17 @@ pub(crate) async fn run(
     readiness.wait_for("rights", "not looked at yet");
     let pages = serve(options.listen, Arc::new(registry), readiness.clone(), shutdown.clone()).await?;
     let work = lead(wiring, options, client, metrics, readiness, shutdown.clone());
+    tokio::pin!(work);
     let result = tokio::select! {
-        result = work => result,
-        result = pages => match result {
-            _ if shutdown.is_cancelled() => Ok(()),
-            _ => Err(Failure::failed("PagesFailed", "the server of /livez, /readyz and /metrics ended")),
-        },
+        result = &mut work => result,
+        _ = pages => {
+            if shutdown.is_cancelled() {
+                // Asked to end, the pages end first. The work has its Lease to give back still.
+                work.await
+            } else {
+                Err(Failure::failed("PagesFailed", "the server of /livez, /readyz and /metrics ended"))
+            }
+        }
     };
     shutdown.cancel();
     result

@@ -112,6 +112,23 @@ impl Operator {
         self.killer()();
     }
 
+    /// Asks it to end (SIGTERM), as Kubernetes does, and waits until it has.
+    pub async fn stop(&self) -> Result<()> {
+        let pid = {
+            let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+            i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).context("no process")?
+        };
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let deadline = Instant::now() + super::LIMIT;
+        while !self.has_ended() {
+            if Instant::now() > deadline {
+                bail!("the operator does not end when it is asked to:\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
     /// What kills it, for another thread.
     pub fn killer(&self) -> impl Fn() + Send + Sync + 'static {
         let child = Arc::clone(&self.child);
