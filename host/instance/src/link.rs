@@ -39,7 +39,8 @@ impl Link {
         Self { socket, password, stream: None }
     }
 
-    /// One command. After silence the connection is given up: a late reply would be taken for the next one's.
+    /// One command, all of which Redis may be told twice. After silence the connection is given up: a late reply would be
+    /// taken for the next one's.
     pub(crate) async fn call(&mut self, arguments: &[&str], limit: Duration) -> Result<Value, LinkError> {
         let result = match tokio::time::timeout(limit, self.exchange(arguments)).await {
             Ok(result) => result,
@@ -51,18 +52,24 @@ impl Link {
         result
     }
 
+    /// Whether there is a connection. One that is there is not refused for want of `maxclients`.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+
     async fn exchange(&mut self, arguments: &[&str]) -> Result<Value, LinkError> {
-        if self.stream.is_none() {
-            let mut stream = UnixStream::connect(&self.socket).await.map_err(LinkError::Lost)?;
-            if let Some(password) = &self.password {
-                request(&mut stream, &["AUTH", password.expose()]).await?;
+        // Redis closes idle connections (`timeout`): what was lost on an old one is said on a new one.
+        if let Some(stream) = &mut self.stream {
+            match request(stream, arguments).await {
+                Err(LinkError::Lost(_)) => self.stream = None,
+                answer => return answer,
             }
-            self.stream = Some(stream);
         }
-        match &mut self.stream {
-            Some(stream) => request(stream, arguments).await,
-            None => Err(LinkError::Lost(io::ErrorKind::NotConnected.into())),
+        let mut stream = UnixStream::connect(&self.socket).await.map_err(LinkError::Lost)?;
+        if let Some(password) = &self.password {
+            request(&mut stream, &["AUTH", password.expose()]).await?;
         }
+        request(self.stream.insert(stream), arguments).await
     }
 }
 
@@ -73,22 +80,22 @@ async fn request(stream: &mut UnixStream, arguments: &[&str]) -> Result<Value, L
     stream.write_all(&buffer).await.map_err(LinkError::Lost)?;
     buffer.clear();
     let mut scanner = ReplyScanner::default();
-    let mut scanned = 0;
+    let mut length = 0;
     loop {
         if stream.read_buf(&mut buffer).await.map_err(LinkError::Lost)? == 0 {
             return Err(LinkError::Lost(io::ErrorKind::UnexpectedEof.into()));
         }
-        let fresh = buffer.get(scanned..).unwrap_or_default();
+        let fresh = buffer.get(length..).unwrap_or_default();
         let (taken, ended) = scanner.push(fresh).map_err(|error| invalid(error.to_string()))?;
-        scanned += taken;
+        length += taken;
         if ended {
-            let reply = buffer.split_to(scanned).freeze();
+            let reply = buffer.split_to(length).freeze();
             return match parse(&reply).map_err(|error| invalid(error.to_string()))? {
                 Value::Error(text) => Err(LinkError::Refused(String::from_utf8_lossy(&text).into_owned())),
                 value => Ok(value),
             };
         }
-        if scanned > MAX_REPLY {
+        if length > MAX_REPLY {
             return Err(invalid(format!("a reply longer than {MAX_REPLY} bytes")));
         }
     }

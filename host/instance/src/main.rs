@@ -1,7 +1,5 @@
 //! `redkeep-instance`: process 1 of a managed Redis pod (ADR 18). Everything is in [`command`].
 
-#![expect(clippy::doc_markdown, reason = "comments of options are the help text that users read")]
-
 mod api;
 mod auth;
 mod child;
@@ -17,6 +15,7 @@ mod install;
 mod link;
 mod log;
 mod look;
+mod memory;
 mod pinned;
 mod program;
 mod redis_conf;

@@ -27,14 +27,14 @@ use crate::settings::Settings;
 use crate::state::readiness;
 use crate::supervisor::Event;
 
-/// Connections at once; the operator and eight peers need one each.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at once; the operator and eight peers need one each, but strangers must not keep the kubelet out.
+const MAX_CONNECTIONS: usize = 256;
 /// The longest request: orders carry the whole of `redis.conf`.
 const MAX_BODY: usize = 256 << 10;
 /// How long a client may take for its handshake, for the head of a request, and for a connection as a whole.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEAD: Duration = Duration::from_secs(10);
-const CONNECTION: Duration = Duration::from_secs(300);
+const CONNECTION: Duration = Duration::from_secs(60);
 /// How long the supervisor may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// A supervisor that did not turn for so long is not well.
@@ -150,7 +150,7 @@ async fn orders(
     if shared.caller(&headers).await? == Caller::Peer {
         return Err((StatusCode::FORBIDDEN, "peers give no orders\n").into_response());
     }
-    let orders: Orders = parse(&body)?;
+    let orders: Orders = parse(&body).map_err(|why| (StatusCode::BAD_REQUEST, why).into_response())?;
     match shared.ask(|answer| Event::Orders(Box::new(orders), answer)).await? {
         Ok(standing) => Ok(Json(standing).into_response()),
         Err(refusal) => Ok((StatusCode::CONFLICT, Json(*refusal)).into_response()),
@@ -163,7 +163,7 @@ async fn notice(
     body: axum::body::Bytes,
 ) -> Result<Json<Notice>, Response> {
     shared.caller(&headers).await?;
-    let notice: Notice = parse(&body)?;
+    let notice: Notice = parse(&body).map_err(|why| (StatusCode::BAD_REQUEST, why).into_response())?;
     shared.ask(|answer| Event::Notice(notice, answer)).await.map(Json)
 }
 
@@ -186,7 +186,6 @@ async fn live(State(shared): State<Arc<Shared>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("the supervisor has not turned for {silent} ms\n")).into_response()
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
-    serde_json::from_slice(body)
-        .map_err(|error| (StatusCode::BAD_REQUEST, format!("failed to read the request: {error}\n")).into_response())
+fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| format!("failed to read the request: {error}\n"))
 }

@@ -25,6 +25,7 @@ use crate::facts::Facts;
 use crate::fence::Contacts;
 use crate::link::LinkError;
 use crate::look::Knowledge;
+use crate::memory;
 use crate::program::Program;
 use crate::settings::Settings;
 use crate::state::{Act, Refused, State};
@@ -72,6 +73,8 @@ pub(crate) struct Supervisor {
     contacts: Contacts,
     running: Option<Running>,
     facts: Option<Facts>,
+    /// What was written for the next start of the container.
+    kept: Notice,
     last_answer: Moment,
     /// Readings begun before that are of before our last act.
     ignore_before: Moment,
@@ -97,8 +100,12 @@ impl Supervisor {
         events: mpsc::Sender<Event>,
         inbox: mpsc::Receiver<Event>,
     ) -> Self {
-        let state = State::new(&settings.pod, settings.instances);
-        let knowledge = Knowledge { notice: state.notice(), peers: Vec::new() };
+        let mut state = State::new(&settings.pod, settings.instances);
+        if let Some(notice) = memory::recall(&settings.run) {
+            let _ = state.learn(&notice);
+        }
+        let kept = state.notice();
+        let knowledge = Knowledge { notice: kept.clone(), peers: Vec::new() };
         Self {
             settings,
             program,
@@ -106,6 +113,7 @@ impl Supervisor {
             contacts: Contacts::default(),
             running: None,
             facts: None,
+            kept,
             last_answer: Moment::ZERO,
             ignore_before: Moment::ZERO,
             configuration: Configuration::default(),
@@ -224,7 +232,9 @@ impl Supervisor {
     }
 
     async fn learn(&mut self, notice: &Notice, from: &str) {
-        if let Some(act) = self.state.learn(notice) {
+        let act = self.state.learn(notice);
+        self.keep();
+        if let Some(act) = act {
             tracing::warn!(
                 epoch = notice.epoch,
                 primary = notice.primary,
@@ -232,6 +242,18 @@ impl Supervisor {
                 "another is primary or will be: stepping down"
             );
             let _ = self.perform(act).await;
+        }
+    }
+
+    /// Writes down what it knows, before anybody is told that it does.
+    fn keep(&mut self) {
+        let notice = self.state.notice();
+        if notice == self.kept {
+            return;
+        }
+        match memory::keep(&self.settings.run, &notice) {
+            Ok(()) => self.kept = notice,
+            Err(error) => tracing::warn!(error = error.chain(), "unable to write down the epoch"),
         }
     }
 
@@ -252,7 +274,10 @@ impl Supervisor {
                 }
             }
             Ok(_) | Err(LinkError::Refused(_)) => self.last_answer = clock::now(),
-            Err(LinkError::Silent(_) | LinkError::Lost(_)) => {}
+            Err(LinkError::Silent(_) | LinkError::Lost(_)) => return,
+        }
+        if let Some(running) = self.running.as_mut().filter(|running| !running.link.is_open()) {
+            let _ = running.link.call(&["PING"], CALL).await;
         }
     }
 
@@ -353,6 +378,7 @@ impl Supervisor {
     async fn obey(&mut self, orders: &Orders) -> Result<Standing, Box<Refusal>> {
         let facts = self.facts().cloned();
         let obeyed = self.state.order(orders, facts.as_ref());
+        self.keep();
         let mut refused = obeyed.refused;
         let (first, then): (Vec<Act>, Vec<Act>) = obeyed.acts.into_iter().partition(|act| *act == Act::RefuseWrites);
         for act in first {

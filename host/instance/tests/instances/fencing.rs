@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use redkeep_core::managed::{Notice, Orders, Played, Role};
+use redkeep_core::managed::{NOTICE_PATH, Notice, Orders, Played, Role};
 use redkeep_testing::server::Version;
 
-use crate::rig::{FENCING, Rig, Wire};
+use crate::rig::{FENCING, PEER_TOKEN, Rig, Wire, eventually};
 
 /// Whether it takes writes for so long, tried every 20 ms.
 async fn writes_for(rig: &Rig, index: usize, duration: Duration) -> bool {
@@ -140,4 +140,25 @@ async fn a_primary_that_hangs_is_killed_and_stands_by() {
     let after = rig.wait(0, "restarted", |it| it.serving && it.process != before.process).await;
     assert_eq!(after.role, Played::Standby);
     assert!(after.message.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_starts_anew_has_not_forgotten_what_it_was_told() {
+    let mut rig = Rig::start(Version::Redis70, 2).await;
+    rig.establish().await;
+    rig.order(1, 7, Role::Standby).await.unwrap();
+    // The operator did not get further, and the API is gone.
+    rig.instances[1].to_api.cut();
+    rig.instances[1].signal("KILL");
+    rig.instances[1].ended().await;
+    rig.instances[1].signal_redis("KILL");
+    rig.instances[1].start();
+    let told = eventually("the answer of the new one", async || {
+        let notice = serde_json::json!({"epoch": 1, "primary": "cart-0"});
+        let (status, body) = rig.ask(1, http::Method::PUT, NOTICE_PATH, Some(PEER_TOKEN), Some(notice)).await?;
+        if status.is_success() { Ok(body) } else { Err(status.to_string()) }
+    })
+    .await;
+    let told: Notice = serde_json::from_slice(&told).unwrap();
+    assert_eq!(told.epoch, 7);
 }

@@ -178,7 +178,7 @@ impl Drop for Api {
     }
 }
 
-/// As a TokenReview is answered: tokens are `token-of-the-operator`, one for another audience, and another user's.
+/// As a `TokenReview` is answered: tokens are `token-of-the-operator`, one for another audience, and another user's.
 fn answer(review: &Value) -> Value {
     let asked = review["spec"]["audiences"][0].as_str().unwrap_or_default().to_owned();
     let ours = "redis.io/instance/shop/cart";
