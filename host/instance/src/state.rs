@@ -63,6 +63,10 @@ pub(crate) struct State {
     /// How many instances the cluster has.
     instances: usize,
     primary_since: Moment,
+    /// The epoch of its grant, while it is primary.
+    granted: u64,
+    /// The epoch of the grant that it stood down from in this start.
+    stood_down: Option<u64>,
     fenced_at: Moment,
     pub(crate) hand_over: Option<HandOver>,
     handed_over: Option<(u64, String)>,
@@ -86,6 +90,8 @@ impl State {
             peers: Vec::new(),
             instances,
             primary_since: Moment::ZERO,
+            granted: 0,
+            stood_down: None,
             fenced_at: Moment::ZERO,
             hand_over: None,
             handed_over: None,
@@ -146,8 +152,14 @@ impl State {
         }
         self.epoch = notice.epoch;
         self.primary.clone_from(&notice.primary);
-        let replaced = self.played == Played::Primary && self.primary.as_deref() != Some(self.pod.as_str());
-        replaced.then(|| self.step_down())
+        if self.played != Played::Primary {
+            return None;
+        }
+        if self.primary.as_deref() == Some(self.pod.as_str()) {
+            self.granted = self.epoch;
+            return None;
+        }
+        Some(self.step_down())
     }
 
     /// Obeys, or says why not. `facts`: what Redis last said, if it answers.
@@ -185,6 +197,12 @@ impl State {
                 if let Some(why) = unable {
                     return refuse(acts, "NotServing", why.to_owned());
                 }
+                // Who saw it stand down need not wait for anything: a grant from before must not bring it back.
+                if self.stood_down.is_some_and(|epoch| orders.epoch <= epoch) {
+                    let message =
+                        format!("it stood down from the grant of epoch {}: a newer one is needed", orders.epoch);
+                    return refuse(acts, "StaleEpoch", message);
+                }
                 self.primary = primary;
                 self.hand_over = None;
                 acts.push(Act::Promote);
@@ -218,6 +236,9 @@ impl State {
 
     /// Takes writes no longer.
     pub(crate) fn step_down(&mut self) -> Act {
+        if self.played == Played::Primary {
+            self.stood_down = Some(self.granted);
+        }
         self.played = Played::Standby;
         self.of = None;
         self.hand_over = None;
@@ -230,6 +251,7 @@ impl State {
             self.primary_since = now;
         }
         self.played = Played::Primary;
+        self.granted = self.epoch;
         self.of = None;
         self.whole = true;
         self.handed_over = None;

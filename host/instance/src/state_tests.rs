@@ -153,6 +153,34 @@ fn hand_over_is_remembered_in_its_epoch() {
     assert_eq!(state.standing(None).handed_over_to, None);
 }
 
+// Somebody saw it stand by and made another primary; then a grant from before arrives late.
+#[rstest]
+#[case::after_a_hand_over(|state: &mut State| { state.hand_over = Some(HandOver { to: peer("b"), paused_at: Duration::ZERO }); state.handed_over(); })]
+#[case::after_orders(|state: &mut State| { state.order(&orders(5, "p1", Role::Standby), Some(&primary_facts())); })]
+#[case::after_a_client_of_redis(|state: &mut State| { state.observe(&following("c", true, 9)); })]
+fn a_grant_that_it_stood_down_from_is_never_taken_again(#[case] stand_down: fn(&mut State)) {
+    let mut state = primary();
+    stand_down(&mut state);
+    assert_eq!(state.played(), Played::Standby);
+    let late = state.order(&orders(5, "p1", Role::Primary), Some(&standby()));
+    assert_eq!((late.acts, late.refused.map(|why| why.reason)), (vec![], Some("StaleEpoch")));
+    assert_eq!(state.order(&orders(6, "p1", Role::Primary), Some(&standby())).acts, [Act::Promote]);
+}
+
+#[test]
+fn a_primary_that_was_replaced_by_an_epoch_may_be_chosen_in_it() {
+    let mut state = primary();
+    state.learn(&notice(6, None));
+    assert_eq!(state.order(&orders(6, "p1", Role::Standby), Some(&standby())).refused, None);
+    assert_eq!(state.order(&orders(6, "p1", Role::Primary), Some(&standby())).acts, [Act::Promote]);
+    state.promoted(Duration::from_secs(200));
+    // Named again by a newer epoch, it is primary by that one.
+    state.learn(&notice(7, Some("a")));
+    state.step_down();
+    let late = state.order(&orders(7, "p1", Role::Primary), Some(&standby()));
+    assert_eq!(late.refused.map(|why| why.reason), Some("StaleEpoch"));
+}
+
 #[test]
 fn a_hand_over_that_failed_may_be_tried_again() {
     let mut state = primary();

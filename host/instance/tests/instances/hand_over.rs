@@ -52,6 +52,8 @@ async fn no_acknowledged_write_is_lost_by_a_hand_over(
         rig.order(0, 1, Role::HandOver { to }).await.unwrap();
         let done = rig.wait(0, "handed over", |standing| standing.handed_over_to.as_deref() == Some("cart-1")).await;
         assert_eq!((done.role, done.hand_over_failed), (Played::Standby, None));
+        // A grant from before the hand-over that arrives late.
+        assert_eq!(rig.order(0, 1, Role::Primary).await.unwrap_err().reason, "StaleEpoch");
         rig.api.write(2, "cart-0", "");
         rig.order(1, 2, Role::Standby).await.unwrap();
         rig.order(1, 2, Role::Primary).await.unwrap();
