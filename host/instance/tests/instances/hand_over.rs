@@ -72,6 +72,33 @@ async fn no_acknowledged_write_is_lost_by_a_hand_over(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_waits_for_a_replica_that_is_behind() {
+    let rig = Rig::start(Version::Redis70, 2).await;
+    rig.establish().await;
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writers = writer(&rig.instances[0], "w", Arc::clone(&stop), Arc::clone(&count));
+    let operator = async {
+        let wrote = async |number: u64| {
+            while count.load(Ordering::SeqCst) < number {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        wrote(100).await;
+        rig.instances[1].signal_redis("STOP");
+        wrote(count.load(Ordering::SeqCst) + 500).await;
+        rig.order(0, 1, Role::HandOver { to: rig.instances[1].peer() }).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(rig.standing(0).await.unwrap().role, Played::Primary, "the replica has not everything");
+        rig.instances[1].signal_redis("CONT");
+        rig.wait(0, "handed over", |standing| standing.handed_over_to.as_deref() == Some("cart-1")).await;
+        rig.order(1, 2, Role::Standby).await.unwrap();
+        rig.order(1, 2, Role::Primary).await.unwrap();
+    };
+    let (written, ()) = tokio::join!(writers, operator);
+    assert_eq!(rig.instances[1].redis(&["LLEN", "w"]).await, Ok(written.to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hand_over_to_a_replica_that_does_not_get_there_is_given_up_and_writes_go_on() {
     let rig = Rig::start(Version::Redis70, 2).await;
     rig.establish().await;
