@@ -32,6 +32,11 @@ const RULES: &[Rule] = &[
         ours: &["redkeep-core"],
         never: &["kube", "wasmtime", "redis", "aws-sdk-s3", "object_store"],
     },
+    Rule {
+        krate: "redkeep-instance",
+        ours: &["redkeep-core", "redkeep-redis", "redkeep-k8s-api"],
+        never: &["kube", "k8s-openapi", "wasmtime", "redis", "aws-sdk-s3", "object_store"],
+    },
     Rule { krate: "redkeep-k8s-api", ours: &["redkeep-core"], never: &["tokio", "kube-client", "kube-runtime"] },
     Rule {
         krate: "redkeep-controller",
@@ -135,6 +140,7 @@ fn readme_faults(root: &Path) -> Vec<String> {
         "host/redis",
         "host/plugin",
         "host/engine",
+        "host/instance",
         "host/k8s/api",
         "host/k8s/controller",
         "host/testing",

@@ -35,6 +35,7 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--quiet", "--package", "redkeep", "--bin", "redkeep"]);
     run(build.args(options.release.then_some("--release")))?;
+    build_instance(options.release)?;
     let mut archives = vec![pack_program(if options.release { "release" } else { "debug" }, &options.reference)?];
     if options.servers {
         archives.extend(pack_servers()?);
@@ -48,9 +49,36 @@ pub(crate) fn start(options: &Options) -> Result<()> {
 /// Everything that the cluster's tests need, from the development build that is there.
 pub(crate) fn pack_all() -> Result<Vec<PathBuf>> {
     need_programs(&[("python3", "python3"), ("strip", "binutils")])?;
+    build_instance(false)?;
     let mut archives = vec![pack_program("debug", REFERENCE)?];
     archives.extend(pack_servers()?);
     Ok(archives)
+}
+
+/// The target that `redkeep-instance` is built for. Named even where it is the machine's own: only then do flags of the
+/// linker stay away from build scripts and procedural macros.
+fn instance_target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+fn instance_program(profile: &str) -> PathBuf {
+    target_dir().join(instance_target()).join(profile).join("redkeep-instance")
+}
+
+/// Builds `redkeep-instance` without shared libraries, for it runs in images of others.
+fn build_instance(release: bool) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--package", "redkeep-instance", "--target", &instance_target()]);
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run(build.args(release.then_some("--release")))?;
+    let program = instance_program(if release { "release" } else { "debug" });
+    // `ldd` fails on what is not dynamic, so its words count.
+    let listing = Command::new("ldd").arg(&program).output().context("failed to start ldd")?;
+    let said = String::from_utf8_lossy(&listing.stdout).into_owned() + &String::from_utf8_lossy(&listing.stderr);
+    if !said.contains("statically linked") && !said.contains("not a dynamic executable") {
+        bail!("{} is not static: {}", program.display(), said.trim());
+    }
+    Ok(())
 }
 
 fn pack_program(profile: &str, reference: &str) -> Result<PathBuf> {
@@ -69,7 +97,8 @@ fn pack_program(profile: &str, reference: &str) -> Result<PathBuf> {
         install_packages(&missing)?;
     }
     let archive = folder()?.join("redkeep.tar");
-    if newer(&archive, &[&program]) {
+    let instance = instance_program(profile);
+    if newer(&archive, &[&program, &instance]) {
         return Ok(archive);
     }
     let stage = folder()?.join("stage");
@@ -85,13 +114,19 @@ fn pack_program(profile: &str, reference: &str) -> Result<PathBuf> {
     ] {
         std::fs::write(stage.join("etc").join(name), text)?;
     }
-    let stripped = stage.join("redkeep");
-    run(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&program))?;
+    let strip = |program: &Path, to: &str| -> Result<PathBuf> {
+        let stripped = stage.join(to);
+        run(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(program))?;
+        Ok(stripped)
+    };
+    let (stripped, instance) = (strip(&program, "redkeep")?, strip(&instance, "redkeep-instance")?);
     let mut command = mkimage(reference, &archive);
     command.args(["--entrypoint", "/usr/bin/redkeep", "--folder", "/var/lib/redkeep:1777"]);
     command.args(["--env", "XDG_CACHE_HOME=/var/lib/redkeep/cache"]);
     command.arg(format!("{}:/etc", stage.join("etc").display()));
     command.arg(format!("{}:/usr/bin/redkeep", stripped.display()));
+    // Its init container copies it from here into the pods of Redis.
+    command.arg(format!("{}:/usr/bin/redkeep-instance", instance.display()));
     run(command.args([AUTHORITIES, ZONES]))?;
     say(&format!("image {reference}: {}", archive.display()));
     Ok(archive)

@@ -1,0 +1,158 @@
+//! Follows the configuration that orders ask for: what Redis runs with, what it refused, what needs a restart. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::redis_conf::{is_allowed, unquoted};
+
+/// What became of a directive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Redis runs with it.
+    Set,
+    /// Redis cannot change it while it runs.
+    Immutable,
+    /// Redis' words.
+    Refused(String),
+}
+
+/// Directives: as Redis was started or told since, and those that it did not take.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Configuration {
+    applied: BTreeMap<String, String>,
+    wanted: BTreeMap<String, String>,
+    failed: BTreeMap<String, (String, Outcome)>,
+}
+
+impl Configuration {
+    /// Redis was started with these.
+    pub(crate) fn started(directives: &[(String, String)]) -> Self {
+        let mut applied: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in directives.iter().filter(|(name, _)| is_allowed(name)) {
+            // `save` may stand in several lines; `save ""` forgets those before.
+            match applied.get_mut(name) {
+                Some(before) if name == "save" && !before.is_empty() && !value.is_empty() => {
+                    before.push(' ');
+                    before.push_str(value);
+                }
+                _ => drop(applied.insert(name.clone(), value.clone())),
+            }
+        }
+        Self { wanted: applied.clone(), applied, failed: BTreeMap::new() }
+    }
+
+    /// What is to be set now. Orders that say nothing of the configuration leave it as it is.
+    pub(crate) fn changes(&mut self, wanted: &BTreeMap<String, String>) -> Vec<(String, String)> {
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        self.wanted = wanted
+            .iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), unquoted(value.trim()).to_owned()))
+            .filter(|(name, _)| is_allowed(name))
+            .collect();
+        self.failed.retain(|name, (value, _)| self.wanted.get(name) == Some(value));
+        let changed = self
+            .wanted
+            .iter()
+            .filter(|(name, value)| self.applied.get(*name) != Some(value) && !self.failed.contains_key(*name));
+        changed.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// What became of one.
+    pub(crate) fn record(&mut self, name: &str, value: &str, outcome: Outcome) {
+        if outcome == Outcome::Set {
+            self.applied.insert(name.to_owned(), value.to_owned());
+        } else {
+            self.failed.insert(name.to_owned(), (value.to_owned(), outcome));
+        }
+    }
+
+    /// Directives that only a restart brings: immutable ones, and those that are no longer wanted.
+    pub(crate) fn restart_for(&self) -> Vec<String> {
+        let immutable = self.failed.iter().filter(|(_, (_, outcome))| *outcome == Outcome::Immutable);
+        let removed = self.applied.keys().filter(|name| !self.wanted.contains_key(*name));
+        let mut names: Vec<String> = immutable.map(|(name, _)| name).chain(removed).cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Directives that Redis refused, with its words.
+    pub(crate) fn refused(&self) -> BTreeMap<String, String> {
+        let words = |outcome: &Outcome| match outcome {
+            Outcome::Refused(words) => Some(words.clone()),
+            _ => None,
+        };
+        self.failed.iter().filter_map(|(name, (_, outcome))| Some((name.clone(), words(outcome)?))).collect()
+    }
+}
+
+/// What an error reply to `CONFIG SET` means. `known`: whether `CONFIG GET` knows the directive (6.2 says the same of
+/// unknown and of immutable ones).
+pub(crate) fn outcome_of(error: &str, known: bool) -> Outcome {
+    if error.contains("immutable") || (known && error.contains("Unsupported CONFIG parameter")) {
+        Outcome::Immutable
+    } else {
+        Outcome::Refused(error.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn started() -> Configuration {
+        Configuration::started(&crate::redis_conf::directives("maxmemory 1gb\nsave 60 1\nsave 10 100\ndatabases 4\n"))
+    }
+
+    #[test]
+    fn only_what_differs_is_set_and_only_once() {
+        let mut configuration = started();
+        let wanted = map(&[("maxmemory", "2gb"), ("save", "60 1 10 100"), ("databases", "8"), ("port", "1")]);
+        let mut changes = configuration.changes(&wanted);
+        changes.sort();
+        assert_eq!(changes, [("databases".to_owned(), "8".to_owned()), ("maxmemory".to_owned(), "2gb".to_owned())]);
+        configuration.record("maxmemory", "2gb", Outcome::Set);
+        configuration.record("databases", "8", Outcome::Immutable);
+        assert_eq!(configuration.changes(&wanted), []);
+        assert_eq!(configuration.restart_for(), ["databases"]);
+        assert_eq!(configuration.changes(&map(&[("maxmemory", "2gb"), ("databases", "4")])), []);
+        assert_eq!(configuration.restart_for(), ["save"], "what is no longer wanted needs a restart too");
+    }
+
+    #[test]
+    fn what_was_refused_is_tried_again_when_it_changes() {
+        let mut configuration = started();
+        let wanted = |value| map(&[("maxmemory", value), ("save", "60 1 10 100"), ("databases", "4")]);
+        assert_eq!(configuration.changes(&wanted("lots")).len(), 1);
+        configuration.record("maxmemory", "lots", Outcome::Refused("ERR no".to_owned()));
+        assert_eq!(configuration.refused(), map(&[("maxmemory", "ERR no")]));
+        assert_eq!(configuration.changes(&wanted("3gb")).len(), 1);
+        assert_eq!(configuration.refused(), map(&[]));
+        assert_eq!(configuration.restart_for(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn orders_that_say_nothing_change_nothing() {
+        let mut configuration = started();
+        assert_eq!(configuration.changes(&map(&[])), []);
+        assert_eq!(configuration.restart_for(), Vec::<String>::new());
+    }
+
+    #[rstest]
+    #[case(
+        "ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config",
+        true,
+        Outcome::Immutable
+    )]
+    #[case("ERR Unsupported CONFIG parameter: databases", true, Outcome::Immutable)]
+    #[case("ERR Unsupported CONFIG parameter: nonsense", false, Outcome::Refused("ERR Unsupported CONFIG parameter: nonsense".to_owned()))]
+    #[case("ERR Invalid argument 'x'", true, Outcome::Refused("ERR Invalid argument 'x'".to_owned()))]
+    fn replies_are_understood(#[case] error: &str, #[case] known: bool, #[case] expected: Outcome) {
+        assert_eq!(outcome_of(error, known), expected);
+    }
+}

@@ -1,0 +1,31 @@
+//! `redkeep-instance`: process 1 of a managed Redis pod (ADR 18). Everything is in [`command`].
+
+mod api;
+mod auth;
+mod child;
+mod clock;
+mod command;
+mod config;
+mod error;
+mod facts;
+mod fence;
+mod hand_over;
+mod https;
+mod install;
+mod link;
+mod log;
+mod look;
+mod memory;
+mod pinned;
+mod program;
+mod redis_conf;
+mod server;
+mod settings;
+mod state;
+mod supervisor;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::main()
+}

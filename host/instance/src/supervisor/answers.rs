@@ -1,0 +1,63 @@
+//! What the operator is answered: how it stands, and whether its orders were obeyed.
+
+use redkeep_core::managed::{Orders, Refusal, Role, Standing};
+
+use super::{REMEMBER, Supervisor};
+use crate::clock;
+use crate::state::{Act, Refused};
+
+impl Supervisor {
+    pub(super) fn standing(&self) -> Standing {
+        let now = clock::now();
+        let mut standing = self.state.standing(self.facts());
+        let message = self.message.as_ref();
+        standing.message = message
+            .filter(|(at, _)| !standing.serving || now.saturating_sub(*at) < REMEMBER)
+            .map(|(_, message)| message.clone());
+        standing.restart_for = self.configuration.restart_for();
+        standing.refused_config = self.configuration.refused();
+        if standing.version.is_empty() {
+            standing.version.clone_from(&self.program.version);
+            standing.server.clone_from(&self.program.server);
+        }
+        standing
+    }
+
+    /// Obeys orders: what takes rights away first, then the configuration, then the rest.
+    pub(super) async fn obey(&mut self, orders: &Orders) -> Result<Standing, Box<Refusal>> {
+        let facts = self.facts().cloned();
+        let obeyed = self.state.order(orders, facts.as_ref());
+        self.keep();
+        let mut refused = obeyed.refused;
+        let (first, then): (Vec<Act>, Vec<Act>) = obeyed.acts.into_iter().partition(|act| *act == Act::RefuseWrites);
+        for act in first {
+            let _ = self.perform(act).await;
+        }
+        if refused.is_none() {
+            if self.stopping && orders.role == Role::Primary {
+                refused = Some(Refused::new("NotServing", "the instance is ending"));
+            } else {
+                self.configure(&orders.config).await;
+            }
+        }
+        if refused.is_none() {
+            for act in then {
+                if let Err(why) = self.perform(act).await {
+                    refused = Some(why);
+                    break;
+                }
+            }
+        }
+        let role = self.state.played().as_str();
+        match refused {
+            None => {
+                tracing::debug!(epoch = orders.epoch, role, "obeyed");
+                Ok(self.standing())
+            }
+            Some(Refused { reason, message }) => {
+                tracing::warn!(epoch = orders.epoch, ordered = ?orders.role, reason, message, "refused orders");
+                Err(Box::new(Refusal { reason: reason.to_owned(), message, standing: self.standing() }))
+            }
+        }
+    }
+}
