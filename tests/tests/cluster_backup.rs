@@ -297,6 +297,44 @@ async fn a_node_runtime_that_stops_ends_the_run_and_the_next_works() -> Result<(
     Ok(())
 }
 
+/// A machine that is gone for good: its Node object is deleted while nothing on it answers. Kubernetes then deletes its pods
+/// within a minute; the machine comes back as a new Node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_node_ends_the_run_and_the_next_works() -> Result<()> {
+    let Some(stage) = Stage::set("a_deleted_node_ends_the_run_and_the_next_works", 0).await? else {
+        return Ok(());
+    };
+    stage.fill(16).await?;
+    let cluster = stage.namespace.cluster();
+    let deadline = json!({"activeDeadlineSeconds": 90, "startDeadlineSeconds": 30, "backoffLimit": 0});
+    stage.namespace.apply(&stage.slow("stranded", &deadline)).await?;
+    let pod = stage.running("stranded").await?;
+    cluster.halt("kubelet")?;
+    cluster.succeed(&["delete", "node", "node-1", "--wait=false"])?;
+    let gone = stage
+        .namespace
+        .wait_at_most(LIMIT, "v1", "Pod", &pod, "to be collected with its node", |pod| pod.is_none())
+        .await
+        .map(drop);
+    let lost = match gone {
+        Ok(()) => stage.lost("stranded").await,
+        Err(error) => Err(error),
+    };
+    cluster.resume("kubelet")?;
+    lost?;
+    node_ready(stage.namespace).await?;
+    stage.redis.ready().await?;
+    stage.storage.set(true).await?;
+    // Its bucket may have gone with its pod: what the run says is its own word, and that it says one is the matter.
+    let status = stage.ended("RedisBackup", "stranded").await?;
+    if status["phase"] == "Failed" {
+        stage.failed("RedisBackup", "stranded").await?;
+    }
+    stage.next_works().await?;
+    stage.clear();
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_namespace_goes_whatever_runs_in_it() -> Result<()> {
     let Some(stage) = Stage::set("a_deleted_namespace_goes_whatever_runs_in_it", 0).await? else {
