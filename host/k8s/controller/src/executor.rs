@@ -34,7 +34,7 @@ pub const FOLDER_PATH: &str = "/backup-folder";
 pub const REGISTRY_PATH: &str = "/method-registry";
 /// Where the authority of its TLS is mounted.
 pub const REGISTRY_CA_PATH: &str = "/method-registry-ca";
-/// Where a plugin's ConfigMap is mounted.
+/// Where the `ConfigMap` of a plugin is mounted.
 pub const METHOD_PATH: &str = "/method";
 /// Room of a task for what it spools.
 pub const SCRATCH_PATH: &str = "/var/lib/redkeep";

@@ -180,7 +180,7 @@ impl Classify for OciError {
                 "see that the file is there and readable; on Kubernetes the pull Secret and the authority of a BackupMethod must \
                  stand in the run's namespace too, under the same names"
             }
-            Self::Status { .. } => return None,
+            Self::Status { .. } => "see the registry's own log; where it speaks TLS, leave --plain-http out",
         };
         Some(help.to_owned())
     }

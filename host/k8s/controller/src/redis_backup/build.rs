@@ -62,7 +62,7 @@ pub(super) fn backup_request(
 ) -> TaskRequest {
     let task = BackupTask {
         source: access.source.endpoint.clone(),
-        method: validated.method.clone(),
+        method: access.method.spec.clone(),
         storage: access.storage.spec.clone(),
         namespace: identity.namespace.clone(),
         cluster: Some(identity.cluster.clone()),

@@ -39,7 +39,7 @@ impl World {
 
     async fn try_look(&self) -> Result<Action, ReconcileError> {
         let backup: RedisBackup = serde_json::from_value(self.backup()).unwrap();
-        reconcile(&backup, &self.context, &self.slots).await
+        Box::pin(reconcile(&backup, &self.context, &self.slots)).await
     }
 
     fn phase(&self) -> String {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use redkeep_core::encoding::{Compression, Encryption};
 use redkeep_core::secret::SecretRef;
-use redkeep_core::task::MethodSpec;
 use redkeep_core::units::{parse_duration, parse_size};
 use redkeep_k8s_api::common::EncryptionSettings;
 use redkeep_k8s_api::redis_backup::RedisBackupSpec;
@@ -22,7 +21,6 @@ use crate::settings::Settings;
 /// A spec that can be followed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Validated {
-    pub(super) method: MethodSpec,
     pub(super) compression: Compression,
     pub(super) encryption: Encryption,
     pub(super) encryption_mounts: Vec<Mount>,
@@ -58,7 +56,6 @@ pub(super) fn validate(
         verifiable(verification)?;
     }
     Ok(Validated {
-        method: access.method.spec.clone(),
         compression,
         encryption,
         encryption_mounts,
