@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use rand::Rng;
 use redkeep_core::Timestamp;
 use redkeep_core::classify::{Class, Classify};
+use redkeep_core::loaded::LoadedMethod;
 use redkeep_core::method::Method;
 use redkeep_core::provider::{BootCheck, DataSource, LiveTarget, ProviderError, Providers, StagedDirectory};
 use redkeep_core::secret::{Secret, SecretRef};
@@ -158,6 +159,11 @@ impl Providers for Wiring {
     async fn method(&self, spec: &MethodSpec) -> Result<Arc<dyn Method>, ProviderError> {
         let password = self.registry_password(spec).await?;
         self.plugins.method(spec, password).await
+    }
+
+    async fn load_method(&self, spec: &MethodSpec) -> Result<LoadedMethod, ProviderError> {
+        let password = self.registry_password(spec).await?;
+        self.plugins.register(spec, password).await
     }
 
     async fn method_that_reads(

@@ -4,7 +4,9 @@
 
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a harness fails loudly")]
 
+pub mod authoring;
 pub mod kube;
+pub mod registry;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;

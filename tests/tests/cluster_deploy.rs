@@ -179,6 +179,20 @@ async fn the_samples_work_with_the_operator_as_installed() -> Result<()> {
         .await
         .with_context(|| deployed.describe())?;
 
+    // A plugin is registered with the rights and under the policies as installed.
+    namespace.apply(&sample("backupmethod.yaml", "BackupMethod", "rdb")?).await?;
+    let method = namespace
+        .wait_for(GROUP, "BackupMethod", "rdb", "to be registered", |method| {
+            method.is_some_and(|method| {
+                let conditions = method["status"]["conditions"].as_array();
+                conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] != "Unknown"))
+            })
+        })
+        .await
+        .with_context(|| deployed.describe())?;
+    namespace.delete(GROUP, "BackupMethod", "rdb").await?;
+    ensure!(method["status"]["description"]["name"] == "redis-rdb", "{:#}\n{}", method["status"], deployed.describe());
+
     let nodes = namespace.list("events.k8s.io/v1", "Event", "").await?;
     let about = nodes.iter().filter(|event| event["regarding"]["name"] == "my-cluster-backup-001");
     ensure!(about.count() > 0, "no Event about the backup\n{}", namespace.describe());

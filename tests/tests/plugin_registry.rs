@@ -1,61 +1,11 @@
 //! A plugin that is not in the program: pushed to a real registry, signed, used by digest, and refused where the key is another.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use redkeep_testing::server::{RedisServer, Version};
+use redkeep_tests::registry::{PASSWORD, Registry, USER, signing_keys};
 use redkeep_tests::{fail, succeed};
-
-/// Debian's registry over a folder, on a free port.
-struct Registry {
-    child: Child,
-    name: String,
-}
-
-impl Registry {
-    fn start(folder: &Path) -> Result<Self> {
-        let port = redkeep_testing::server::free_port();
-        let config = format!(
-            "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp: {{ addr: 127.0.0.1:{port} }}\n",
-            folder.join("registry").display()
-        );
-        let path = folder.join("registry.yml");
-        std::fs::write(&path, config)?;
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().context("docker-registry: `cargo xtask test` installs it")?;
-        let registry = Self { child, name: format!("127.0.0.1:{port}") };
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(&registry.name).is_err() {
-            ensure!(begun.elapsed() < Duration::from_secs(60), "docker-registry does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn openssl(folder: &Path, arguments: &str) -> Result<()> {
-    let done = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output()?;
-    ensure!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
-    Ok(())
-}
-
-/// A key pair, as any tool makes it.
-fn keys(folder: &Path, name: &str) -> Result<(String, String)> {
-    openssl(folder, &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key"))?;
-    openssl(folder, &format!("pkey -in {name}.key -pubout -out {name}.pub"))?;
-    let path = |kind: &str| folder.join(format!("{name}.{kind}")).display().to_string();
-    Ok((path("key"), path("pub")))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_from_a_registry_backs_up_and_restores_by_digest_and_signature() -> Result<()> {
@@ -63,9 +13,10 @@ async fn a_plugin_from_a_registry_backs_up_and_restores_by_digest_and_signature(
     let at = |name: &str| folder.path().join(name).display().to_string();
     let component = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/redis-rdb.wasm");
     let component = component.display().to_string();
-    let registry = Registry::start(folder.path())?;
-    let ((private, public), (_, strange)) = (keys(folder.path(), "ours")?, keys(folder.path(), "other")?);
-    let tag = format!("oci://{}/me/redis-rdb:1", registry.name);
+    let registry = Registry::plain(folder.path())?;
+    let ((private, public), (_, strange)) =
+        (signing_keys(folder.path(), "ours")?, signing_keys(folder.path(), "other")?);
+    let tag = format!("oci://{}/me/redis-rdb:1", registry.name());
     let pushed = succeed(["plugin", "push", &component, &tag, "--plain-http", "--sign", &private, "-o", "json"]).json();
     let pinned = pushed["reference"].as_str().context("no reference")?.to_owned();
     assert!(pinned.contains("@sha256:"), "{pinned}");
@@ -96,5 +47,39 @@ async fn a_plugin_from_a_registry_backs_up_and_restores_by_digest_and_signature(
     drop(registry);
     succeed(restore.iter().copied().chain(grants).chain(["--grant", "files:write:**"]));
     assert!(std::fs::read(folder.path().join("restored/dump.rdb"))?.starts_with(b"REDIS"));
+    Ok(())
+}
+
+#[test]
+fn a_registry_with_tls_and_a_password_is_used_by_its_authority_and_its_user_alone() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let component = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/example-raw.wasm");
+    let component = component.display().to_string();
+    let registry = Registry::secured(folder.path(), "127.0.0.1")?;
+    let (reference, authority) = (format!("oci://{}/me/raw:1", registry.name()), registry.authority());
+    let authority = authority.display().to_string();
+    std::fs::write(folder.path().join("config.json"), registry.docker_config())?;
+    std::fs::write(folder.path().join("password"), PASSWORD)?;
+    std::fs::write(folder.path().join("wrong"), "another")?;
+    let (config, password, wrong) = (at("config.json"), at("password"), at("wrong"));
+    let as_docker = ["--registry-ca", &authority, "--registry-config", &config];
+
+    let push = ["plugin", "push", &component, &reference];
+    succeed(push.iter().copied().chain(as_docker));
+    let by_name = ["--registry-ca", &authority, "--registry-user", USER, "--registry-password-file", &password];
+    let (one, two) = (at("one.wasm"), at("two.wasm"));
+    succeed(["plugin", "pull", &reference, "--out", &one].iter().copied().chain(by_name));
+    succeed(["plugin", "pull", &reference, "--out", &two].iter().copied().chain(as_docker));
+    assert_eq!(std::fs::read(&one)?, std::fs::read(&component)?);
+
+    // Another cache, or it would not be asked at all.
+    let three = at("three.wasm");
+    let pull = ["plugin", "pull", &reference, "--out", &three];
+    let stranger = ["--registry-ca", &authority, "--registry-user", USER, "--registry-password-file", &wrong];
+    fail(5, &["registry"], pull.iter().copied().chain(stranger));
+    // Nobody vouches for it: refused, and never spoken to without TLS instead.
+    fail(1, &["registry"], pull.iter().copied().chain(["--registry-config", &config]));
+    fail(1, &["registry"], pull.iter().copied().chain(["--registry-config", &config, "--plain-http"]));
     Ok(())
 }

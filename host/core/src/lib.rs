@@ -10,6 +10,7 @@ pub mod encoding;
 pub mod facts;
 pub mod identifier;
 pub mod layout;
+pub mod loaded;
 pub mod managed;
 pub mod manifest;
 pub mod method;

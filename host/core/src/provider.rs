@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::attribute::Attribute;
 use crate::classify::{Class, Classify};
+use crate::loaded::LoadedMethod;
 use crate::manifest::SlotRange;
 use crate::method::{Method, MethodError};
 use crate::redis::{Files, RedisServer};
@@ -184,6 +185,8 @@ pub trait Providers: Send + Sync {
     async fn directory(&self, spec: &DirectoryTarget) -> Result<Arc<dyn StagedDirectory>, ProviderError>;
     /// Loads the method that the user named.
     async fn method(&self, spec: &MethodSpec) -> Result<Arc<dyn Method>, ProviderError>;
+    /// Fetches, checks, compiles and describes a method. What it asks for and is not granted is part of the answer.
+    async fn load_method(&self, spec: &MethodSpec) -> Result<LoadedMethod, ProviderError>;
     /// Finds a method that reads artifacts of these types, preferring the one named; an error names what is needed.
     async fn method_that_reads(
         &self,

@@ -49,6 +49,7 @@ impl TaskSpec {
             Task::Find(task) => storage(&mut task.storage, moved),
             Task::Capture(task) => backup(&mut task.backup, moved),
             Task::Commit(task) => backup(&mut task.backup, moved),
+            Task::Load(task) => method(&mut task.method, moved),
         }
     }
 }
@@ -170,6 +171,8 @@ mod tests {
     #[case(part_of("capture", &json!({"shard": "0"})))]
     #[case(part_of("commit", &json!({"parts": [{"shard": "0", "attempt": "a"}]})))]
     #[case(json!({"kind": "probe", "storage": storage("s")}))]
+    #[case(json!({"kind": "load", "method": {"file": "/m/p.wasm", "oci": {"reference": "oci://r/n", "configFile": "/m/c",
+        "caFile": "/m/a"}}}))]
     #[case(json!({"kind": "find", "storage": storage("s"), "backup": {"backup": "latest"}}))]
     fn every_path_of_every_kind_of_task_moves(#[case] task: Value) {
         let mut spec: TaskSpec = serde_json::from_value(json!({"version": 1, "task": task})).unwrap();

@@ -58,6 +58,8 @@ pub enum Task {
     Capture(CaptureTask),
     /// Commit what such tasks captured.
     Commit(CommitTask),
+    /// Fetch, check, compile and describe a plugin.
+    Load(LoadTask),
 }
 
 /// Where backups live. Everything that a provider needs to connect.
@@ -146,6 +148,32 @@ pub struct OciSpec {
     pub redirect_hosts: Vec<String>,
     /// The public key (PEM, ECDSA P-256) whose signature is demanded.
     pub public_key_file: Option<PathBuf>,
+    /// The same as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+}
+
+/// What a plugin may use; what is missing has the host's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct MethodLimits {
+    /// Linear memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// CPU time without a call of the host in between, in milliseconds.
+    pub cpu_slice_milliseconds: Option<u64>,
+    /// Time of one call, in milliseconds.
+    pub wall_clock_milliseconds: Option<u64>,
+    /// Bytes written in one call.
+    pub output_bytes: Option<u64>,
+    /// Log lines of one call.
+    pub log_lines: Option<u64>,
+}
+
+impl MethodLimits {
+    /// Whether everything has the host's default.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A plugin.
@@ -163,6 +191,9 @@ pub struct MethodSpec {
     pub digest: Option<String>,
     /// What a plugin from a file is granted; bundled plugins have theirs.
     pub grants: Vec<String>,
+    /// What it may use.
+    #[serde(skip_serializing_if = "MethodLimits::is_default")]
+    pub limits: MethodLimits,
 }
 
 /// Which backup: an id, a unique prefix of one, a name, or `latest`; of those that had ended at some time, where one is given.
@@ -495,6 +526,15 @@ pub struct CommitTask {
     pub backup: BackupTask,
     /// One for each shard.
     pub parts: Vec<PartRef>,
+}
+
+/// Fetches a plugin, checks it, compiles it and asks what it is; its report has [`crate::loaded::LoadFacts`]. What it asks for
+/// and is not granted is no failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LoadTask {
+    /// Which one, with what it would be granted.
+    pub method: MethodSpec,
 }
 
 /// How a task ended.

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Told by a task what it does. Called often and from any thread: must not block.
 pub trait TaskEvents: Send + Sync {
-    /// A stage began: `plan`, `capture`, `commit`, `checksum`, `parse`, `boot`, `restore`, `publish`, `copy`, `delete`, `clean`.
+    /// A stage began: `plan`, `capture`, `commit`, `checksum`, `parse`, `boot`, `restore`, `publish`, `copy`, `delete`,
+    /// `clean`, `load`.
     fn stage(&self, name: &str, detail: &str);
     /// Counts of a shard: one for each pair of phase and unit (`bytes`, `keys`, `commands`, `backups`).
     fn progress(&self, shard: &str, phase: &str, unit: &str, done: u64, total: Option<u64>);

@@ -14,6 +14,7 @@ pub mod events;
 pub mod find;
 pub mod inspect;
 pub mod list;
+pub mod load;
 pub mod parts;
 pub mod pin;
 pub mod pipeline;

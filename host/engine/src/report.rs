@@ -221,6 +221,7 @@ async fn dispatch(
             }
         },
         Task::Commit(task) => ended.backed_up(crate::parts::commit(task, providers, events).await?),
+        Task::Load(task) => ended.facts = crate::load::load(task, providers, events).await?.facts(),
         Task::Find(task) => {
             let outcome = crate::find::find(task, providers, events).await?;
             ended.describe(&outcome.manifest, &outcome.address);

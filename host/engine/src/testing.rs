@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use redkeep_core::attribute::find;
 use redkeep_core::encoding::{Compression, DecryptionKeys, Encryption};
+use redkeep_core::loaded::LoadedMethod;
 use redkeep_core::method::{ArtifactStore, Method, MethodError, MethodInfo, Run, code};
 use redkeep_core::provider::{
     BootCheck, DataSource, LiveTarget, ProviderError, Providers, SourceShard, StagedDirectory,
@@ -370,6 +371,21 @@ impl Providers for FakeProviders {
         let component = self.world.component.lock().unwrap().clone();
         let digest = component.map_or_else(|| "00ff".to_owned(), |component| hex(&component));
         Ok(Arc::new(FakeMethod { info, digest, world: Arc::clone(&self.world) }))
+    }
+
+    async fn load_method(&self, spec: &MethodSpec) -> Result<LoadedMethod, ProviderError> {
+        let method = self.method(spec).await?;
+        Ok(LoadedMethod {
+            info: method.info().clone(),
+            digest: method.digest().to_owned(),
+            size: 1,
+            api_version: "0.1.0".to_owned(),
+            reference: spec.oci.as_ref().map(|oci| oci.reference.clone()),
+            signed: false,
+            compiled_in: None,
+            granted: spec.grants.clone(),
+            missing: Vec::new(),
+        })
     }
 
     async fn method_that_reads(

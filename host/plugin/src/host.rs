@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use redkeep_core::method::{Method, MethodInfo};
 use wasmtime::Engine;
@@ -53,6 +54,8 @@ pub struct Description {
     pub info: MethodInfo,
     /// Whether its machine code came from the compile cache.
     pub from_cache: bool,
+    /// How long compiling took, where it was compiled.
+    pub compiled_in: Option<Duration>,
 }
 
 /// Loads plugins. One for a process: it holds the engine, its ticker thread and the compile cache.
@@ -109,11 +112,22 @@ impl PluginHost {
 
     /// What a plugin is and asks for. Nothing is granted to it, and nothing needs to be.
     pub async fn describe(&self, bytes: Vec<u8>, origin: &str, limits: Limits) -> Result<Description, PluginError> {
-        let (plugin, outline, from_cache) = self.prepare(bytes, origin, limits, None).await?;
+        self.describe_demanded(bytes, origin, limits, None).await
+    }
+
+    /// The same of exactly the component with this digest.
+    pub async fn describe_demanded(
+        &self,
+        bytes: Vec<u8>,
+        origin: &str,
+        limits: Limits,
+        demanded_digest: Option<String>,
+    ) -> Result<Description, PluginError> {
+        let (plugin, outline, compiled_in) = self.prepare(bytes, origin, limits, demanded_digest).await?;
         let info = describe(&plugin, origin).await?;
         Schema::parse(&info.parameters_schema)
             .map_err(|reason| PluginError::Description { origin: origin.to_owned(), reason })?;
-        Ok(Description { outline, info, from_cache })
+        Ok(Description { outline, info, from_cache: compiled_in.is_none(), compiled_in })
     }
 
     /// Everything up to the first instruction of the plugin's.
@@ -123,12 +137,12 @@ impl PluginHost {
         origin: &str,
         limits: Limits,
         demanded_digest: Option<String>,
-    ) -> Result<(Plugin, Outline, bool), PluginError> {
-        let (outline, component, from_cache) = self.compile(bytes, origin, demanded_digest).await?;
+    ) -> Result<(Plugin, Outline, Option<Duration>), PluginError> {
+        let (outline, component, compiled_in) = self.compile(bytes, origin, demanded_digest).await?;
         let unfit = |source: wasmtime::Error| PluginError::Link { origin: origin.to_owned(), source: source.into() };
         let linked = self.linker.instantiate_pre(&component).map_err(unfit)?;
         let linked = EverythingPre::new(linked).map_err(unfit)?;
-        Ok((Plugin::new(self.engine.clone(), linked, limits, origin), outline, from_cache))
+        Ok((Plugin::new(self.engine.clone(), linked, limits, origin), outline, compiled_in))
     }
 
     /// Off the runtime's workers: a Python plugin takes five seconds.
@@ -137,19 +151,21 @@ impl PluginHost {
         bytes: Vec<u8>,
         origin: &str,
         demanded_digest: Option<String>,
-    ) -> Result<(Outline, Component, bool), PluginError> {
+    ) -> Result<(Outline, Component, Option<Duration>), PluginError> {
         let (engine, cache, named) = (self.engine.clone(), self.cache.clone(), origin.to_owned());
         let task = tokio::task::spawn_blocking(move || {
             let outline = outline(&bytes, &named, demanded_digest.as_deref())?;
             if let Some(component) = cache.as_ref().and_then(|cache| cache.load(&engine, &outline.digest)) {
-                return Ok((outline, component, true));
+                return Ok((outline, component, None));
             }
+            let begun = Instant::now();
             let component = Component::from_binary(&engine, &bytes)
                 .map_err(|source| PluginError::Compile { origin: named, source: source.into() })?;
+            let compiled_in = begun.elapsed();
             if let Some(cache) = cache {
                 cache.store(&component, &outline.digest);
             }
-            Ok((outline, component, false))
+            Ok((outline, component, Some(compiled_in)))
         });
         task.await.unwrap_or_else(|error| {
             let origin = origin.to_owned();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use redkeep_core::task::MethodLimits;
 use wasmtime::ResourceLimiter;
 
 use crate::failure::Stop;
@@ -67,6 +68,27 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The defaults, but for what is given.
+    pub fn of(given: &MethodLimits) -> Self {
+        let default = Self::default();
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let memory = given.memory_bytes.map_or(default.memory, size);
+        let cpu_slice = given.cpu_slice_milliseconds.map_or(default.cpu_slice, Duration::from_millis);
+        let wall_clock = given.wall_clock_milliseconds.map_or(default.wall_clock, Duration::from_millis);
+        Self {
+            // Who gives less gives less everywhere.
+            describe_memory: default.describe_memory.min(memory),
+            describe_cpu_slice: default.describe_cpu_slice.min(cpu_slice),
+            describe_wall_clock: default.describe_wall_clock.min(wall_clock),
+            memory,
+            cpu_slice,
+            wall_clock,
+            output: given.output_bytes.unwrap_or(default.output),
+            log_lines: given.log_lines.unwrap_or(default.log_lines),
+            ..default
+        }
+    }
+
     /// These limits for `describe` and `validate`.
     pub(crate) fn sandbox(&self) -> Self {
         Self {
@@ -174,6 +196,19 @@ mod tests {
         assert!(meter.memory_growing(60, 70, None).unwrap());
         let error = meter.memory_growing(0, 31, None).unwrap_err();
         assert!(matches!(error.downcast_ref::<Stop>(), Some(Stop::Memory { wanted: 101, limit: 100 })));
+    }
+
+    #[test]
+    fn what_is_given_counts_and_the_rest_is_the_default() {
+        let given = MethodLimits { memory_bytes: Some(8 << 20), log_lines: Some(0), ..MethodLimits::default() };
+        let limits = Limits::of(&given);
+        assert_eq!((limits.memory, limits.describe_memory, limits.log_lines), (8 << 20, 8 << 20, 0));
+        let default = Limits::default();
+        assert_eq!((limits.cpu_slice, limits.output), (default.cpu_slice, default.output));
+        assert_eq!(Limits::of(&MethodLimits::default()), default);
+        let large = MethodLimits { memory_bytes: Some(1 << 40), cpu_slice_milliseconds: Some(10), ..given };
+        let limits = Limits::of(&large);
+        assert_eq!((limits.describe_memory, limits.describe_cpu_slice), (16 << 20, Duration::from_millis(10)));
     }
 
     #[test]

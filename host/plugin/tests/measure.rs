@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use redkeep_core::stream::CHUNK;
-use redkeep_plugin::{Grants, HostConfig, LoadOptions, PluginHost};
+use redkeep_plugin::{Grants, HostConfig, Limits, LoadOptions, PluginHost};
 use support::guest::Guest;
 use support::world::{World, endless, memory_sink};
 
@@ -74,27 +74,34 @@ async fn native() {
     sink.finish(Vec::new()).await.unwrap();
 }
 
-/// The restores of the two examples are one `splice` each: the language must make no difference.
-async fn languages(host: &PluginHost) {
+/// The restores of the two examples are one `splice` each: the language must make no difference. Taken in turns, so that a busy
+/// machine slows both alike. Returns each one's median, in seconds for [`GIBIBYTES`].
+async fn languages(host: &PluginHost) -> Vec<(&'static str, f64)> {
     let dist = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist");
+    let mut methods = Vec::new();
     for name in ["example-raw", "example-python"] {
         let Ok(bytes) = std::fs::read(dist.join(format!("{name}.wasm"))) else {
             println!("{name}: not built");
             continue;
         };
         let options = LoadOptions { grants: Grants::everything_requested(), ..LoadOptions::default() };
-        let method = host.load(bytes, options).await.unwrap();
-        let mut seconds = Vec::new();
-        for _ in 0..5 {
+        methods.push((name, host.load(bytes, options).await.unwrap(), Vec::new()));
+    }
+    for _ in 0..7 {
+        for (_, method, seconds) in &mut methods {
             let world = Arc::new(World { discard: true, stored_gibibytes: GIBIBYTES, ..World::default() });
             let start = Instant::now();
             method.restore(world.run("restore")).await.unwrap();
             seconds.push(start.elapsed().as_secs_f64());
         }
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let bytes = (GIBIBYTES << 30) as f64;
-        println!("{name}, one splice: {:.2} GB/s", bytes / median(seconds) / 1e9);
     }
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let bytes = (GIBIBYTES << 30) as f64;
+    let medians: Vec<(&str, f64)> = methods.into_iter().map(|(name, _, seconds)| (name, median(seconds))).collect();
+    for (name, seconds) in &medians {
+        println!("{name}, one splice: {:.2} GB/s", bytes / seconds / 1e9);
+    }
+    medians
 }
 
 #[tokio::test]
@@ -123,6 +130,14 @@ async fn measure() {
             continue;
         }
         let cold = cold.elapsed();
+        // What registering it costs but for fetching: without any cache.
+        let mut compiles = Vec::new();
+        for _ in 0..if bytes.len() > 4 << 20 { 1 } else { 5 } {
+            let uncached = PluginHost::new(HostConfig::default()).unwrap();
+            let description = uncached.describe(bytes.clone(), &name, Limits::default()).await.unwrap();
+            compiles.push(description.compiled_in.unwrap().as_secs_f64() * 1e3);
+        }
+        let compile = median(compiles);
         let mut warm = Vec::new();
         for _ in 0..20 {
             let start = Instant::now();
@@ -138,10 +153,11 @@ async fn measure() {
         }
         figures["starts"].as_array_mut().unwrap().push(serde_json::json!({
             "plugin": name, "kib": bytes.len() / 1024, "coldMs": cold.as_secs_f64() * 1e3, "warmMs": median(warm.clone()),
+            "compileMs": compile,
             "callUs": median(calls.clone()),
         }));
         println!(
-            "{name} ({} KiB): cold start {cold:.1?}, warm start {:.2} ms, instantiate and call {:.0} us",
+            "{name} ({} KiB): compiled in {compile:.0} ms, cold start {cold:.1?}, warm start {:.2} ms, instantiate and call {:.0} us",
             bytes.len() / 1024,
             median(warm),
             median(calls)
@@ -162,7 +178,12 @@ async fn measure() {
             seconds[index].push(start.elapsed().as_secs_f64());
         }
     }
-    languages(&host).await;
+    let spliced = languages(&host).await;
+    figures["languages"] = spliced
+        .iter()
+        .map(|(name, seconds)| serde_json::json!({ "plugin": name, "seconds": seconds }))
+        .collect::<Vec<_>>()
+        .into();
     let [native, splice, read] = seconds.map(median);
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let bytes = (GIBIBYTES << 30) as f64;

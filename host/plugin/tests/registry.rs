@@ -86,6 +86,11 @@ async fn only_a_signature_by_the_right_key_lets_a_component_in() {
     assert!(matches!(error, OciError::Unsigned { .. }) && error.class() == Class::Refused, "{error}");
     let signed = push(&tag, Guest::new().build(), &plain(), Some(&private)).await.unwrap();
     assert!(fetch(&signed, &demanding(&public)).await.unwrap().signed);
+    // The key as text, as a BackupMethod has it.
+    let by_text = |text: &str| OciOptions { public_key: Some(text.to_owned()), ..plain() };
+    assert!(fetch(&signed, &by_text(&std::fs::read_to_string(&public).unwrap())).await.unwrap().signed);
+    let error = fetch(&signed, &by_text("-----BEGIN PUBLIC KEY-----")).await.unwrap_err();
+    assert_eq!((error.class(), error.reason()), (Class::Usage, "RegistrySettings"));
     let error = fetch(&signed, &demanding(&strange)).await.unwrap_err();
     assert!(matches!(error, OciError::Signature { .. }) && error.class() == Class::Refused, "{error}");
     let error = fetch(&signed, &demanding(&private)).await.unwrap_err();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use redkeep_core::task::{MethodSpec, OciSpec};
+use redkeep_core::task::{MethodLimits, MethodSpec, OciSpec};
 
 use super::registry::RegistryArgs;
 
@@ -46,6 +46,7 @@ impl PluginArgs {
             oci,
             digest: self.plugin_digest.clone(),
             grants: self.grant.clone(),
+            limits: MethodLimits::default(),
         }
     }
 }

@@ -43,6 +43,7 @@ impl RegistryArgs {
             plain_http: self.plain_http,
             redirect_hosts: self.registry_redirect.clone(),
             public_key_file: None,
+            public_key: None,
         }
     }
 }

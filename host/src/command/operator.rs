@@ -1,9 +1,11 @@
 //! `redkeep operator`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use redkeep_controller::settings::PLUGIN_FOLDER;
 
 use crate::arguments::values::duration;
 use crate::output::failure::Failure;
@@ -40,6 +42,9 @@ pub(crate) struct OperatorCommand {
     /// Service account that custom resources may ask for; once for each
     #[arg(long, env = "REDKEEP_TASK_SERVICE_ACCOUNTS", value_delimiter = ',')]
     task_service_account: Vec<String>,
+    /// Folder of plugins in the image of operator and tasks, for BackupMethods with source `file`
+    #[arg(long, env = "REDKEEP_PLUGIN_FOLDER", default_value = PLUGIN_FOLDER)]
+    plugin_folder: PathBuf,
     /// How many objects of one kind are looked at at once
     #[arg(long, env = "REDKEEP_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
@@ -78,6 +83,7 @@ impl OperatorCommand {
             listen: self.metrics_listen,
             is_alone: self.no_leader_election,
             task_service_accounts: self.task_service_account.iter().cloned().collect(),
+            plugin_folder: self.plugin_folder.clone(),
             concurrency: self.concurrency,
             poll_interval: self.poll_interval,
         };

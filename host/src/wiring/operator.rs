@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use redkeep_controller::metrics::Metrics;
 use redkeep_controller::preflight::{PreflightError, check_definitions, check_rights};
 use redkeep_controller::server::{Readiness, router};
 use redkeep_controller::settings::Settings;
-use redkeep_controller::{backup_storage, redis_backup, redis_restore, redis_scheduled_backup, runtime};
+use redkeep_controller::{backup_method, backup_storage, redis_backup, redis_restore, redis_scheduled_backup, runtime};
 use redkeep_core::Timestamp;
 use redkeep_core::classify::Classify;
 use tokio::net::TcpListener;
@@ -45,6 +46,7 @@ pub(crate) struct OperatorOptions {
     pub(crate) listen: SocketAddr,
     pub(crate) is_alone: bool,
     pub(crate) task_service_accounts: BTreeSet<String>,
+    pub(crate) plugin_folder: PathBuf,
     pub(crate) concurrency: u16,
     pub(crate) poll_interval: Duration,
 }
@@ -212,6 +214,7 @@ fn controllers(context: &Arc<Context>, readiness: &Readiness, stop: &Cancellatio
     set.spawn(redis_scheduled_backup::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(redis_restore::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(backup_storage::run(Arc::clone(context), readiness.clone(), stop.clone()));
+    set.spawn(backup_method::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(runtime::forward_changes(Arc::clone(context), stop.clone()));
     set
 }
@@ -282,6 +285,7 @@ async fn settings(client: &Client, options: &OperatorOptions) -> Result<Settings
     settings.instance = options.instance.clone().unwrap_or(host);
     settings.watch_namespace.clone_from(&options.watch_namespace);
     settings.task_service_accounts.clone_from(&options.task_service_accounts);
+    settings.plugin_folder.clone_from(&options.plugin_folder);
     settings.concurrency = options.concurrency;
     settings.poll_interval = options.poll_interval;
     Ok(settings)

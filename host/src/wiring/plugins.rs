@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redkeep_core::classify::Class;
+use redkeep_core::loaded::LoadedMethod;
 use redkeep_core::method::{Method, MethodInfo};
 use redkeep_core::provider::ProviderError;
 use redkeep_core::secret::Secret;
@@ -216,7 +217,7 @@ impl Plugins {
     ) -> Result<Arc<dyn Method>, ProviderError> {
         let options = LoadOptions {
             grants: Grants::parse(&spec.grants).map_err(provided)?,
-            limits: Limits::default(),
+            limits: Limits::of(&spec.limits),
             demanded_digest: spec.digest.clone(),
             origin: origin.to_owned(),
         };
@@ -260,6 +261,57 @@ impl Plugins {
         })
     }
 
+    /// Fetches, checks, compiles and describes a method as a run with it would; what it lacks is part of the answer.
+    pub(super) async fn register(
+        &self,
+        spec: &MethodSpec,
+        password: Option<Secret>,
+    ) -> Result<LoadedMethod, ProviderError> {
+        let known = available()?;
+        let name = method_name(&spec.name);
+        let (origin, mut granted) = match (&spec.oci, &spec.file, known.get(name)) {
+            (Some(oci), _, _) => (Origin::Registry(Box::new(oci.clone())), Vec::new()),
+            (None, Some(file), _) => (Origin::File(file.clone()), Vec::new()),
+            (None, None, Some(origin)) => {
+                refuse_grants(name, origin, spec)?;
+                (origin.clone(), bundled_grants(name))
+            }
+            (None, None, None) => return Err(unknown_method(&spec.name, &known)),
+        };
+        granted.extend(spec.grants.iter().cloned());
+        let held = Grants::parse(&granted).map_err(provided)?;
+        let (bytes, shown, reference, signed) = match &origin {
+            Origin::Registry(oci) => {
+                let fetched = fetch_plugin(oci, password).await?;
+                let pinned = fetched.pinned.to_string();
+                (fetched.bytes, pinned.clone(), Some(pinned), fetched.signed)
+            }
+            other => {
+                let (bytes, shown) = read(other, name, None).await?;
+                (bytes, shown, None, false)
+            }
+        };
+        let (host, limits) = (self.host().await?, Limits::of(&spec.limits));
+        let described = host.describe_demanded(bytes, &shown, limits, spec.digest.clone()).await.map_err(provided)?;
+        let (has, lacks): (Vec<Standing>, Vec<Standing>) =
+            standing(&described.info.requests, &held).into_iter().partition(|request| request.granted);
+        let names = |requests: Vec<Standing>| {
+            let marked = |one: Standing| if one.optional { format!("?{}", one.name) } else { one.name };
+            requests.into_iter().map(marked).collect()
+        };
+        Ok(LoadedMethod {
+            info: described.info,
+            digest: described.outline.digest,
+            size: described.outline.size,
+            api_version: described.outline.api_version,
+            reference,
+            signed,
+            compiled_in: described.compiled_in,
+            granted: names(has),
+            missing: names(lacks),
+        })
+    }
+
     async fn load_known(
         &self,
         name: &str,
@@ -283,8 +335,8 @@ impl Plugins {
         password: Option<Secret>,
     ) -> Result<Arc<dyn Method>, ProviderError> {
         // A signature that was not asked for the first time is asked for the second time.
-        let signer = spec.oci.as_ref().and_then(|oci| oci.public_key_file.as_ref());
-        let key = format!("{name}\0{:?}\0{:?}\0{signer:?}", spec.digest, grants.names());
+        let signer = spec.oci.as_ref().map(|oci| (oci.public_key_file.as_ref(), oci.public_key.as_ref()));
+        let key = format!("{name}\0{:?}\0{:?}\0{signer:?}\0{:?}", spec.digest, grants.names(), spec.limits);
         if let Some(method) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(method));
         }
@@ -295,8 +347,8 @@ impl Plugins {
             Origin::File(path) => Some(Kept::File(path.clone())),
             Origin::Bundled(_) => None,
         };
-        let options =
-            LoadOptions { grants, limits: Limits::default(), demanded_digest: spec.digest.clone(), origin: shown };
+        let limits = Limits::of(&spec.limits);
+        let options = LoadOptions { grants, limits, demanded_digest: spec.digest.clone(), origin: shown };
         let method = self.host().await?.load(bytes, options).await.map_err(provided)?;
         if let Some(kept) = kept {
             let digest = method.digest().to_owned();
@@ -463,6 +515,30 @@ mod tests {
                 assert!(reviewed.contains(&plain), "{name} asks for {request}, which nobody has reviewed");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn registering_says_what_a_plugin_is_and_lacks() {
+        let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/example-raw.wasm");
+        if !dist.is_file() {
+            assert!(std::env::var_os("CI").is_none(), "run `cargo xtask plugins` first");
+            return;
+        }
+        let plugins = Plugins::new();
+        let spec = MethodSpec { file: Some(dist), grants: vec!["redis:replicate".into()], ..MethodSpec::default() };
+        let loaded = plugins.register(&spec, None).await.unwrap();
+        assert_eq!((loaded.info.name.as_str(), loaded.digest.len(), loaded.signed), ("example-raw", 64, false));
+        assert!(loaded.granted.iter().any(|one| one.trim_start_matches('?') == "redis:replicate"), "{loaded:?}");
+        assert!(loaded.missing.iter().any(|one| one.contains("files:write")), "{loaded:?}");
+        let other = MethodSpec { digest: Some("0".repeat(64)), ..spec.clone() };
+        assert_eq!(plugins.register(&other, None).await.unwrap_err().reason, "PluginDigest");
+        let limits = redkeep_core::task::MethodLimits { memory_bytes: Some(65_536), ..Default::default() };
+        let small = plugins.register(&MethodSpec { limits, ..spec.clone() }, None).await.unwrap_err();
+        assert!(small.message.contains("memory") || small.source.is_some(), "{small:?}");
+        let wrong = MethodSpec { grants: vec!["redis:everything".into()], ..spec };
+        assert!(plugins.register(&wrong, None).await.is_err());
+        let unknown = MethodSpec { name: "nobody".into(), ..MethodSpec::default() };
+        assert_eq!(plugins.register(&unknown, None).await.unwrap_err().reason, "MethodNotFound");
     }
 
     #[test]

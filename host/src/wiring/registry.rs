@@ -39,6 +39,7 @@ fn options(spec: &OciSpec, reference: &OciReference, password: Option<Secret>) -
         plain_http: spec.plain_http,
         redirect_hosts: spec.redirect_hosts.clone(),
         public_key_file: spec.public_key_file.clone(),
+        public_key: spec.public_key.clone(),
         cache_dir: cache_dir().map(|folder| folder.join("fetched")),
     })
 }

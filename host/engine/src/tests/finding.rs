@@ -5,7 +5,8 @@ use std::time::Duration;
 use redkeep_core::report_facts;
 use redkeep_core::storage::StorageErrorKind;
 use redkeep_core::task::{
-    BackupSelector, FindTask, KeepRules, Outcome, ProbeTask, Task, TaskReport, TaskSpec, VerifyLevel,
+    BackupSelector, FindTask, KeepRules, LoadTask, MethodSpec, Outcome, ProbeTask, Task, TaskReport, TaskSpec,
+    VerifyLevel,
 };
 use redkeep_core::{Class, Timestamp};
 use redkeep_storage::layer::Operation;
@@ -204,4 +205,19 @@ async fn a_prune_reports_its_plan_keeps_the_floor_and_touches_only_its_own() {
         let found = run(&world, find(selector(manifest.backup_id.as_str()))).await;
         assert_eq!(found.outcome == Outcome::Done, index != 1, "{found:?}");
     }
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_loaded_says_what_it_is_and_an_unknown_one_fails_with_its_reason() {
+    let world = World::new();
+    let load = |name: &str| {
+        let method = MethodSpec { name: name.to_owned(), grants: vec!["redis:info".into()], ..MethodSpec::default() };
+        Task::Load(LoadTask { method })
+    };
+    let report = run(&world, load("rdb")).await;
+    assert_eq!(report.outcome, Outcome::Done);
+    let facts = redkeep_core::loaded::LoadFacts::of(&report).unwrap();
+    assert_eq!((facts.name.as_str(), facts.granted.as_slice()), ("fake-rdb", &["redis:info".to_owned()][..]));
+    assert_eq!(facts.attributes["reads"], "rdb aof");
+    assert_eq!(refusal(&run(&world, load("nobody")).await), (Class::NotFound, "MethodNotFound"));
 }

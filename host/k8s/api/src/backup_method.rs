@@ -14,7 +14,10 @@ fn component_key() -> String {
     "plugin.wasm".to_owned()
 }
 
-/// A plugin, what it may do, and how much it may use. Objects named here lie in the operator's namespace.
+/// A plugin, what it may do, and how much it may use.
+///
+/// It is registered in the operator's namespace, where the Secrets and ConfigMaps that it names are read. A run reads those of
+/// its own namespace under the same names: what is not there, or is another component, fails that run with its reason.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "redis.io",
@@ -36,6 +39,8 @@ fn component_key() -> String {
     validation = cel::name_length(52, "the task's name is made from it"),
     validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be letters, digits and hyphens: backups name the method by it"),
     validation = Rule::new("!(self.metadata.name in ['rdb', 'aof']) || has(self.spec.source.builtin)").message("rdb and aof are bundled; give another method another name"),
+    validation = Rule::new("!has(self.spec.verify) || has(self.spec.source.oci)").message("verify goes with source.oci: only a registry keeps signatures"),
+    validation = Rule::new("!has(self.spec.source.builtin) || !has(self.spec.grants) || size(self.spec.grants) == 0").message("what a bundled method is granted is fixed"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BackupMethodSpec {
@@ -69,10 +74,10 @@ pub struct MethodSource {
     /// An OCI registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oci: Option<OciSource>,
-    /// A ConfigMap of the operator's namespace (components of up to 1 MiB).
+    /// A ConfigMap (components of up to 1 MiB) of the operator's namespace, and of every namespace with runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapSource>,
-    /// A file below the operator's plugin folder, in its image or mounted into it.
+    /// A file below the plugin folder of the image that the operator and its tasks run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = cel::path())]
     #[schemars(extend("minLength" = 1, "maxLength" = 256, "pattern" = "^[A-Za-z0-9._=+-]+(/[A-Za-z0-9._=+-]+)*\\.wasm$"))]
@@ -161,9 +166,20 @@ pub struct BackupMethodStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 1024))]
     pub resolved_reference: Option<String>,
+    /// The reference of the spec that this was resolved from: another one is resolved anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 512))]
+    pub resolved_from: Option<String>,
     /// When it was fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_at: Option<Time>,
+    /// The task that registers it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 63))]
+    pub task_name: Option<String>,
+    /// When registering it was tried last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempted_at: Option<Time>,
     /// The version of the plugin contract that it was built for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 32))]

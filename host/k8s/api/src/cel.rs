@@ -15,7 +15,7 @@ pub const COMPRESSION_PATTERN: &str = "^(none|gzip(:[1-9])?|zstd(:([1-9]|1[0-9])
 /// A key of a Secret or ConfigMap.
 pub const KEY_PATTERN: &str = "^[-._a-zA-Z0-9]+$";
 /// A digest.
-pub const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
+pub const DIGEST_PATTERN: &str = "^(sha256:)?[0-9a-f]{64}$";
 
 /// Hosts that a pod must not be sent to by a user's words: itself, its node's link-local services, a cloud's metadata.
 /// Numbers that resolvers read as addresses (`2130706433`, `0x7f.1`, `0177.0.0.1`) are among them.

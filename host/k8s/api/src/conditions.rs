@@ -103,6 +103,8 @@ pub mod reasons {
     pub const PROBE_FAILED: &str = "ProbeFailed";
     /// The plugin is compiled and described.
     pub const LOADED: &str = "Loaded";
+    /// The plugin asks for what it cannot do without and is not granted.
+    pub const NOT_GRANTED: &str = "NotGranted";
     /// The plugin does not load.
     pub const LOAD_FAILED: &str = "LoadFailed";
     /// The plugin cannot be fetched.

@@ -28,7 +28,9 @@ pub const BACKUP: &str = "redis.io/backup";
 pub const RESTORE: &str = "redis.io/restore";
 /// On task Jobs and pods: the BackupStorage.
 pub const STORAGE: &str = "redis.io/storage";
-/// On task Jobs and pods: `backup`, `restore`, `verify`, `prune`, `delete`, `probe`, `inspect`.
+/// On task Jobs and pods: the BackupMethod.
+pub const METHOD: &str = "redis.io/method";
+/// On task Jobs and pods: `backup`, `restore`, `verify`, `prune`, `delete`, `probe`, `inspect`, `load`.
 pub const PURPOSE: &str = "redis.io/purpose";
 /// On RedisBackups and RedisRestores that ended: [`OUTCOME_COMPLETED`] or [`OUTCOME_FAILED`], so that metadata is enough
 /// to count and to prune them.

@@ -30,6 +30,12 @@ pub const REDIS_TLS_PATH: &str = "/redis-tls";
 pub const KEYS_PATH: &str = "/backup-keys";
 /// Where a folder destination's claim is mounted.
 pub const FOLDER_PATH: &str = "/backup-folder";
+/// Where the credentials of a plugin's registry are mounted.
+pub const REGISTRY_PATH: &str = "/method-registry";
+/// Where the authority of its TLS is mounted.
+pub const REGISTRY_CA_PATH: &str = "/method-registry-ca";
+/// Where the `ConfigMap` of a plugin is mounted.
+pub const METHOD_PATH: &str = "/method";
 /// Room of a task for what it spools.
 pub const SCRATCH_PATH: &str = "/var/lib/redkeep";
 
@@ -55,7 +61,7 @@ pub trait Executor: Send + Sync {
 pub struct ChangedOwner {
     /// Kind of the owner.
     pub kind: String,
-    /// Its namespace.
+    /// The namespace of its task, and its own where its kind has namespaces.
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -107,6 +113,8 @@ pub enum Purpose {
     Probe,
     /// Find out whether a backup whose report was lost exists.
     Inspect,
+    /// Register a plugin.
+    Load,
 }
 
 impl fmt::Display for Purpose {
@@ -119,6 +127,7 @@ impl fmt::Display for Purpose {
             Self::Delete => "delete",
             Self::Probe => "probe",
             Self::Inspect => "inspect",
+            Self::Load => "load",
         })
     }
 }

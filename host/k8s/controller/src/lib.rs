@@ -3,6 +3,7 @@
 //! Every data task is handed to an [`executor::Executor`]; time, chance and concrete providers come from the composition root.
 
 pub mod apply;
+pub mod backup_method;
 pub mod backup_storage;
 pub mod clock;
 pub mod common;

@@ -81,6 +81,13 @@ pub struct OutcomeLabels {
     pub reason: String,
 }
 
+/// Labels of a BackupMethod.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct MethodLabels {
+    /// The method.
+    pub method: String,
+}
+
 /// Labels of a BackupStorage.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct StorageLabels {
@@ -114,6 +121,8 @@ pub struct Metrics {
     newest_verification: Mutex<HashMap<ClusterLabels, Timestamp>>,
     /// 1 where a storage was probed and is usable, 0 where it is not.
     pub storage_ready: Family<StorageLabels, Gauge>,
+    /// 1 where a method was registered and is usable, 0 where it is not.
+    pub method_ready: Family<MethodLabels, Gauge>,
     /// Runs that are older than their deadline and have not ended: there should be none.
     pub overdue: Family<RunLabels, Gauge>,
     /// How long tasks took.
@@ -139,6 +148,7 @@ impl Metrics {
             verification_failed: Family::default(),
             newest_verification: Mutex::default(),
             storage_ready: Family::default(),
+            method_ready: Family::default(),
             overdue: Family::default(),
             task_seconds: Family::new_with_constructor(task_histogram),
             task_bytes: Family::default(),
@@ -171,6 +181,11 @@ impl Metrics {
             "redkeep_storage_ready",
             "Whether a storage was probed and is usable",
             metrics.storage_ready.clone(),
+        );
+        registry.register(
+            "redkeep_method_ready",
+            "Whether a method was registered and is usable",
+            metrics.method_ready.clone(),
         );
         registry.register(
             "redkeep_runs_overdue",
@@ -250,6 +265,17 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// A method was registered; `None`: it is gone.
+    pub fn method_registered(&self, method: &str, ready: Option<bool>) {
+        let labels = MethodLabels { method: method.to_owned() };
+        match ready {
+            Some(ready) => drop(self.method_ready.get_or_create(&labels).set(i64::from(ready))),
+            None => drop(self.method_ready.remove(&labels)),
+        }
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "whole seconds fit")]
 fn raise(gauge: &Seconds, at: jiff::Timestamp) {
     let seconds = at.as_second() as f64;
@@ -280,6 +306,9 @@ mod tests {
         metrics.storage_probed("shop", "main", Some(false));
         metrics.storage_probed("shop", "old", Some(true));
         metrics.storage_probed("shop", "old", None);
+        metrics.method_registered("mine", Some(true));
+        metrics.method_registered("old", Some(false));
+        metrics.method_registered("old", None);
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         for line in [
@@ -289,9 +318,10 @@ mod tests {
             "redkeep_schedule_created_timestamp_seconds{namespace=\"shop\",cluster=\"carts\",schedule=\"nightly\"} 500.0",
             "redkeep_verification_failed{namespace=\"shop\",cluster=\"carts\"} 1",
             "redkeep_storage_ready{namespace=\"shop\",storage=\"main\"} 0",
+            "redkeep_method_ready{method=\"mine\"} 1",
         ] {
             assert!(page.lines().any(|one| one == line), "{line} is not in\n{page}");
         }
-        assert!(!page.contains("\"old\""), "a storage that is gone is still shown:\n{page}");
+        assert!(!page.contains("\"old\""), "what is gone is still shown:\n{page}");
     }
 }

@@ -122,15 +122,30 @@ pub struct Right {
     pub resource: &'static str,
     /// Verbs.
     pub verbs: &'static [&'static str],
-    /// Whether it is needed in the operator's own namespace instead of those that it watches.
-    pub at_home: bool,
+    /// Where.
+    pub place: Place,
+}
+
+/// Where a right is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the namespaces that the operator watches.
+    Watched,
+    /// In its own.
+    Home,
+    /// On what lies in no namespace.
+    Cluster,
 }
 
 const fn right(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Right {
-    Right { group, resource, verbs, at_home: false }
+    Right { group, resource, verbs, place: Place::Watched }
 }
 
-/// What the operator does in the namespaces that it watches. `config/rbac` grants exactly this.
+const fn at(place: Place, right: Right) -> Right {
+    Right { place, ..right }
+}
+
+/// What the operator does. `config/rbac` grants exactly this.
 pub const RIGHTS: &[Right] = &[
     right("redis.io", "redisbackups", &["get", "list", "watch", "create", "patch", "delete"]),
     right("redis.io", "redisbackups/status", &["patch"]),
@@ -155,7 +170,13 @@ pub const RIGHTS: &[Right] = &[
     right("", "services", &["get"]),
     // One for each target of a restore.
     right("coordination.k8s.io", "leases", &["get", "create", "update", "delete"]),
-    Right { group: "coordination.k8s.io", resource: "leases", verbs: &["get", "create", "update"], at_home: true },
+    at(Place::Home, right("coordination.k8s.io", "leases", &["get", "create", "update"])),
+    // Plugins are registered where the operator is.
+    at(Place::Home, right("batch", "jobs", &["get", "create", "delete"])),
+    at(Place::Home, right("", "pods", &["get", "list"])),
+    at(Place::Cluster, right("redis.io", "backupmethods", &["get", "list", "watch"])),
+    at(Place::Cluster, right("redis.io", "backupmethods/status", &["patch"])),
+    at(Place::Cluster, right("redis.io", "backupmethods/finalizers", &["update"])),
 ];
 
 /// Whether this account may do what the operator does.
@@ -165,7 +186,14 @@ pub const RIGHTS: &[Right] = &[
 pub async fn check_rights(client: &Client, namespace: Option<&str>, home: &str) -> Result<(), PreflightError> {
     let asked = RIGHTS.iter().flat_map(|right| right.verbs.iter().map(move |verb| (right, *verb)));
     let answers: Vec<Result<Option<String>, PreflightError>> = stream::iter(asked)
-        .map(|(right, verb)| review(client, right, verb, if right.at_home { Some(home) } else { namespace }))
+        .map(|(right, verb)| {
+            let place = match right.place {
+                Place::Watched => namespace,
+                Place::Home => Some(home),
+                Place::Cluster => None,
+            };
+            review(client, right, verb, place)
+        })
         .buffered(REVIEWS_AT_ONCE)
         .collect()
         .await;
@@ -211,7 +239,7 @@ async fn review(
     }
     let group = if right.group.is_empty() { String::new() } else { format!(".{}", right.group) };
     let place =
-        namespace.map_or_else(|| " in any namespace".to_owned(), |namespace| format!(" in namespace {namespace}"));
+        namespace.map_or_else(|| " in the whole cluster".to_owned(), |namespace| format!(" in namespace {namespace}"));
     Ok(Some(format!("{verb} {}{group}{place}", right.resource)))
 }
 
@@ -246,7 +274,11 @@ mod tests {
         let fake = FakeApi::new();
         fake.allow(|attributes| attributes["resource"] != "jobs" || attributes["verb"] != "delete");
         let error = check_rights(&fake.client(), Some("shop"), "home").await.unwrap_err();
-        assert_eq!(error.to_string(), "this account may not delete jobs.batch in namespace shop");
+        let both = "this account may not delete jobs.batch in namespace shop, delete jobs.batch in namespace home";
+        assert_eq!(error.to_string(), both);
+        fake.allow(|attributes| attributes["resource"] != "backupmethods");
+        let error = check_rights(&fake.client(), Some("shop"), "home").await.unwrap_err();
+        assert!(error.to_string().contains("list backupmethods.redis.io in the whole cluster"), "{error}");
         fake.allow(|attributes| attributes["resource"] != "leases" || attributes["namespace"] != "home");
         let error = check_rights(&fake.client(), Some("shop"), "home").await.unwrap_err();
         assert!(error.to_string().ends_with("update leases.coordination.k8s.io in namespace home"), "{error}");

@@ -18,12 +18,14 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use redkeep_core::classify::Classify;
+use redkeep_k8s_api::backup_method::BackupMethod;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::decode::report_unreadable;
+use crate::executor::ChangedOwner;
 use crate::metrics::ReconcileLabels;
 use crate::server::Readiness;
 
@@ -65,8 +67,14 @@ impl Triggers {
 pub async fn forward_changes(context: Arc<Context>, shutdown: CancellationToken) {
     let mut changes = pin!(context.executor.changes().take_until(shutdown.cancelled_owned()));
     while let Some(owner) = changes.next().await {
-        context.triggers.ask(&owner.kind, ObjectKey { namespace: owner.namespace, name: owner.name });
+        context.triggers.ask(&owner.kind.clone(), key_of_owner(owner));
     }
+}
+
+/// A BackupMethod lies in no namespace, wherever its task runs.
+fn key_of_owner(owner: ChangedOwner) -> ObjectKey {
+    let is_of_cluster = owner.kind == BackupMethod::kind(&());
+    ObjectKey { namespace: if is_of_cluster { String::new() } else { owner.namespace }, name: owner.name }
 }
 
 /// What is to be looked at next.
@@ -327,6 +335,13 @@ mod tests {
         let different: std::collections::HashSet<Duration> =
             (0..20).map(|number| pause(&key(&number.to_string()), 5)).collect();
         assert!(different.len() > 10);
+    }
+
+    #[test]
+    fn an_owner_without_a_namespace_is_found_by_its_name_alone() {
+        let changed = |kind: &str| ChangedOwner { kind: kind.into(), namespace: "home".into(), name: "a".into() };
+        assert_eq!(key_of_owner(changed("BackupMethod")).namespace, "");
+        assert_eq!(key_of_owner(changed("RedisBackup")).namespace, "home");
     }
 
     #[tokio::test]

@@ -1,12 +1,16 @@
 //! How an operator is configured. Nothing here reads the environment: the composition root fills it in.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A task that never started is given up after this: long enough to pull an image or add a node.
 pub const START_DEADLINE: Duration = Duration::from_secs(300);
 /// A run whose spec names no deadline.
 pub const RUN_DEADLINE: Duration = Duration::from_hours(6);
+
+/// Where plugins lie in the image that the operator and its tasks run.
+pub const PLUGIN_FOLDER: &str = "/usr/local/share/redkeep/plugins";
 
 /// The operator's configuration.
 #[derive(Clone, Debug)]
@@ -27,6 +31,8 @@ pub struct Settings {
     pub run_deadline: Duration,
     /// Service accounts that custom resources may ask for; naming any other would be a way to more rights.
     pub task_service_accounts: BTreeSet<String>,
+    /// Where plugins lie in the image of operator and tasks.
+    pub plugin_folder: PathBuf,
     /// How many objects of one kind are reconciled at once.
     pub concurrency: u16,
     /// How often a waiting or running task is looked at when nothing was heard of it.
@@ -45,6 +51,7 @@ impl Settings {
             start_deadline: START_DEADLINE,
             run_deadline: RUN_DEADLINE,
             task_service_accounts: BTreeSet::new(),
+            plugin_folder: PLUGIN_FOLDER.into(),
             concurrency: 32,
             poll_interval: Duration::from_secs(10),
         }

@@ -176,7 +176,11 @@ impl Classify for OciError {
                 "sign it (`redkeep plugin push --sign`, `cosign sign --key`), or use one that is signed"
             }
             Self::Signature { .. } => "do not use it, unless the key that was given is the wrong one",
-            Self::Settings { .. } | Self::Status { .. } => return None,
+            Self::Settings { .. } => {
+                "see that the file is there and readable; on Kubernetes the pull Secret and the authority of a BackupMethod must \
+                 stand in the run's namespace too, under the same names"
+            }
+            Self::Status { .. } => "see the registry's own log; where it speaks TLS, leave --plain-http out",
         };
         Some(help.to_owned())
     }

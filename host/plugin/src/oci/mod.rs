@@ -44,6 +44,8 @@ pub struct OciOptions {
     pub redirect_hosts: Vec<String>,
     /// The public key (PEM) that a signature must hold by.
     pub public_key_file: Option<PathBuf>,
+    /// The same as text.
+    pub public_key: Option<String>,
     /// Where fetched files are kept.
     pub cache_dir: Option<PathBuf>,
 }
@@ -63,7 +65,11 @@ pub struct Fetched {
 
 /// Fetches a component. A tag is resolved once; from then on everything goes by digest.
 pub async fn fetch(reference: &OciReference, options: &OciOptions) -> Result<Fetched, OciError> {
-    let key = options.public_key_file.as_deref().map(signature::public_key).transpose()?;
+    let key = match (&options.public_key_file, &options.public_key) {
+        (Some(file), _) => Some(signature::public_key(file)?),
+        (None, Some(text)) => Some(signature::public_key_text(text)?),
+        (None, None) => None,
+    };
     let cache = FetchCache::new(options.cache_dir.clone());
     let registry = Registry::new(&reference.registry, options)?;
     let cached = reference.digest.as_ref().and_then(|digest| cache.get(digest, MAX_MANIFEST));

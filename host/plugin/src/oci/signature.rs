@@ -82,6 +82,14 @@ pub(super) fn public_key(path: &Path) -> Result<VerifyingKey, OciError> {
     })
 }
 
+/// A public key (PEM) as text.
+pub(super) fn public_key_text(text: &str) -> Result<VerifyingKey, OciError> {
+    VerifyingKey::from_public_key_pem(text.trim()).map_err(|_| OciError::Settings {
+        path: "the public key".into(),
+        why: "it is not one of ECDSA P-256 in PEM (BEGIN PUBLIC KEY)".to_owned(),
+    })
+}
+
 /// A private key (PKCS 8, PEM, not encrypted) from a file.
 pub(super) fn private_key(path: &Path) -> Result<SigningKey, OciError> {
     SigningKey::from_pkcs8_pem(read(path)?.trim()).map_err(|_| OciError::Settings {

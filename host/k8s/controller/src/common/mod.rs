@@ -2,6 +2,7 @@
 
 pub mod identity;
 pub mod keys;
+pub mod method;
 pub mod placement;
 pub mod report;
 pub mod source;

@@ -91,7 +91,7 @@ pub fn access(destination: &Destination, credentials: Option<&LocalReference>) -
             // A server of one's own seldom answers under a name for each bucket.
             spec.path_style = s3.path_style.or(s3.endpoint.as_ref().map(|_| true));
             if let Some(authority) = &s3.ca {
-                let (mount, file) = authority_file(authority)?;
+                let (mount, file) = authority_file("spec.destination.s3.ca", authority, STORAGE_CA_PATH)?;
                 mounts.push(mount);
                 spec.ca_file = Some(file);
             }
@@ -134,18 +134,20 @@ fn joined(root: &str, path: &str) -> Result<String, Unresolved> {
     Ok(if path.is_empty() { root.to_owned() } else { format!("{root}/{path}") })
 }
 
-fn authority_file(authority: &CertificateAuthority) -> Result<(Mount, PathBuf), Unresolved> {
+/// Where an authority is mounted, and its file.
+pub(super) fn authority_file(
+    field: &'static str,
+    authority: &CertificateAuthority,
+    place: &str,
+) -> Result<(Mount, PathBuf), Unresolved> {
     let source = match (&authority.secret, &authority.config_map) {
         (Some(secret), None) => MountSource::Secret(secret.name.clone()),
         (None, Some(map)) => MountSource::ConfigMap(map.name.clone()),
         _ => {
-            return Err(Unresolved::invalid(
-                "spec.destination.s3.ca",
-                "exactly one of secret and configMap must be set",
-            ));
+            return Err(Unresolved::invalid(field, "exactly one of secret and configMap must be set"));
         }
     };
-    Ok((Mount { source, path: STORAGE_CA_PATH.into() }, PathBuf::from(STORAGE_CA_PATH).join(&authority.key)))
+    Ok((Mount { source, path: place.into() }, PathBuf::from(place).join(&authority.key)))
 }
 
 #[cfg(test)]

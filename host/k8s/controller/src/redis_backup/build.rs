@@ -8,13 +8,14 @@ use kube::{Resource, ResourceExt};
 use redkeep_core::encoding::DecryptionKeys;
 use redkeep_core::identifier::{BackupId, ClusterName, Namespace};
 use redkeep_core::task::{
-    BackupSelector, BackupTask, DeleteTask, FindTask, MethodSpec, SPEC_VERSION, Task, TaskSpec, VerifyLevel, VerifyTask,
+    BackupSelector, BackupTask, DeleteTask, FindTask, SPEC_VERSION, Task, TaskSpec, VerifyLevel, VerifyTask,
 };
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 
 use super::dereference::Dereferenced;
 use super::validate::Validated;
+use crate::common::method::MethodAccess;
 use crate::common::placement::TaskPod;
 use crate::common::storage::StorageAccess;
 use crate::executor::{Purpose, TaskKey, TaskRequest};
@@ -61,7 +62,7 @@ pub(super) fn backup_request(
 ) -> TaskRequest {
     let task = BackupTask {
         source: access.source.endpoint.clone(),
-        method: validated.method.clone(),
+        method: access.method.spec.clone(),
         storage: access.storage.spec.clone(),
         namespace: identity.namespace.clone(),
         cluster: Some(identity.cluster.clone()),
@@ -78,7 +79,7 @@ pub(super) fn backup_request(
         dry_run: false,
     };
     let deadline = SignedDuration::try_from(validated.deadline).ok().and_then(|after| started.checked_add(after).ok());
-    let mounts = [&access.source.mounts, &access.storage.mounts, &validated.encryption_mounts];
+    let mounts = [&access.source.mounts, &access.storage.mounts, &access.method.mounts, &validated.encryption_mounts];
     let mut request = TaskRequest {
         key: key(backup, Purpose::Backup),
         owner: owner(backup, true),
@@ -134,19 +135,20 @@ pub(super) fn verify_request(
     pod: &TaskPod,
     identity: &Identity,
     settings: &Settings,
-    (level, keys): (VerifyLevel, DecryptionKeys),
+    (level, keys, method): (VerifyLevel, DecryptionKeys, MethodAccess),
 ) -> TaskRequest {
     let task = Task::Verify(VerifyTask {
         storage: storage.spec.clone(),
         backup: selector(identity),
         level,
-        method: MethodSpec::default(),
+        method: method.spec,
         keys,
         record: true,
     });
     let mut request = short(backup, Purpose::Verify, true, task, storage, pod, settings);
     let seconds = u64::try_from(backup.spec.active_deadline_seconds).unwrap_or(0);
     request.deadline = SHORT_DEADLINE.max(Duration::from_secs(seconds));
+    request.mounts.extend(method.mounts);
     request
 }
 

@@ -6,14 +6,17 @@ use redkeep_k8s_api::redis_backup::RedisBackupSpec;
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 
 use crate::common::Unresolved;
+use crate::common::method::{self, MethodAccess};
 use crate::common::source::{self, SourceAccess};
 use crate::common::storage::{self, StorageAccess, StorageChoice};
+use crate::settings::Settings;
 
-/// Both ends of a backup.
+/// Both ends of a backup, and the way between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dereferenced {
     pub(super) source: SourceAccess,
     pub(super) storage: StorageAccess,
+    pub(super) method: MethodAccess,
 }
 
 /// Source and storage; the storage first, as it needs less.
@@ -21,6 +24,7 @@ pub(super) async fn dereference(
     client: &Client,
     namespace: &str,
     spec: &RedisBackupSpec,
+    settings: &Settings,
 ) -> Result<Dereferenced, Unresolved> {
     if spec.destination.is_none() {
         // Without an inline destination the cluster's credentials play no part: the missing storage is named first.
@@ -30,7 +34,8 @@ pub(super) async fn dereference(
         source::resolve(client, namespace, spec.cluster_name.as_deref(), spec.source.as_ref(), spec.target.into())
             .await?;
     let storage = storage::resolve(client, namespace, choice(spec, source.credentials.as_ref())).await?;
-    Ok(Dereferenced { source, storage })
+    let method = method::resolve(client, &spec.method, settings).await?;
+    Ok(Dereferenced { source, storage, method })
 }
 
 /// The storage alone, for what comes after a backup. A RedisCluster that is gone meanwhile takes its default credentials along.

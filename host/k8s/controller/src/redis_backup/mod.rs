@@ -208,7 +208,9 @@ impl Look<'_> {
 
     async fn resolve(&self) -> Result<(dereference::Dereferenced, validate::Validated), Unresolved> {
         let namespace = self.backup.namespace().unwrap_or_default();
-        let access = dereference::dereference(&self.context.client, &namespace, &self.backup.spec).await?;
+        let access =
+            dereference::dereference(&self.context.client, &namespace, &self.backup.spec, &self.context.settings)
+                .await?;
         storage_names(&namespace, &access.source.cluster)
             .map_err(|error| Unresolved::invalid("spec.source.name", error))?;
         let validated = validate::validate(&self.backup.spec, &access, &self.context.settings)?;

@@ -4,9 +4,10 @@ use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupSpec};
 use serde_json::{Value, json};
 
 use super::dereference::Dereferenced;
+use crate::common::method::MethodAccess;
 use crate::common::source::SourceAccess;
 use crate::common::storage::StorageAccess;
-use redkeep_core::task::{EndpointSpec, StorageSpec};
+use redkeep_core::task::{EndpointSpec, MethodSpec, StorageSpec};
 
 /// A RedisBackup of given addresses to a bucket, with changes to its spec.
 pub(super) fn object(change: Value, status: Value) -> Value {
@@ -47,6 +48,10 @@ pub(super) fn access() -> Dereferenced {
             name: None,
             service_account: None,
             concurrent_tasks: None,
+        },
+        method: MethodAccess {
+            spec: MethodSpec { name: "rdb".into(), ..MethodSpec::default() },
+            ..MethodAccess::default()
         },
     }
 }

@@ -39,7 +39,7 @@ impl World {
 
     async fn try_look(&self) -> Result<Action, ReconcileError> {
         let backup: RedisBackup = serde_json::from_value(self.backup()).unwrap();
-        reconcile(&backup, &self.context, &self.slots).await
+        Box::pin(reconcile(&backup, &self.context, &self.slots)).await
     }
 
     fn phase(&self) -> String {
@@ -236,10 +236,44 @@ async fn what_is_named_and_missing_is_waited_for_but_not_for_ever() {
 
 #[tokio::test]
 async fn a_spec_that_cannot_be_followed_fails_at_once_and_says_which_field() {
-    let world = World::new(json!({"method": "mine"}));
+    let world = World::new(json!({"compression": "brotli"}));
     world.look().await;
     assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "InvalidSpec"));
-    assert!(world.backup()["status"]["error"].as_str().unwrap().starts_with("spec.method: "));
+    assert!(world.backup()["status"]["error"].as_str().unwrap().starts_with("spec.compression: "));
+}
+
+/// A BackupMethod as it stands once it was registered, or not.
+fn backup_method(ready: &str) -> Value {
+    json!({"apiVersion": "redis.io/v1", "kind": "BackupMethod", "metadata": {"name": "mine", "generation": 1},
+        "spec": {"source": {"oci": {"reference": "r.io/mine:1", "pullSecret": {"name": "pull"}}},
+            "grants": ["redis:replicate"], "limits": {"memory": "128Mi"}, "parameters": {"window": "30s"}},
+        "status": {"observedGeneration": 2, "digest": "sha256:aa", "resolvedReference": "oci://r.io/mine@sha256:11",
+            "description": {"name": "key-listing"},
+            "conditions": [{"type": "Ready", "status": ready, "reason": "PluginUnsigned", "message": "it is not signed",
+                "lastTransitionTime": "2026-11-27T12:00:00Z"}]}})
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_there_or_not_ready_is_waited_for_and_then_loaded_by_its_pinned_digest() {
+    let world = World::new(json!({"method": "mine"}));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Pending", "MethodNotFound"));
+    world.fake.put(backup_method("False"));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Pending", "MethodNotReady"));
+    assert!(world.executor.names().is_empty());
+    world.fake.put(backup_method("True"));
+    world.look().await;
+    world.look().await;
+    let started = world.executor.started.lock().unwrap();
+    let redkeep_core::task::Task::Backup(task) = &started[0].spec.task else { panic!() };
+    let method = &task.method;
+    assert_eq!(method.oci.as_ref().unwrap().reference, "oci://r.io/mine@sha256:11");
+    assert_eq!((method.name.as_str(), method.digest.as_deref()), ("key-listing", Some("sha256:aa")));
+    assert_eq!((method.grants.len(), method.limits.memory_bytes), (1, Some(128 << 20)));
+    assert_eq!(task.parameters["window"], "30s");
+    let pull = crate::executor::Mount::secret("pull", "/method-registry");
+    assert!(started[0].mounts.contains(&pull), "{:?}", started[0].mounts);
 }
 
 #[tokio::test]

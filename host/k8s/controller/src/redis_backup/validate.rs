@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use redkeep_core::encoding::{Compression, Encryption};
 use redkeep_core::secret::SecretRef;
-use redkeep_core::task::MethodSpec;
 use redkeep_core::units::{parse_duration, parse_size};
 use redkeep_k8s_api::common::EncryptionSettings;
 use redkeep_k8s_api::redis_backup::RedisBackupSpec;
@@ -14,17 +13,14 @@ use serde_json::{Map, Value};
 use super::dereference::Dereferenced;
 use crate::common::Unresolved;
 use crate::common::keys::verifiable;
+use crate::common::method::{MethodAccess, typed};
 use crate::common::placement::{TaskPod, task_pod};
 use crate::executor::{KEYS_PATH, Mount, SCRATCH_PATH};
 use crate::settings::Settings;
 
-/// Methods that are part of the program.
-const BUNDLED: [&str; 2] = ["rdb", "aof"];
-
 /// A spec that can be followed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Validated {
-    pub(super) method: MethodSpec,
     pub(super) compression: Compression,
     pub(super) encryption: Encryption,
     pub(super) encryption_mounts: Vec<Mount>,
@@ -44,10 +40,6 @@ pub(super) fn validate(
     access: &Dereferenced,
     settings: &Settings,
 ) -> Result<Validated, Unresolved> {
-    if !BUNDLED.contains(&spec.method.as_str()) {
-        let why = format!("`{}` is not a method of this operator; use rdb or aof", spec.method);
-        return Err(Unresolved::invalid("spec.method", why));
-    }
     let compression = spec.compression.parse().map_err(|error| Unresolved::invalid("spec.compression", error))?;
     let (encryption, encryption_mounts) = match &spec.encryption {
         Some(settings) => encryption(settings)?,
@@ -64,11 +56,10 @@ pub(super) fn validate(
         verifiable(verification)?;
     }
     Ok(Validated {
-        method: MethodSpec { name: spec.method.clone(), ..MethodSpec::default() },
         compression,
         encryption,
         encryption_mounts,
-        parameters: spec.parameters.iter().map(|(key, text)| (key.clone(), typed(text))).collect(),
+        parameters: parameters(spec, &access.method),
         limit_rate: rate.map_err(|error| Unresolved::invalid("spec.limitRate", error))?,
         hold_limit_seconds: hold
             .map_err(|error| Unresolved::invalid("spec.holdLimit", error))?
@@ -93,12 +84,11 @@ fn encryption(settings: &EncryptionSettings) -> Result<(Encryption, Vec<Mount>),
     }
 }
 
-/// As the command line types a value whose schema says so: numbers, truth values and lists as such, anything else as text.
-fn typed(text: &str) -> Value {
-    match serde_json::from_str(text) {
-        Ok(value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_))) => value,
-        _ => Value::String(text.to_owned()),
-    }
+/// The method's, and over them the backup's own.
+fn parameters(spec: &RedisBackupSpec, method: &MethodAccess) -> Map<String, Value> {
+    let mut parameters = method.parameters.clone();
+    parameters.extend(spec.parameters.iter().map(|(key, text)| (key.clone(), typed(text))));
+    parameters
 }
 
 fn seconds(seconds: i64) -> Duration {
@@ -117,7 +107,6 @@ mod tests {
     }
 
     #[rstest]
-    #[case(json!({"method": "mine"}), "spec.method: `mine` is not a method")]
     #[case(json!({"compression": "brotli"}), "spec.compression: `brotli`")]
     #[case(json!({"encryption": {}}), "spec.encryption: exactly one")]
     #[case(json!({"limitRate": "5M"}), "spec.limitRate: goes with spec.task.spool")]
@@ -145,6 +134,15 @@ mod tests {
         let parameters = checked(change).unwrap().parameters;
         let expected = json!({"count": 5, "exact": true, "list": [1], "null": "null", "window": "30s"});
         assert_eq!(Value::Object(parameters), expected);
+    }
+
+    #[test]
+    fn a_backups_own_parameters_win_over_its_methods() {
+        let mut access = access();
+        access.method.parameters = serde_json::from_value(json!({"window": "30s", "count": 5})).unwrap();
+        let own = spec(json!({"parameters": {"count": "7"}}));
+        let parameters = validate(&own, &access, &Settings::new("i", "n", "o")).unwrap().parameters;
+        assert_eq!(Value::Object(parameters), json!({"count": 7, "window": "30s"}));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::status::Before;
 use super::{Look, ReconcileError, apply, build, dereference, identity};
 use crate::apply::{set_condition, whole_seconds};
 use crate::common::keys::{decryption, verifiable};
+use crate::common::method;
 use crate::common::verdict::{Verdict, verdict};
 use crate::common::{Unresolved, placement};
 use crate::executor::{Purpose, TaskState};
@@ -70,15 +71,17 @@ impl Look<'_> {
             let identity =
                 identity(self.backup).ok_or_else(|| Unresolved::invalid("status.backupId", "it is not one of ours"))?;
             verifiable(verification)?;
-            Ok::<_, Unresolved>((storage, pod, identity, decryption(verification.decryption.as_ref())))
+            let method = method::reader(&self.context.client, &spec.method, settings).await?;
+            Ok::<_, Unresolved>((storage, pod, identity, decryption(verification.decryption.as_ref()), method))
         };
-        let (storage, pod, identity, (keys, mounts)) = match resolved.await {
+        let (storage, pod, identity, (keys, mounts), method) = match resolved.await {
             Ok(resolved) => resolved,
             Err(error @ Unresolved::Read { .. }) => return Err(error.into()),
             Err(error) => return self.cannot_verify(verification, error.reason(), error.to_string()).await,
         };
         let level = verification.level.into();
-        let mut request = build::verify_request(self.backup, &storage, &pod, &identity, settings, (level, keys));
+        let mut request =
+            build::verify_request(self.backup, &storage, &pod, &identity, settings, (level, keys, method));
         request.mounts.extend(mounts);
         match self.context.executor.start(&request).await {
             Ok(()) => Ok(self.again()),

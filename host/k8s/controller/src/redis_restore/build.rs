@@ -15,6 +15,7 @@ pub(super) fn task(restore: &RedisRestore, validated: ValidatedRestore, now: Tim
     let mut mounts = found.storage.mounts;
     mounts.extend(found.target.mounts);
     mounts.extend(key_mounts);
+    mounts.extend(found.method.into_iter().flat_map(|method| method.mounts));
     let task = RestoreTask {
         storage: found.storage.spec,
         backup: selector,

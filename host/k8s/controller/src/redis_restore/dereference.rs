@@ -11,6 +11,7 @@ use redkeep_k8s_api::run::Phase;
 use super::RestoreError;
 use super::lease::{self, LeaseState};
 use crate::common::Unresolved;
+use crate::common::method::{self, MethodAccess};
 use crate::common::source::{self, SourceAccess};
 use crate::common::storage::{self, StorageAccess, StorageChoice};
 use crate::context::Context;
@@ -33,6 +34,8 @@ pub(super) struct Found {
     /// What the task looks for: an id, a unique prefix, a name, or `latest`.
     pub(super) backup: String,
     pub(super) target: SourceAccess,
+    /// `None`: whichever reads the artifacts.
+    pub(super) method: Option<MethodAccess>,
 }
 
 pub(super) async fn dereference(restore: &RedisRestore, context: &Context) -> Result<Observed, RestoreError> {
@@ -63,29 +66,34 @@ pub(super) fn task_key(restore: &RedisRestore) -> TaskKey {
 async fn find(restore: &RedisRestore, context: &Context) -> Result<Found, Unresolved> {
     let namespace = restore.namespace().unwrap_or_default();
     let spec = &restore.spec;
-    let (storage, backup) = match (&spec.from.backup_name, &spec.from.storage_ref) {
+    let (storage, backup, made_by) = match (&spec.from.backup_name, &spec.from.storage_ref) {
         (Some(name), None) => of_backup(restore, context, &namespace, name).await?,
         (None, Some(_)) => {
             let choice =
                 StorageChoice { destination: None, storage_ref: spec.from.storage_ref.as_ref(), credentials: None };
             let storage = storage::resolve(&context.client, &namespace, choice).await?;
-            (storage, spec.from.backup_id.clone().unwrap_or_else(|| "latest".to_owned()))
+            (storage, spec.from.backup_id.clone().unwrap_or_else(|| "latest".to_owned()), None)
         }
         _ => return Err(Unresolved::invalid("spec", "exactly one of backupName and storageRef must be set")),
     };
     let target = &spec.target;
     let (cluster, source) = (target.cluster_name.as_deref(), target.source.as_ref());
     let target = source::resolve(&context.client, &namespace, cluster, source, NodePreference::Primary).await?;
-    Ok(Found { storage, backup, target })
+    // A plugin that does not come with the program has its grants only from its BackupMethod.
+    let method = match spec.method.clone().or(made_by.filter(|name| !method::is_bundled(name))) {
+        Some(name) => Some(method::resolve(&context.client, &name, &context.settings).await?),
+        None => None,
+    };
+    Ok(Found { storage, backup, target, method })
 }
 
-/// The storage and the id of a Completed RedisBackup.
+/// The storage, the id and the method of a Completed RedisBackup.
 async fn of_backup(
     restore: &RedisRestore,
     context: &Context,
     namespace: &str,
     name: &str,
-) -> Result<(StorageAccess, String), Unresolved> {
+) -> Result<(StorageAccess, String, Option<String>), Unresolved> {
     let api: Api<RedisBackup> = Api::namespaced(context.client.clone(), namespace);
     let Some(backup) = api.get_opt(name).await.map_err(Unresolved::read(format!("RedisBackup {name}")))? else {
         let message = format!(
@@ -120,5 +128,5 @@ async fn of_backup(
         storage_ref: backup.spec.storage_ref.as_ref(),
         credentials: named.or(backup.spec.backup_credentials_secret.as_ref()).or(of_cluster.as_ref()),
     };
-    Ok((storage::resolve(&context.client, namespace, choice).await?, id))
+    Ok((storage::resolve(&context.client, namespace, choice).await?, id, Some(backup.spec.method)))
 }

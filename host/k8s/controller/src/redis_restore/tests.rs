@@ -288,3 +288,36 @@ async fn what_the_executor_will_never_run_ends_the_restore() {
     );
     assert!(world.leases().is_empty());
 }
+
+#[tokio::test]
+async fn a_backup_of_a_plugin_is_restored_by_its_method_and_a_demanded_digest_wins() {
+    let world = World::new();
+    let target = json!({"source": {"endpoints": ["a:1"]}});
+    world.fake.put(json!({"apiVersion": "redis.io/v1", "kind": "RedisBackup",
+        "metadata": {"name": "keys", "namespace": "shop"},
+        "spec": {"clusterName": "carts", "method": "mine", "storageRef": {"name": "main"}},
+        "status": {"phase": "Completed", "backupId": "20261127T110000Z-keys-1a2b3c4d"}}));
+    let object = world.put("back", "aaaaaaaa", json!({"backupName": "keys", "target": target})).await;
+    assert_eq!(object["status"]["phase"], "Pending");
+    assert_eq!(condition(&object, "Complete")["reason"], "MethodNotFound");
+    world.fake.put(json!({"apiVersion": "redis.io/v1", "kind": "BackupMethod", "metadata": {"name": "mine"},
+        "spec": {"source": {"configMap": {"name": "plugin"}}, "grants": ["redis:load"]},
+        "status": {"observedGeneration": 1, "digest": "sha256:aa", "description": {"name": "key-listing"},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Loaded", "message": "",
+                "lastTransitionTime": "2026-11-27T12:00:00Z"}]}}));
+    world.look("back").await;
+    let from_storage = json!({"storageRef": {"name": "main"}, "latest": true, "method": "mine",
+        "methodDigest": "sha256:bb", "target": {"source": {"endpoints": ["b:1"]}}});
+    world.put("demanding", "bbbbbbbb", from_storage).await;
+    let started = world.executor.started.lock().unwrap().clone();
+    let method = |number: usize| match &started[number].spec.task {
+        Task::Restore(task) => task.method.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((method(0).name.as_str(), method(0).digest.as_deref()), ("key-listing", Some("sha256:aa")));
+    assert_eq!(method(0).file.as_deref(), Some(std::path::Path::new("/method/plugin.wasm")));
+    assert_eq!(method(0).grants, ["redis:load"]);
+    let map = crate::executor::MountSource::ConfigMap("plugin".into());
+    assert!(started[0].mounts.iter().any(|mount| mount.source == map));
+    assert_eq!(method(1).digest.as_deref(), Some("sha256:bb"));
+}

@@ -40,11 +40,7 @@ pub(super) fn validate(
     let (keys, key_mounts) = decryption(spec.decryption.as_ref());
     Ok(ValidatedRestore {
         selector: selector(restore, &found)?,
-        method: MethodSpec {
-            name: spec.method.clone().unwrap_or_default(),
-            digest: spec.method_digest.clone(),
-            ..MethodSpec::default()
-        },
+        method: method(spec, &found),
         keys,
         key_mounts,
         parameters: parameters(spec)?,
@@ -53,6 +49,15 @@ pub(super) fn validate(
         start_deadline: seconds(spec.start_deadline_seconds),
         found,
     })
+}
+
+/// A digest that the restore demands wins: it is refused where the method is another.
+fn method(spec: &RedisRestoreSpec, found: &Found) -> MethodSpec {
+    let mut method = found.method.as_ref().map(|method| method.spec.clone()).unwrap_or_default();
+    if spec.method_digest.is_some() {
+        method.digest.clone_from(&spec.method_digest);
+    }
+    method
 }
 
 /// The definition bounds it; a negative number from an older definition is none at all.

@@ -5,13 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use redkeep_core::classify::Classify;
-use redkeep_core::task::{BackupSelector, MethodSpec, SPEC_VERSION, Task, TaskSpec, VerifyTask};
+use redkeep_core::task::{BackupSelector, SPEC_VERSION, Task, TaskSpec, VerifyTask};
 use redkeep_k8s_api::common::Verification;
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackup;
 
 use crate::common::identity::storage_names;
 use crate::common::keys::decryption;
+use crate::common::method::{self, MethodAccess};
 use crate::common::storage::StorageAccess;
 use crate::common::{Unresolved, placement};
 use crate::context::Context;
@@ -64,7 +65,8 @@ pub(in super::super) async fn start(
     let namespace = schedule.namespace().unwrap_or_default();
     let resolved = async {
         let storage = dereference_storage(&context.client, &namespace, &schedule.spec.backup).await?;
-        request(context, schedule, started, verification, &storage)
+        let method = method::reader(&context.client, &schedule.spec.backup.method, &context.settings).await?;
+        request(context, schedule, started, verification, &storage, method)
     };
     let request = match resolved.await {
         Ok(request) => request,
@@ -85,6 +87,7 @@ fn request(
     started: Timestamp,
     verification: &Verification,
     storage: &StorageAccess,
+    method: MethodAccess,
 ) -> Result<TaskRequest, Unresolved> {
     let (namespace, spec) = (schedule.namespace().unwrap_or_default(), &schedule.spec.backup);
     let settings = &context.settings;
@@ -101,7 +104,7 @@ fn request(
             before: None,
         },
         level: verification.level.into(),
-        method: MethodSpec::default(),
+        method: method.spec,
         keys,
         record: true,
     };
@@ -110,6 +113,7 @@ fn request(
     placement.labels.extend(storage.name.clone().map(|name| (labels::STORAGE.to_owned(), name)));
     let mut mounts = storage.mounts.clone();
     mounts.extend(key_mounts);
+    mounts.extend(method.mounts);
     Ok(TaskRequest {
         key: key(schedule, started),
         owner: owner(schedule),
