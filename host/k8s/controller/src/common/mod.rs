@@ -4,6 +4,7 @@ pub mod identity;
 pub mod keys;
 pub mod placement;
 pub mod report;
+pub mod selection;
 pub mod source;
 pub mod storage;
 pub(crate) mod verdict;
