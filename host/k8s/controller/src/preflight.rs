@@ -154,7 +154,7 @@ pub const RIGHTS: &[Right] = &[
     right("", "secrets", &["create"]),
     right("", "configmaps", &["get", "create", "patch"]),
     right("", "serviceaccounts", &["get", "create", "patch"]),
-    right("", "persistentvolumeclaims", &["get", "create", "delete"]),
+    right("", "persistentvolumeclaims", &["get", "create", "patch", "delete"]),
     right("rbac.authorization.k8s.io", "roles", &["get", "create", "patch"]),
     right("rbac.authorization.k8s.io", "rolebindings", &["get", "create", "patch"]),
     right("policy", "poddisruptionbudgets", &["get", "create", "patch", "delete"]),

@@ -20,12 +20,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::ClusterError;
 use super::bootstrap::FoundClaim;
 use super::build::{self, Objects};
 use super::decide::{Seen, Step};
 use super::fleet::Fleet;
 use super::instance::{Address, InstanceError, secrets};
+use super::{ClusterError, names};
 use crate::apply::{FIELD_MANAGER, is_conflict, is_not_found, patch_status};
 use crate::context::Context;
 use crate::outcome::{Outcome, publish};
@@ -145,6 +145,7 @@ pub(super) async fn objects(
 ) -> Result<(), ClusterError> {
     let uid = cluster.uid().unwrap_or_default();
     let hash = hash_of(&[
+        serde_json::to_string(&cluster.spec.storage),
         serde_json::to_string(&objects.config),
         serde_json::to_string(&objects.services),
         serde_json::to_string(&objects.budget),
@@ -174,7 +175,40 @@ pub(super) async fn objects(
         None => drop_budget(cluster, context).await?,
     }
     put(cluster, context, set).await?;
+    grow_claims(cluster, context, set).await?;
     fleet.with(&uid, |memory| memory.applied = Some((hash, elapsed)));
+    Ok(())
+}
+
+/// Claims that ask for less than the spec does now; the storage class says whether they can grow.
+async fn grow_claims(cluster: &RedisCluster, context: &Context, set: &StatefulSet) -> Result<(), ClusterError> {
+    let Some(storage) = &cluster.spec.storage else { return Ok(()) };
+    let api: Api<PersistentVolumeClaim> =
+        Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+    for ordinal in 0..replicas {
+        let name = names::claim(&cluster.name_any(), ordinal);
+        let Some(claim) = api.get_opt(&name).await.map_err(failed(cluster, "read a claim of"))? else { continue };
+        let asked = claim.spec.and_then(|spec| spec.resources?.requests?.get("storage").cloned());
+        if asked.is_some_and(|asked| asked.0 == storage.size) {
+            continue;
+        }
+        let patch = json!({"spec": {"resources": {"requests": {"storage": storage.size}}}});
+        match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(_) => {}
+            // Said and left: a class that cannot grow its volumes, or the same size written in another way.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+                tracing::warn!(
+                    cluster = cluster.name_any(),
+                    claim = name,
+                    error = status.message,
+                    "unable to grow a claim"
+                );
+            }
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(failed(cluster, "grow a claim of")(error)),
+        }
+    }
     Ok(())
 }
 

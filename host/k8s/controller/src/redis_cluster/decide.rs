@@ -188,6 +188,8 @@ pub(super) struct Seen {
     pub(super) members: BTreeMap<String, Member>,
     /// For how many looks in a row the holder of the grant did not answer; it may have no pod.
     pub(super) holder_missed: u32,
+    /// The kubelet said that the container which held the last grant has ended.
+    pub(super) holder_ended: bool,
     /// Replicas that the StatefulSet has now.
     pub(super) replicas: i32,
     /// Whether a cluster that never had a primary may have one.

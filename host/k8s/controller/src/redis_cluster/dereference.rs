@@ -1,10 +1,11 @@
 //! Reads what there is of a cluster: StatefulSet, pods, claims, the restore's task and backup, and how the instances stand.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use redkeep_core::managed::Standing;
@@ -80,6 +81,33 @@ pub(super) async fn standings(
         }
     });
     join_all(asked).await.into_iter().collect()
+}
+
+/// Pods that wait for something to mount say what only in Events.
+const QUIET: Duration = Duration::from_secs(10);
+/// Events of one pod that are read.
+const EVENTS_READ: u32 = 50;
+
+/// What a pod that was scheduled a while ago still waits for.
+pub(super) async fn waits_for(cluster: &RedisCluster, context: &Context, pods: &[Pod]) -> Option<(String, String)> {
+    let now = context.now();
+    let waits = |pod: &&Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let age = pod.metadata.creation_timestamp.as_ref().map(|time| now.duration_since(time.0));
+        phase == Some("Pending") && age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > QUIET))
+    };
+    let name = pods.iter().find(waits)?.name_any();
+    let api: Api<Event> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let parameters = ListParams::default().fields(&format!("involvedObject.name={name}")).limit(EVENTS_READ);
+    // Nice to have: the condition says already that the pod does not run.
+    let events = api.list(&parameters).await.ok()?.items;
+    let last = events.into_iter().rev().find(|event| event.type_.as_deref() == Some("Warning"))?;
+    let reason = match last.reason.as_deref() {
+        Some("FailedMount" | "FailedAttachVolume") => reasons::MOUNT_FAILED.to_owned(),
+        Some("FailedScheduling") => reasons::UNSCHEDULABLE.to_owned(),
+        reason => reason.unwrap_or(reasons::STARTING).to_owned(),
+    };
+    Some((reason, format!("{name}: {}", last.message.unwrap_or_default())))
 }
 
 /// What a cluster that has no StatefulSet yet is to be filled from.

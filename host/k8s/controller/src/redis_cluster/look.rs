@@ -130,12 +130,20 @@ pub(super) fn look(
         };
         Some((name, member))
     });
+    let ended: Vec<&str> =
+        workload.pods.iter().filter(|pod| has_ended(pod)).filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+    let is_revoked = truth.process.is_none() || truth.failover_since.is_some();
+    // While a grant stands, a container that restarted says so itself: the kubelet's word may be about the one before.
+    let answers_now = truth.holder().is_some_and(|holder| answers.get(holder).is_some_and(Option::is_some));
+    let holder_ended =
+        memory.has_ended(truth.granted_uid.as_deref(), if is_revoked || !answers_now { &ended } else { &[] });
     let replicas = workload.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
     let wanted = wanted(cluster, validated, is_hidden);
     Seen {
         now,
         members: members.collect(),
         holder_missed: truth.holder().map_or(0, |holder| memory.missed(holder)),
+        holder_ended,
         replicas: replicas.unwrap_or(wanted.instances),
         first: first_grant(cluster, workload),
         hand_over_paused: memory.is_hand_over_paused(elapsed),
@@ -143,6 +151,19 @@ pub(super) fn look(
         truth,
         wanted,
     }
+}
+
+/// Whether the kubelet says that the pod's Redis does not run.
+fn has_ended(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let mut containers = status.container_statuses.iter().flatten();
+    containers.any(|container| {
+        let state = container.state.as_ref();
+        // One that never ran is waiting too, and has no last state.
+        let waits = state.is_some_and(|state| state.waiting.is_some());
+        let ran = container.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
+        container.name == CONTAINER && (state.is_some_and(|state| state.terminated.is_some()) || (waits && ran))
+    })
 }
 
 /// Why a pod does not run, as far as its own status says: a stable word and a sentence.

@@ -19,6 +19,8 @@ pub(super) struct Memory {
     acknowledged: BTreeMap<String, (String, Orders)>,
     hand_over_failed: Option<Duration>,
     counted: Option<Duration>,
+    /// The uid of the pod with a grant, once its kubelet said that its container has ended.
+    ended: Option<String>,
     /// The hash of what was applied last, and when.
     pub(super) applied: Option<(u64, Duration)>,
 }
@@ -80,6 +82,15 @@ impl Memory {
         if was_asked && standing.hand_over_failed.is_some() {
             self.hand_over_failed = Some(elapsed);
         }
+    }
+
+    /// Whether the container of the pod that was granted last has ended; `ended`: uids of pods whose kubelet says so now.
+    pub(super) fn has_ended(&mut self, granted: Option<&str>, ended: &[&str]) -> bool {
+        let Some(granted) = granted else { return false };
+        if ended.contains(&granted) {
+            self.ended = Some(granted.to_owned());
+        }
+        self.ended.as_deref() == Some(granted)
     }
 
     /// Orders that an instance took.

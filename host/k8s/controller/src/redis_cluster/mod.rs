@@ -313,6 +313,9 @@ async fn look_at_instances(
             (pod, answer.ok())
         })
         .collect();
+    if troubles.is_empty() {
+        troubles.extend(dereference::waits_for(cluster, context, &workload.pods).await);
+    }
     let (now, uid) = (context.now(), cluster.uid().unwrap_or_default());
     let elapsed = fleet.elapsed();
     let seen = fleet.with(&uid, |memory| look::look(now, elapsed, cluster, validated, workload, &answers, memory));
@@ -334,7 +337,8 @@ async fn look_at_instances(
         return Ok(Action::requeue(AT_ONCE));
     }
     let objects = build::objects(cluster, validated);
-    let set = build::stateful_set::stateful_set(cluster, validated, &facts(cluster, context), plan.replicas);
+    let mut set = build::stateful_set::stateful_set(cluster, validated, &facts(cluster, context), plan.replicas);
+    build::stateful_set::keep_claims(&mut set, workload.set.as_ref());
     apply::objects(cluster, context, fleet, &objects, &set).await?;
     apply::steps(cluster, context, fleet, &seen, plan.steps).await?;
     if !write(cluster, context, &next, plan.outcomes, news).await? {

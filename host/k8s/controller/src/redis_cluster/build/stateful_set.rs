@@ -115,6 +115,16 @@ pub(in crate::redis_cluster) fn stateful_set(
     }
 }
 
+/// A StatefulSet's claims cannot be changed: those that are there are kept, and grow each by itself.
+pub(in crate::redis_cluster) fn keep_claims(set: &mut StatefulSet, existing: Option<&StatefulSet>) {
+    if let (Some(spec), Some(existing)) = (&mut set.spec, existing.and_then(|set| set.spec.as_ref())) {
+        spec.volume_claim_templates.clone_from(&existing.volume_claim_templates);
+        for claim in spec.volume_claim_templates.iter_mut().flatten() {
+            claim.status = None;
+        }
+    }
+}
+
 /// By what an outdated pod is known. Not by the StatefulSet's own revision: the number of instances is in the template, and
 /// exchanging every pod because there is one more would be too much.
 fn template_hash(template: &PodTemplateSpec) -> String {

@@ -81,9 +81,13 @@ fn compare(expected: ExpectedKeys, loaded: u64, expired: Option<u64>) -> Result<
     if is_same { Ok(()) } else { Err(format!("the backup holds {keys} keys, the server loaded {found}")) }
 }
 
-/// Whether the pod that may hold a grant was seen to have none: it answers, the same pod, and is no primary.
+/// Whether the pod that may hold a grant was seen to have none: it answers, the same pod, and is no primary; or its kubelet
+/// said that its container has ended.
 fn is_stopped(seen: &Seen) -> bool {
     let Some(holder) = seen.truth.holder() else { return true };
+    if seen.holder_ended {
+        return true;
+    }
     seen.members.get(holder).is_some_and(|member| {
         seen.truth.granted_uid.as_deref() == Some(&member.uid)
             && member

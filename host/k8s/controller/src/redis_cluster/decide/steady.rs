@@ -19,7 +19,7 @@ pub(super) fn steady(seen: &Seen) -> Plan {
 }
 
 fn lost(seen: &Seen, name: &str) -> Plan {
-    if seen.holder_missed < LOOKS_UNTIL_LOST {
+    if seen.holder_missed < LOOKS_UNTIL_LOST && !seen.holder_ended {
         return Plan::new(seen, Stage::Lost { message: format!("{name}, the primary, does not answer") });
     }
     if !choice::has_candidate(seen) {
@@ -119,9 +119,11 @@ fn label(seen: &Seen, primary: &Member, plan: &mut Plan) {
         plan.steps.push(Step::Label { pod: primary.pod.clone(), role: wanted });
     }
     for member in seen.members.values().filter(|member| member.pod != primary.pod) {
-        let follows = member.standing.as_ref().is_some_and(|standing| standing.role == Played::Replica);
+        // One that does not answer now is out of the Services by its readiness; its label says what it is, not how.
+        let Some(standing) = &member.standing else { continue };
+        let follows = standing.role == Played::Replica;
         let wanted = (follows && !seen.is_hidden).then_some(REPLICA);
-        if member.label.as_deref() != wanted && (member.standing.is_some() || member.label.is_some()) {
+        if member.label.as_deref() != wanted {
             let is_unlabelled = member.label.as_deref() == Some(PRIMARY) && wanted.is_none();
             if !is_unlabelled {
                 plan.steps.push(Step::Label { pod: member.pod.clone(), role: wanted });

@@ -162,6 +162,8 @@ pub(crate) struct World {
     pub(crate) promotions: Vec<String>,
     pub(crate) said: Vec<String>,
     gone: BTreeMap<String, (Duration, Vec<u64>, String, bool)>,
+    /// Uids of pods whose kubelet said that they have ended.
+    ended: BTreeSet<String>,
 }
 
 impl World {
@@ -188,6 +190,7 @@ impl World {
             promotions: Vec::new(),
             said: Vec::new(),
             gone: BTreeMap::new(),
+            ended: BTreeSet::new(),
         };
         world.keep_replicas();
         world
@@ -484,6 +487,7 @@ impl World {
             wanted: self.wanted.clone(),
             members: members.collect(),
             holder_missed: self.truth.holder().map_or(0, |holder| self.memory.missed(holder)),
+            holder_ended: self.truth.granted_uid.as_ref().is_some_and(|uid| self.ended.contains(uid)),
             replicas: self.replicas,
             first: self.first.clone(),
             hand_over_paused: self.memory.is_hand_over_paused(self.now),
@@ -541,6 +545,7 @@ impl World {
             }
             Step::Delete { pod, uid } => {
                 if self.index(&pod).is_some_and(|at| self.containers[at].uid == uid) {
+                    self.ended.insert(uid);
                     self.delete(&pod, Duration::from_secs(3), false, false);
                 }
             }
