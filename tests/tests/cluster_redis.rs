@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use base64::Engine as _;
 use redis::aio::MultiplexedConnection;
 use redkeep_testing::dataset::Dataset;
 use redkeep_testing::server::Version;
 use redkeep_testing::workload::{Shape, apply};
+use redkeep_tests::kube::managed::{account, connect};
 use redkeep_tests::kube::{BUCKET, Cluster, Operator, Storage, TestNamespace, install_crds, redis_image};
 use serde_json::{Value, json};
 
@@ -30,49 +30,10 @@ fn cluster_object(name: &str, version: Version, more: &Value) -> Value {
     json!({"apiVersion": API, "kind": "RedisCluster", "metadata": {"name": name}, "spec": spec})
 }
 
-/// What the installation gives an operator and instances, for one that runs on this machine.
-async fn account(namespace: &TestNamespace) -> Result<()> {
-    namespace
-        .apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "redkeep-operator"}}))
-        .await?;
-    namespace
-        .apply(&json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "redkeep-instance"},
-            "rules": [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}],
-        }))
-        .await?;
-    namespace
-        .apply(&json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": {"name": "redkeep-instance"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "redkeep-instance"},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:serviceaccounts"}],
-        }))
-        .await?;
-    Ok(())
-}
-
 async fn phase(namespace: &TestNamespace, operator: &Operator, name: &str, wanted: &str) -> Result<Value> {
     let is = |object: Option<&Value>| object.is_some_and(|object| object["status"]["phase"] == wanted);
     let found = namespace.wait_for(API, "RedisCluster", name, &format!("to be {wanted}"), is).await;
     found.with_context(|| format!("--- operator\n{}", operator.log()))
-}
-
-/// A connection to a pod of a cluster.
-async fn connect(namespace: &TestNamespace, cluster: &Value, pod: &str) -> Result<MultiplexedConnection> {
-    let secret = cluster["status"]["authSecret"]["name"].as_str().context("no Secret")?;
-    let secret = namespace.get("v1", "Secret", secret).await?.context("the Secret is gone")?;
-    let password =
-        base64::engine::general_purpose::STANDARD.decode(secret["data"]["password"].as_str().unwrap_or(""))?;
-    let password = String::from_utf8(password)?;
-    ensure!(password.len() >= 32, "a password that can be guessed");
-    let found = namespace.get("v1", "Pod", pod).await?.context("no pod")?;
-    let address = found["status"]["podIP"].as_str().context("no address")?;
-    let client = redis::Client::open(format!("redis://:{password}@{address}:6379"))?;
-    let config = redis::AsyncConnectionConfig::new()
-        .set_response_timeout(Some(Duration::from_secs(60)))
-        .set_connection_timeout(Some(Duration::from_secs(5)));
-    Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
 async fn primary_of(namespace: &TestNamespace, name: &str) -> Result<(Value, String)> {

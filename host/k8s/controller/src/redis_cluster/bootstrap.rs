@@ -106,7 +106,7 @@ pub(super) enum Restore {
 /// What is known of it.
 pub(super) struct Observed<'a> {
     pub(super) status: Option<&'a BootstrapStatus>,
-    /// Claims of this cluster's names, before there is a StatefulSet; empty for clusters without claims.
+    /// Claims of this cluster's names, before there is a `StatefulSet`; empty for clusters without claims.
     pub(super) claims: &'a [FoundClaim],
     pub(super) task: TaskState,
     pub(super) found: Result<ValidatedBootstrap, Unresolved>,

@@ -21,10 +21,10 @@ use redkeep_k8s_api::redis_cluster::{RedisCluster, ServiceType};
 use super::names;
 use super::validate::ValidatedCluster;
 
-/// Key of the ConfigMap.
+/// Key of the `ConfigMap`.
 pub(super) const CONFIG_KEY: &str = "redis.conf";
 
-/// Everything but the StatefulSet and the Secrets.
+/// Everything but the `StatefulSet` and the Secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Objects {
     pub(super) service_account: Option<ServiceAccount>,

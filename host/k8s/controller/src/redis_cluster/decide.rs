@@ -190,7 +190,7 @@ pub(super) struct Seen {
     pub(super) holder_missed: u32,
     /// The kubelet said that the container which held the last grant has ended.
     pub(super) holder_ended: bool,
-    /// Replicas that the StatefulSet has now.
+    /// Replicas that the `StatefulSet` has now.
     pub(super) replicas: i32,
     /// Whether a cluster that never had a primary may have one.
     pub(super) first: FirstGrant,
@@ -245,7 +245,7 @@ pub(super) enum Step {
     Notify { pod: String, notice: Notice },
     /// Set or take the label by which Services find it.
     Label { pod: String, role: Option<&'static str> },
-    /// Delete the pod, so that the StatefulSet makes it anew.
+    /// Delete the pod, so that the `StatefulSet` makes it anew.
     Delete { pod: String, uid: String },
 }
 
@@ -273,7 +273,7 @@ pub(super) struct Plan {
     /// As it is to be written; where it differs from what is written there are no steps.
     pub(super) truth: Truth,
     pub(super) steps: Vec<Step>,
-    /// How many replicas the StatefulSet should have.
+    /// How many replicas the `StatefulSet` should have.
     pub(super) replicas: i32,
     pub(super) stage: Stage,
     pub(super) outcomes: Vec<Outcome>,

@@ -1,4 +1,4 @@
-//! Reads what there is of a cluster: StatefulSet, pods, claims, the restore's task and backup, and how the instances stand.
+//! Reads what there is of a cluster: `StatefulSet`, pods, claims, the restore's task and backup, and how the instances stand.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,11 +21,11 @@ use crate::common::{Unresolved, selection};
 use crate::context::Context;
 use crate::executor::TaskState;
 
-/// The StatefulSet and its pods.
+/// The `StatefulSet` and its pods.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Workload {
     pub(super) set: Option<StatefulSet>,
-    /// Somebody else's StatefulSet has the name.
+    /// Somebody else's `StatefulSet` has the name.
     pub(super) is_foreign: bool,
     pub(super) pods: Vec<Pod>,
 }
@@ -110,7 +110,7 @@ pub(super) async fn waits_for(cluster: &RedisCluster, context: &Context, pods: &
     Some((reason, format!("{name}: {}", last.message.unwrap_or_default())))
 }
 
-/// What a cluster that has no StatefulSet yet is to be filled from.
+/// What a cluster that has no `StatefulSet` yet is to be filled from.
 #[derive(Debug)]
 pub(super) struct Bootstrap {
     pub(super) claims: Vec<FoundClaim>,

@@ -113,6 +113,13 @@ pub(super) fn look(
         observed == set.metadata.generation
     });
     let hash = hash.and_then(hash_of);
+    let ended: Vec<&str> =
+        workload.pods.iter().filter(|pod| has_ended(pod)).filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+    let is_revoked = truth.process.is_none() || truth.failover_since.is_some();
+    // While a grant stands, a container that restarted says so itself: the kubelet's word may be about the one before.
+    let answers_now = truth.holder().is_some_and(|holder| answers.get(holder).is_some_and(Option::is_some));
+    let holder_ended =
+        memory.has_ended(truth.granted_uid.as_deref(), if is_revoked || !answers_now { &ended } else { &[] });
     let members = workload.pods.iter().filter_map(|pod| {
         let name = pod.name_any();
         let member = Member {
@@ -130,13 +137,6 @@ pub(super) fn look(
         };
         Some((name, member))
     });
-    let ended: Vec<&str> =
-        workload.pods.iter().filter(|pod| has_ended(pod)).filter_map(|pod| pod.metadata.uid.as_deref()).collect();
-    let is_revoked = truth.process.is_none() || truth.failover_since.is_some();
-    // While a grant stands, a container that restarted says so itself: the kubelet's word may be about the one before.
-    let answers_now = truth.holder().is_some_and(|holder| answers.get(holder).is_some_and(Option::is_some));
-    let holder_ended =
-        memory.has_ended(truth.granted_uid.as_deref(), if is_revoked || !answers_now { &ended } else { &[] });
     let replicas = workload.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
     let wanted = wanted(cluster, validated, is_hidden);
     Seen {

@@ -47,7 +47,7 @@ pub(super) fn ordinal(cluster: &str, pod: &str) -> Option<i32> {
     pod.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()
 }
 
-/// By what pods are selected: never changed, for a StatefulSet's selector cannot be.
+/// By what pods are selected: never changed, for a `StatefulSet`'s selector cannot be.
 pub(super) fn selector(cluster: &str) -> BTreeMap<String, String> {
     [(labels::CLUSTER, cluster), (labels::COMPONENT, labels::COMPONENT_REDIS)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))

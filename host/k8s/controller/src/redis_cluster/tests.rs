@@ -97,7 +97,7 @@ impl Bench {
         (found["status"].as_str().unwrap().to_owned(), found["reason"].as_str().unwrap().to_owned())
     }
 
-    /// What the StatefulSet's controller and the kubelet do.
+    /// What the `StatefulSet`'s controller and the kubelet do.
     fn run_pods(&self, keys: u64) {
         let set = self.api.get("StatefulSet", "shop", "carts").unwrap();
         for ordinal in 0..set["spec"]["replicas"].as_i64().unwrap() {

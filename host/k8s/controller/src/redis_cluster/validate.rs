@@ -116,7 +116,11 @@ fn config(cluster: &RedisCluster) -> Result<BTreeMap<String, String>, Unresolved
         config.insert(key.to_ascii_lowercase(), value.trim().to_owned());
     }
     let failover = cluster.spec.failover.as_ref();
-    let replicas = failover.map_or(0, |failover| failover.min_replicas_to_write);
+    let mut replicas = failover.map_or(0, |failover| failover.min_replicas_to_write);
+    if cluster.status.as_ref().is_some_and(|status| status.epoch.is_some()) {
+        // One that serves is not left alone because there are fewer of it now.
+        replicas = replicas.min(cluster.spec.instances.saturating_sub(1));
+    }
     if replicas >= cluster.spec.instances {
         let why = "there are not so many replicas: every write would be refused";
         return Err(Unresolved::invalid("spec.failover.minReplicasToWrite", why));

@@ -1,4 +1,4 @@
-//! The first claim, as the StatefulSet would make it, so that it takes it over.
+//! The first claim, as the `StatefulSet` would make it, so that it takes it over.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;

@@ -1,5 +1,7 @@
 //! The pods of a cluster. Pure.
 
+use std::fmt::Write as _;
+
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
@@ -56,7 +58,7 @@ pub(in crate::redis_cluster) fn password(cluster: &RedisCluster) -> Option<(Stri
     Some((made.name.clone(), PASSWORD.to_owned()))
 }
 
-/// The StatefulSet. `replicas` differs from the spec's while the primary's place would go.
+/// The `StatefulSet`. `replicas` differs from the spec's while the primary's place would go.
 pub(in crate::redis_cluster) fn stateful_set(
     cluster: &RedisCluster,
     validated: &ValidatedCluster,
@@ -115,7 +117,7 @@ pub(in crate::redis_cluster) fn stateful_set(
     }
 }
 
-/// A StatefulSet's claims cannot be changed: those that are there are kept, and grow each by itself.
+/// A `StatefulSet`'s claims cannot be changed: those that are there are kept, and grow each by itself.
 pub(in crate::redis_cluster) fn keep_claims(set: &mut StatefulSet, existing: Option<&StatefulSet>) {
     if let (Some(spec), Some(existing)) = (&mut set.spec, existing.and_then(|set| set.spec.as_ref())) {
         spec.volume_claim_templates.clone_from(&existing.volume_claim_templates);
@@ -125,7 +127,7 @@ pub(in crate::redis_cluster) fn keep_claims(set: &mut StatefulSet, existing: Opt
     }
 }
 
-/// By what an outdated pod is known. Not by the StatefulSet's own revision: the number of instances is in the template, and
+/// By what an outdated pod is known. Not by the `StatefulSet`'s own revision: the number of instances is in the template, and
 /// exchanging every pod because there is one more would be too much.
 fn template_hash(template: &PodTemplateSpec) -> String {
     let mut template = template.clone();
@@ -133,7 +135,10 @@ fn template_hash(template: &PodTemplateSpec) -> String {
         container.env.get_or_insert_default().retain(|variable| variable.name != "REDKEEP_INSTANCES");
     }
     let text = serde_json::to_vec(&template).unwrap_or_default();
-    Sha256::digest(&text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(&text).iter().take(8).fold(String::with_capacity(16), |mut hash, byte| {
+        let _ = write!(hash, "{byte:02x}");
+        hash
+    })
 }
 
 /// The hash that pods of this template carry.

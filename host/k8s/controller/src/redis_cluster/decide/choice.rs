@@ -24,7 +24,7 @@ fn wait(message: impl Into<String>) -> Choice {
 }
 
 /// Those who know the decision and follow nobody: nothing moves in them any more.
-fn settled<'a>(seen: &'a Seen) -> impl Iterator<Item = (&'a Member, &'a Standing)> {
+fn settled(seen: &Seen) -> impl Iterator<Item = (&Member, &Standing)> {
     seen.members.values().filter(|member| !member.is_terminating && member.ip.is_some()).filter_map(|member| {
         let standing = member.standing.as_ref()?;
         (standing.role == Played::Standby && standing.epoch >= seen.truth.epoch).then_some((member, standing))

@@ -102,17 +102,13 @@ fn stand_by(seen: &Seen) -> Vec<Step> {
     let mut steps = Vec::new();
     for member in seen.members.values() {
         let Some(standing) = &member.standing else { continue };
-        match seen.orders(member, Role::Standby) {
-            Some(orders) if standing.role != Played::Fenced => {
-                if standing.role != Played::Standby || standing.epoch < seen.truth.epoch || is_missing(member, &orders)
-                {
-                    steps.push(Step::Order { pod: member.pod.clone(), orders });
-                }
+        let orders = seen.orders(member, Role::Standby).filter(|_| standing.role != Played::Fenced);
+        if let Some(orders) = orders {
+            if is_missing(member, &orders) {
+                steps.push(Step::Order { pod: member.pod.clone(), orders });
             }
-            _ if standing.epoch < seen.truth.epoch => {
-                steps.push(Step::Notify { pod: member.pod.clone(), notice: seen.notice() });
-            }
-            _ => {}
+        } else if standing.epoch < seen.truth.epoch {
+            steps.push(Step::Notify { pod: member.pod.clone(), notice: seen.notice() });
         }
     }
     steps

@@ -99,15 +99,12 @@ fn follow(seen: &Seen, primary: &Member, plan: &mut Plan) {
     let known = primary.acknowledged.as_ref().map(|orders| orders.peers.as_slice()).unwrap_or_default();
     for member in seen.members.values().filter(|member| member.pod != primary.pod && !member.is_terminating) {
         let is_known = member.peer().is_some_and(|peer| known.contains(&peer));
-        match seen.orders(member, Role::Replica { of: of.clone() }) {
-            Some(orders) if is_known && is_missing(member, &orders) => {
+        if let Some(orders) = seen.orders(member, Role::Replica { of: of.clone() }) {
+            if is_known && is_missing(member, &orders) {
                 plan.steps.push(Step::Order { pod: member.pod.clone(), orders });
             }
-            Some(_) => {}
-            None if member.standing.as_ref().is_some_and(|standing| standing.epoch < seen.truth.epoch) => {
-                plan.steps.push(Step::Notify { pod: member.pod.clone(), notice: seen.notice() });
-            }
-            None => {}
+        } else if member.standing.as_ref().is_some_and(|standing| standing.epoch < seen.truth.epoch) {
+            plan.steps.push(Step::Notify { pod: member.pod.clone(), notice: seen.notice() });
         }
     }
 }

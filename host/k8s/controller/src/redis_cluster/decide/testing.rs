@@ -201,7 +201,7 @@ impl World {
         self.counter
     }
 
-    /// What the StatefulSet's controller does.
+    /// What the `StatefulSet`'s controller does.
     fn keep_replicas(&mut self) {
         for ordinal in 0..self.replicas {
             let pod = format!("c-{ordinal}");
