@@ -160,7 +160,7 @@ pub struct RedisClusterSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("minItems" = 1, "maxItems" = 16))]
     pub volume_mounts: Vec<ExtraMount>,
-    /// A PodDisruptionBudget that lets one instance go at a time, and the primary only after a switch-over.
+    /// A PodDisruptionBudget that lets one instance go at a time.
     #[serde(default = "yes")]
     pub pod_disruption_budget: bool,
     /// Exchanges the Services' type and annotations.

@@ -41,7 +41,7 @@ pub(super) async fn workload(cluster: &RedisCluster, context: &Context) -> Resul
     let Some(set) = sets.get_opt(&name).await.map_err(failed(cluster, "read the StatefulSet of"))? else {
         return Ok(Workload::default());
     };
-    if !is_owned_by(&set.owner_references(), &cluster.uid().unwrap_or_default()) {
+    if !is_owned_by(set.owner_references(), &cluster.uid().unwrap_or_default()) {
         return Ok(Workload { is_foreign: true, ..Workload::default() });
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
@@ -49,7 +49,7 @@ pub(super) async fn workload(cluster: &RedisCluster, context: &Context) -> Resul
     let listed = pods.list(&parameters).await.map_err(failed(cluster, "list the pods of"))?;
     let uid = set.uid().unwrap_or_default();
     // Labels alone may select others.
-    let pods = listed.items.into_iter().filter(|pod| is_owned_by(&pod.owner_references(), &uid)).collect();
+    let pods = listed.items.into_iter().filter(|pod| is_owned_by(pod.owner_references(), &uid)).collect();
     Ok(Workload { set: Some(set), is_foreign: false, pods })
 }
 
@@ -70,12 +70,11 @@ pub(super) async fn standings(
         let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
         let address = ip.map(|ip| Address::new(&namespace, &name, &pod_name, &ip, &digest));
         async move {
-            let answer = match address {
-                Some(address) => context.instances.standing(&address).await,
-                None => {
-                    let message = "its pod has no address".to_owned();
-                    Err(InstanceError::Unreachable { pod: pod_name.clone(), message })
-                }
+            let answer = if let Some(address) = address {
+                context.instances.standing(&address).await
+            } else {
+                let message = "its pod has no address".to_owned();
+                Err(InstanceError::Unreachable { pod: pod_name.clone(), message })
             };
             (pod_name, answer)
         }

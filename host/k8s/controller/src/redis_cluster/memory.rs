@@ -124,8 +124,9 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn standing(process: &str, epoch: u64, role: Played) -> Option<Standing> {
-        Some(Standing { process: process.into(), epoch, role, ..Standing::default() })
+    fn answer(process: &str, epoch: u64, role: Played) -> BTreeMap<String, Option<Standing>> {
+        let standing = Standing { process: process.into(), epoch, role, ..Standing::default() };
+        [("a-0".to_owned(), Some(standing))].into()
     }
 
     fn seconds(number: u64) -> Duration {
@@ -140,7 +141,7 @@ mod tests {
             memory.look(Duration::from_millis(millis), 1, &silent);
         }
         assert_eq!(memory.missed("a-0"), 3);
-        memory.look(seconds(3), 1, &[("a-0".to_owned(), standing("p", 1, Played::Replica))].into());
+        memory.look(seconds(3), 1, &answer("p", 1, Played::Replica));
         assert_eq!(memory.missed("a-0"), 0);
     }
 
@@ -148,8 +149,8 @@ mod tests {
     fn a_notice_is_counted_for_one_start_and_one_epoch() {
         let mut memory = Memory::default();
         let mut look = |at: u64, process: &str, epoch: u64, role: Played, asked: u64| {
-            memory.look(seconds(at), asked, &[("a-1".to_owned(), standing(process, epoch, role))].into());
-            memory.noticed_for(seconds(at), asked, "a-1")
+            memory.look(seconds(at), asked, &answer(process, epoch, role));
+            memory.noticed_for(seconds(at), asked, "a-0")
         };
         assert_eq!(look(0, "p", 1, Played::Replica, 2), None, "it knows an older one only");
         assert_eq!(look(1, "p", 2, Played::Standby, 2), Some(seconds(0)));
@@ -165,9 +166,9 @@ mod tests {
         let orders =
             Orders { epoch: 1, process: "p".into(), role: Role::Standby, peers: Vec::new(), config: BTreeMap::new() };
         memory.acknowledge("a-0", orders.clone());
-        memory.look(seconds(1), 1, &[("a-0".to_owned(), standing("p", 1, Played::Standby))].into());
+        memory.look(seconds(1), 1, &answer("p", 1, Played::Standby));
         assert_eq!(memory.acknowledged("a-0"), Some(orders));
-        memory.look(seconds(2), 1, &[("a-0".to_owned(), standing("q", 1, Played::Standby))].into());
+        memory.look(seconds(2), 1, &answer("q", 1, Played::Standby));
         assert_eq!(memory.acknowledged("a-0"), None);
     }
 }

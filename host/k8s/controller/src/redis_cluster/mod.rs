@@ -176,7 +176,7 @@ pub async fn reconcile(
         fleet.forget(&cached.uid().unwrap_or_default());
         return Ok(Action::await_change());
     };
-    match look_at(&cluster, &context, &fleet).await {
+    match Box::pin(look_at(&cluster, &context, &fleet)).await {
         Err(error @ (ClusterError::NameTaken { .. } | ClusterError::Refused { .. })) => {
             let (next, outcome) = status::hindered(&cluster, error.reason(), &error.to_string(), context.now());
             apply::status(&cluster, &context, &next, outcome).await?;
@@ -209,7 +209,7 @@ async fn look_at(cluster: &RedisCluster, context: &Arc<Context>, fleet: &Fleet) 
         apply::status(cluster, context, &next, None).await?;
         return Ok(Action::requeue(AT_ONCE));
     }
-    look_at_instances(cluster, &validated, &workload, context, fleet).await
+    Box::pin(look_at_instances(cluster, &validated, &workload, context, fleet)).await
 }
 
 /// The first claim is filled before anything else is made.

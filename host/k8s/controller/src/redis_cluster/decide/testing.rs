@@ -412,7 +412,7 @@ impl World {
             if heir.is_some_and(|heir| heir.link_up && heir.log == container.log) {
                 container.step_down();
                 container.handed_over_to = Some(to);
-            } else if self.now - since > Duration::from_secs(10) {
+            } else if self.now.saturating_sub(since) > Duration::from_secs(10) {
                 container.handing_over = None;
                 container.hand_over_failed = Some("it did not get there".into());
             }
@@ -437,7 +437,10 @@ impl World {
             let last = self.reached(container);
             let is_lone = container.peers.is_empty() && self.wanted.instances <= 1;
             match container.role {
-                Played::Primary if !is_lone && self.now - last.unwrap_or_default().max(container.since) >= FENCING => {
+                Played::Primary
+                    if !is_lone
+                        && self.now.saturating_sub(last.unwrap_or_default().max(container.since)) >= FENCING =>
+                {
                     let now = self.now;
                     let container = &mut self.containers[at];
                     container.step_down();
