@@ -66,7 +66,7 @@ pub struct RedisClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 64))]
     pub granted_pod_uid: Option<String>,
-    /// Since when the primary is being replaced.
+    /// The primary is being replaced; since the last decision about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_since: Option<Time>,
     /// The replication id of the last primary: offsets compare only within one.

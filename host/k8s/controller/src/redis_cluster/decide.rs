@@ -60,14 +60,16 @@ impl Truth {
             primary: self.holder().map(str::to_owned),
             next_primary: None,
             process: None,
-            failover_since: self.failover_since.or(Some(now)),
+            // Each decision has its own time to be carried out.
+            failover_since: Some(now),
             ..self.clone()
         }
     }
 
     /// The decision that this one is primary next. Whoever may hold a grant was settled before.
-    fn granting(&self, member: &Member, standing: &Standing) -> Self {
+    fn granting(&self, member: &Member, standing: &Standing, now: Timestamp) -> Self {
         Self {
+            failover_since: self.failover_since.map(|_| now),
             next_primary: Some(member.pod.clone()),
             process: Some(standing.process.clone()),
             granted_uid: Some(member.uid.clone()),

@@ -11,6 +11,9 @@ use crate::outcome::Outcome;
 /// A new cluster does not wait longer than this for instances besides the first.
 const FIRST_PATIENCE: Duration = Duration::from_secs(60);
 
+/// One that was chosen and does not take the grant for so long is chosen anew, or another.
+const GRANT_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A cluster that never had a primary.
 pub(super) fn first_grant(seen: &Seen) -> Plan {
     let choice = match &seen.first {
@@ -46,7 +49,7 @@ pub(super) fn first_grant(seen: &Seen) -> Plan {
 }
 
 fn grant_first(seen: &Seen, member: &Member, standing: &Standing) -> Plan {
-    let truth = Truth { epoch: 1, ..seen.truth.granting(member, standing) };
+    let truth = Truth { epoch: 1, ..seen.truth.granting(member, standing, seen.now) };
     let message = format!("{} becomes the first primary", member.pod);
     Plan::write(seen, truth, Stage::Creating { message })
 }
@@ -130,7 +133,11 @@ pub(super) fn choosing(seen: &Seen) -> Plan {
             let chosen = seen.members.get(&pod).and_then(|member| Some((member, member.standing.as_ref()?)));
             if let Some((member, standing)) = chosen {
                 let message = format!("{pod} was chosen");
-                return Plan::write(seen, seen.truth.granting(member, standing), Stage::FailingOver { message });
+                return Plan::write(
+                    seen,
+                    seen.truth.granting(member, standing, seen.now),
+                    Stage::FailingOver { message },
+                );
             }
             format!("{pod} does not answer")
         }
@@ -179,6 +186,15 @@ pub(super) fn granting(seen: &Seen) -> Plan {
         };
         let outcome = Outcome::normal("Promote", "PrimaryGranted", message.clone());
         return Plan::write(seen, truth, stage(message)).saying(outcome);
+    }
+    // It took the grant and stood down from it: it never takes that one again.
+    let has_stood_down = member
+        .acknowledged
+        .as_ref()
+        .is_some_and(|orders| orders.role == Role::Primary && orders.epoch == seen.truth.epoch);
+    if has_stood_down || seen.failing_for() > GRANT_PATIENCE {
+        let message = format!("{pod} was chosen and did not become primary");
+        return Plan::write(seen, seen.truth.revoked(seen.now), Stage::FailingOver { message });
     }
     let mut plan = Plan::new(seen, stage(format!("{pod} is being made primary")));
     if let Some(orders) = seen.orders(member, Role::Primary) {

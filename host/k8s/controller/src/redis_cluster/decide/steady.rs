@@ -39,7 +39,7 @@ fn demoted(seen: &Seen, primary: &Member, standing: &Standing) -> Plan {
     let heir = heir.filter(|heir| heir.is_whole() && !heir.is_terminating);
     if let Some((heir, of_heir)) = heir.and_then(|heir| Some((heir, heir.standing.as_ref()?))) {
         // It stopped by itself, and this one has everything.
-        let truth = seen.truth.revoked(seen.now).granting(heir, of_heir);
+        let truth = seen.truth.revoked(seen.now).granting(heir, of_heir, seen.now);
         let message = format!("{} handed over to {}", primary.pod, heir.pod);
         return Plan::write(seen, truth, Stage::FailingOver { message });
     }

@@ -43,6 +43,8 @@ pub(crate) struct Container {
     handing_over: Option<(String, Duration)>,
     config: BTreeMap<String, String>,
     since: Duration,
+    granted: u64,
+    stood_down: Option<u64>,
     seen_object: Option<Duration>,
     seen_peers: BTreeMap<String, Duration>,
     fenced_at: Duration,
@@ -77,6 +79,8 @@ impl Container {
             handing_over: None,
             config: BTreeMap::new(),
             since: Duration::ZERO,
+            granted: 0,
+            stood_down: None,
             seen_object: None,
             seen_peers: BTreeMap::new(),
             fenced_at: Duration::ZERO,
@@ -97,6 +101,9 @@ impl Container {
     }
 
     fn step_down(&mut self) {
+        if self.role == Played::Primary {
+            self.stood_down = Some(self.granted);
+        }
         self.role = Played::Standby;
         self.following = None;
         self.link_up = false;
@@ -258,6 +265,7 @@ impl World {
         let number = self.next();
         let container = &mut self.containers[at];
         container.step_down();
+        container.stood_down = None;
         container.process = format!("process-{number}");
         container.whole = false;
         container.loading = 2;
@@ -585,6 +593,10 @@ impl World {
                 if container.loading > 0 || container.copying > 0 {
                     return false;
                 }
+                if container.stood_down.is_some_and(|epoch| orders.epoch <= epoch) {
+                    return false;
+                }
+                container.granted = orders.epoch;
                 container.known_primary = primary;
                 container.handing_over = None;
                 if container.role != Played::Primary {

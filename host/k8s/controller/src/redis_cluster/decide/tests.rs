@@ -237,3 +237,24 @@ fn a_restored_cluster_has_a_primary_only_with_the_keys_of_the_backup(#[case] key
     assert_eq!(world.truth.epoch > 0, granted, "{:?}", world.last);
     assert_eq!(matches!(stage(&world), Stage::KeysDiffer { .. }), !granted);
 }
+
+#[test]
+fn one_that_stood_down_from_its_grant_gets_a_newer_one() {
+    let mut world = World::new(1);
+    while world.writers().is_empty() {
+        world.tick();
+    }
+    // Before the operator hears that it is primary, it is none any more.
+    let at = world.index("c-0").unwrap();
+    let orders = Orders {
+        epoch: world.truth.epoch,
+        process: world.containers[at].process.clone(),
+        role: Role::Standby,
+        peers: Vec::new(),
+        config: BTreeMap::new(),
+    };
+    assert!(world.order(at, &orders));
+    world.run(Duration::from_secs(10));
+    assert!(world.is_whole(), "{:?} {:?}", world.truth, world.last);
+    assert!(world.truth.epoch > 1);
+}
