@@ -164,3 +164,46 @@ async fn a_lost_primary_is_replaced_and_no_confirmed_write_is_lost() -> Result<(
     ensure!(lost.is_empty(), "{} confirmed writes are lost: {:?}", lost.len(), &lost[..lost.len().min(20)]);
     Ok(())
 }
+
+/// The reason of a condition that is False.
+fn why_not(object: Option<&Value>, kind: &str) -> Option<String> {
+    let conditions = object?["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|one| one["type"] == kind && one["status"] == "False")?;
+    found["reason"].as_str().map(str::to_owned)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_said_and_heals_when_it_is_put_right() -> Result<()> {
+    let Some(cluster) = Cluster::node("what_is_wrong_is_said_and_heals_when_it_is_put_right") else { return Ok(()) };
+    let version = Version::Valkey81;
+    let home = cluster.namespace("wrong").await?;
+    install_crds(cluster)?;
+    account(&home).await?;
+    let operator = Operator::in_namespace(&home, cluster.kubeconfig(), &[]).await?;
+    let says = async |name: &str, kind: &str, reason: &str| {
+        let is = |object: Option<&Value>| why_not(object, kind).as_deref() == Some(reason);
+        let found = home.wait_for(API, "RedisCluster", name, &format!("to say {reason}"), is).await;
+        found.map(drop).with_context(|| format!("--- operator\n{}", operator.log()))
+    };
+    let one = |more: Value| {
+        let mut more = more;
+        more["instances"] = json!(1);
+        more
+    };
+    home.apply(&cluster_object("unborn", version, &one(json!({"bootstrap": {"backupName": "nightly"}})))).await?;
+    home.apply(&cluster_object("image", version, &one(json!({"imageName": "localhost/s3:1"})))).await?;
+    let secret = json!({"auth": {"secret": {"name": "mine", "key": "pass"}}});
+    home.apply(&cluster_object("secret", version, &one(secret))).await?;
+    says("unborn", "Restored", "BackupNotFound").await?;
+    ensure!(home.get("apps/v1", "StatefulSet", "unborn").await?.is_none(), "no half-made cluster");
+    ensure!(home.get("v1", "PersistentVolumeClaim", "data-unborn-0").await?.is_none(), "no half-made cluster");
+    says("image", "Ready", "InstanceFailed").await?;
+    says("secret", "Ready", "MountFailed").await?;
+
+    home.apply(&cluster_object("image", version, &one(json!({})))).await?;
+    home.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}, "stringData": {"pass": "x".repeat(32)}}))
+        .await?;
+    phase(&home, &operator, "image", "Healthy").await?;
+    phase(&home, &operator, "secret", "Healthy").await?;
+    Ok(())
+}

@@ -116,6 +116,8 @@ pub(super) struct Member {
     pub(super) is_terminating: bool,
     /// Its pod was made from an older template.
     pub(super) is_outdated: bool,
+    /// The kubelet says that its Redis does not run: it waits for an image, a volume, a node, or crashes again and again.
+    pub(super) is_down: bool,
     /// What it answered.
     pub(super) standing: Option<Standing>,
     /// For how many looks in a row it did not.
@@ -303,6 +305,14 @@ impl Plan {
 
 /// The plan of a look.
 pub(super) fn decide(seen: &Seen) -> Plan {
+    let mut plan = next(seen);
+    if plan.truth == seen.truth {
+        rollout::replace_broken(seen, &mut plan.steps);
+    }
+    plan
+}
+
+fn next(seen: &Seen) -> Plan {
     if seen.truth.epoch == 0 {
         failover::first_grant(seen)
     } else if seen.truth.next_primary.is_some() {

@@ -128,6 +128,7 @@ pub(super) fn look(
             ip: pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
             label: pod.labels().get(labels::ROLE).cloned(),
             is_terminating: pod.metadata.deletion_timestamp.is_some(),
+            is_down: is_down(pod),
             is_outdated: hash.is_some() && pod.annotations().get(names::TEMPLATE) != hash,
             standing: answers.get(&name).cloned().flatten(),
             missed: memory.missed(&name),
@@ -153,7 +154,14 @@ pub(super) fn look(
     }
 }
 
-/// Whether the kubelet says that the pod's Redis does not run.
+/// Whether the pod's Redis does not run, or not yet.
+fn is_down(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return true };
+    let mut containers = status.container_statuses.iter().flatten().filter(|container| container.name == CONTAINER);
+    !containers.any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
+}
+
+/// Whether the kubelet says that the pod's Redis does not run any more.
 fn has_ended(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     let mut containers = status.container_statuses.iter().flatten();

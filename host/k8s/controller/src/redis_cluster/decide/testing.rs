@@ -52,6 +52,8 @@ pub(crate) struct Container {
     pub(crate) is_zombie: bool,
     pub(crate) label: Option<String>,
     pub(crate) template: u64,
+    /// Its image cannot be pulled.
+    pub(crate) is_down: bool,
 }
 
 impl Container {
@@ -87,6 +89,7 @@ impl Container {
             is_zombie: false,
             label: None,
             template,
+            is_down: false,
         }
     }
 
@@ -467,7 +470,8 @@ impl World {
     pub(crate) fn seen(&mut self) -> Seen {
         let mut answers: BTreeMap<String, Option<Standing>> = BTreeMap::new();
         for container in self.containers.iter().filter(|one| !one.is_zombie) {
-            let answer = self.reaches("operator", &container.uid).then(|| container.standing());
+            let answer =
+                self.reaches("operator", &container.uid).then(|| container.standing()).filter(|_| !container.is_down);
             answers.insert(container.pod.clone(), answer);
         }
         if let Some(holder) = self.truth.holder() {
@@ -484,6 +488,7 @@ impl World {
                 label: container.label.clone(),
                 is_terminating: false,
                 is_outdated: container.template != self.template,
+                is_down: container.is_down,
                 standing: answers[&pod].clone(),
                 missed: self.memory.missed(&pod),
                 noticed_for: self.memory.noticed_for(self.now, epoch, &pod),

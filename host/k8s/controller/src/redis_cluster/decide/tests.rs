@@ -258,3 +258,16 @@ fn one_that_stood_down_from_its_grant_gets_a_newer_one() {
     assert!(world.is_whole(), "{:?} {:?}", world.truth, world.last);
     assert!(world.truth.epoch > 1);
 }
+
+#[test]
+fn pods_that_never_came_up_are_exchanged_when_their_template_is_put_right() {
+    let mut world = World::new(3);
+    for container in &mut world.containers {
+        container.is_down = true;
+    }
+    world.run(Duration::from_secs(30));
+    assert_eq!((world.truth.epoch, world.containers.len()), (0, 3), "nothing to be done about them");
+    world.template += 1;
+    world.run(Duration::from_secs(30));
+    assert!(world.is_whole(), "{:?}", world.last);
+}
