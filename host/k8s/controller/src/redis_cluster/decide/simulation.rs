@@ -81,7 +81,7 @@ fn watch(world: &mut World, span: Duration) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn there_are_never_two_that_take_writes_and_in_the_end_there_is_one(
