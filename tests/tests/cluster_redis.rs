@@ -207,3 +207,70 @@ async fn what_is_wrong_is_said_and_heals_when_it_is_put_right() -> Result<()> {
     phase(&home, &operator, "secret", "Healthy").await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_claims_it_is_born_switches_over_and_outlives_its_operator() -> Result<()> {
+    let Some(cluster) = Cluster::node("without_claims_it_is_born_switches_over_and_outlives_its_operator") else {
+        return Ok(());
+    };
+    let version = Version::Redis70;
+    let home = cluster.namespace("ephemeral").await?;
+    install_crds(cluster)?;
+    account(&home).await?;
+    let operator = Operator::in_namespace(&home, cluster.kubeconfig(), &[]).await?;
+    let bucket = Storage::start(&home).await?;
+    let ephemeral = |name: &str, more: &Value| {
+        let mut object = cluster_object(name, version, more);
+        if let Some(spec) = object["spec"].as_object_mut() {
+            spec.remove("storage");
+        }
+        object["spec"]["ephemeral"] = json!({"sizeLimit": "1Gi"});
+        object
+    };
+    home.apply(&ephemeral("source", &json!({"instances": 1}))).await?;
+    let source = phase(&home, &operator, "source", "Healthy").await?;
+    let mut connection = connect(&home, &source, "source-0").await?;
+    apply(&mut connection, &Shape::standalone(version), 3, 800).await?;
+    let before = Dataset::through(&mut connection, version).await?;
+    home.apply(&json!({"apiVersion": API, "kind": "RedisBackup", "metadata": {"name": "nightly"}, "spec": {
+        "clusterName": "source", "method": "rdb",
+        "destination": {"s3": {"bucket": BUCKET, "path": "ephemeral", "region": "us-east-1", "endpoint": bucket.endpoint()}},
+    }}))
+    .await?;
+    let completed = |object: Option<&Value>| object.is_some_and(|object| object["status"]["phase"] == "Completed");
+    home.wait_for(API, "RedisBackup", "nightly", "to be completed", completed).await?;
+
+    home.apply(&ephemeral("again", &json!({"bootstrap": {"backupName": "nightly"}}))).await?;
+    let born = phase(&home, &operator, "again", "Healthy").await?;
+    let equal = async |object: &Value| -> Result<()> {
+        let primary = object["status"]["primary"].as_str().context("no primary")?;
+        let mut connection = connect(&home, object, primary).await?;
+        let differences = before.differences(&Dataset::through(&mut connection, version).await?, false);
+        ensure!(differences.is_empty(), "{differences:#?}");
+        Ok(())
+    };
+    equal(&born).await?;
+
+    cluster.succeed(&["-n", home.name(), "annotate", "rediscluster", "again", "redis.io/switch-over=again-2"])?;
+    let is_at = |pod: &'static str| {
+        move |object: Option<&Value>| {
+            object.is_some_and(|object| object["status"]["primary"] == pod && object["status"]["phase"] == "Healthy")
+        }
+    };
+    let moved = home.wait_for(API, "RedisCluster", "again", "to have switched over", is_at("again-2")).await;
+    let moved = moved.with_context(|| format!("--- operator\n{}", operator.log()))?;
+    equal(&moved).await?;
+
+    // The primary is lost, and so is the operator in the middle of replacing it.
+    home.kill("v1", "Pod", "again-2").await?;
+    let failing = |object: Option<&Value>| object.is_some_and(|object| object["status"]["phase"] == "FailingOver");
+    home.wait_for(API, "RedisCluster", "again", "to fail over", failing).await?;
+    operator.kill();
+    let next = Operator::in_namespace(&home, cluster.kubeconfig(), &[]).await?;
+    let replaced = |object: Option<&Value>| {
+        object.is_some_and(|object| object["status"]["primary"] != "again-2" && object["status"]["phase"] == "Healthy")
+    };
+    let replaced = home.wait_for(API, "RedisCluster", "again", "to have another primary", replaced).await;
+    equal(&replaced.with_context(|| format!("--- operator\n{}", next.log()))?).await?;
+    Ok(())
+}
