@@ -5,6 +5,7 @@
 //! What was asked for and cannot be had is a failure, never a skip.
 
 mod fake_node;
+pub mod managed;
 mod namespace;
 mod operator;
 mod workloads;

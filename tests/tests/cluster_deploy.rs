@@ -7,7 +7,8 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use redkeep_testing::server::Version;
 use redkeep_testing::workload::{Shape, apply};
-use redkeep_tests::kube::{BUCKET, Cluster, Redis, Storage, TestNamespace};
+use redkeep_tests::kube::managed::connect;
+use redkeep_tests::kube::{BUCKET, Cluster, Redis, Storage, TestNamespace, redis_image};
 use serde_json::{Value, json};
 
 const GROUP: &str = "redis.io/v1";
@@ -113,31 +114,15 @@ fn sample(file: &str, kind: &str, name: &str) -> Result<Value> {
     anyhow::bail!("{} has no {kind} {name}", path.display())
 }
 
-/// What a RedisCluster's own controller would have made: the object, its status, the Service of its pods.
-async fn cluster_by_hand(namespace: &TestNamespace) -> Result<()> {
-    namespace.apply(&sample("rediscluster.yaml", "RedisCluster", "my-cluster")?).await?;
-    namespace
-        .apply(&json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "my-cluster-r"},
-            "spec": {"selector": {"app": "my-cluster"}, "ports": [{"name": "redis", "port": 6379}]},
-        }))
-        .await?;
-    let status = json!({"status": {"phase": "Healthy"}}).to_string();
-    let name = namespace.name();
-    namespace.cluster().succeed(&[
-        "--namespace",
-        name,
-        "patch",
-        "rediscluster",
-        "my-cluster",
-        "--subresource",
-        "status",
-        "--type",
-        "merge",
-        "--patch",
-        &status,
-    ])?;
-    Ok(())
+/// The sample, but for what this machine lacks: its image, and room. Waits until it is Healthy.
+async fn managed(namespace: &TestNamespace, deployed: &Deployed) -> Result<Value> {
+    let mut object = sample("rediscluster.yaml", "RedisCluster", "my-cluster")?;
+    object["spec"]["imageName"] = json!(redis_image(Version::Redis70));
+    object["spec"]["storage"]["size"] = json!("1Gi");
+    namespace.apply(&object).await?;
+    let healthy = |object: Option<&Value>| object.is_some_and(|object| object["status"]["phase"] == "Healthy");
+    let found = namespace.wait_for(GROUP, "RedisCluster", "my-cluster", "to be Healthy", healthy).await;
+    found.with_context(|| deployed.describe())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,10 +138,10 @@ async fn the_samples_work_with_the_operator_as_installed() -> Result<()> {
             "spec": {"selector": {"app": "s3"}, "ports": [{"port": 9000}]},
         }))
         .await?;
-    let redis = Redis::start(&namespace, "my-cluster", Version::Redis70, 2).await?;
-    let mut primary = redis.connect(0).await?;
+    let redis = managed(&namespace, &deployed).await?;
+    let primary = redis["status"]["primary"].as_str().context("no primary")?;
+    let mut primary = connect(&namespace, &redis, primary).await?;
     apply(&mut primary, &Shape::standalone(Version::Redis70), 1, 500).await?;
-    cluster_by_hand(&namespace).await?;
 
     namespace.apply(&sample("redisbackup.yaml", "RedisBackup", "my-cluster-backup-001")?).await?;
     let run = namespace

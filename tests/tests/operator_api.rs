@@ -413,8 +413,8 @@ async fn hold(client: &Client, rights: &[(&Right, bool)]) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn roles_give_what_is_needed_and_no_access_to_secrets() -> Result<()> {
-    let Some(cluster) = Cluster::api("roles_give_what_is_needed_and_no_access_to_secrets") else { return Ok(()) };
+async fn roles_give_what_is_needed_and_no_sight_of_secrets() -> Result<()> {
+    let Some(cluster) = Cluster::api("roles_give_what_is_needed_and_no_sight_of_secrets") else { return Ok(()) };
     defined(cluster)?;
     installed(cluster, "rbac")?;
     let namespace = cluster.namespace("roles").await?;
@@ -439,7 +439,15 @@ async fn roles_give_what_is_needed_and_no_access_to_secrets() -> Result<()> {
         ("create", "events.k8s.io", "events"),
         ("list", "discovery.k8s.io", "endpointslices"),
         ("get", "apps", "statefulsets"),
+        ("patch", "redis.io", "redisclusters/status"),
+        ("create", "apps", "statefulsets"),
         ("get", "", "services"),
+        ("create", "", "services"),
+        ("create", "", "secrets"),
+        ("get", "", "configmaps"),
+        ("patch", "", "pods"),
+        ("delete", "", "persistentvolumeclaims"),
+        ("create", "rbac.authorization.k8s.io", "rolebindings"),
         ("create", "coordination.k8s.io", "leases"),
         ("update", "coordination.k8s.io", "leases"),
         ("get", "databases.spotahome.com", "redisfailovers"),
@@ -451,16 +459,18 @@ async fn roles_give_what_is_needed_and_no_access_to_secrets() -> Result<()> {
         ("get", "", "secrets"),
         ("list", "", "secrets"),
         ("watch", "", "secrets"),
-        ("create", "", "secrets"),
-        ("get", "", "configmaps"),
+        ("update", "", "secrets"),
+        ("delete", "", "secrets"),
         ("create", "", "pods"),
         ("create", "", "pods/exec"),
         ("create", "", "serviceaccounts/token"),
-        ("delete", "", "persistentvolumeclaims"),
+        ("delete", "apps", "statefulsets"),
         ("delete", "redis.io", "redisclusters"),
         ("create", "redis.io", "backupmethods"),
         ("update", "apiextensions.k8s.io", "customresourcedefinitions"),
-        ("create", "rbac.authorization.k8s.io", "rolebindings"),
+        ("bind", "rbac.authorization.k8s.io", "roles"),
+        ("escalate", "rbac.authorization.k8s.io", "roles"),
+        ("create", "rbac.authorization.k8s.io", "clusterrolebindings"),
         ("impersonate", "", "users"),
     ]
     .map(|(verb, group, resource)| operator(verb, group, resource))

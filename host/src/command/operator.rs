@@ -27,6 +27,9 @@ pub(crate) struct OperatorCommand {
     /// Namespace of the operator itself, where its Lease lies
     #[arg(long, env = "REDKEEP_OPERATOR_NAMESPACE", default_value = "redkeep-system")]
     operator_namespace: String,
+    /// The operator's own service account there: instances of managed Redis obey no other
+    #[arg(long, env = "REDKEEP_SERVICE_ACCOUNT", default_value = "redkeep-operator")]
+    service_account: String,
     /// Name of this process in Events and in the Lease; by default the host name
     #[arg(long, env = "REDKEEP_INSTANCE")]
     instance: Option<String>,
@@ -78,6 +81,7 @@ impl OperatorCommand {
             image: self.image()?,
             watch_namespace: self.watch_namespace.clone(),
             namespace: self.operator_namespace.clone(),
+            service_account: self.service_account.clone(),
             instance: self.instance.clone(),
             origin: self.origin.clone(),
             listen: self.metrics_listen,

@@ -18,7 +18,9 @@ use redkeep_controller::metrics::Metrics;
 use redkeep_controller::preflight::{PreflightError, check_definitions, check_rights};
 use redkeep_controller::server::{Readiness, router};
 use redkeep_controller::settings::Settings;
-use redkeep_controller::{backup_method, backup_storage, redis_backup, redis_restore, redis_scheduled_backup, runtime};
+use redkeep_controller::{
+    backup_method, backup_storage, redis_backup, redis_cluster, redis_restore, redis_scheduled_backup, runtime,
+};
 use redkeep_core::Timestamp;
 use redkeep_core::classify::Classify;
 use tokio::net::TcpListener;
@@ -41,6 +43,7 @@ pub(crate) struct OperatorOptions {
     pub(crate) image: String,
     pub(crate) watch_namespace: Option<String>,
     pub(crate) namespace: String,
+    pub(crate) service_account: String,
     pub(crate) instance: Option<String>,
     pub(crate) origin: Option<String>,
     pub(crate) listen: SocketAddr,
@@ -213,6 +216,7 @@ fn controllers(context: &Arc<Context>, readiness: &Readiness, stop: &Cancellatio
     set.spawn(redis_backup::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(redis_scheduled_backup::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(redis_restore::run(Arc::clone(context), readiness.clone(), stop.clone()));
+    set.spawn(redis_cluster::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(backup_storage::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(backup_method::run(Arc::clone(context), readiness.clone(), stop.clone()));
     set.spawn(runtime::forward_changes(Arc::clone(context), stop.clone()));
@@ -254,7 +258,10 @@ async fn check(
 ) -> Result<(), PreflightError> {
     for gate in ["rights", "definitions"] {
         let checked = match gate {
-            "rights" => check_rights(client, options.watch_namespace.as_deref(), &options.namespace).await,
+            "rights" => {
+                let (namespace, home) = (options.watch_namespace.as_deref(), &options.namespace);
+                check_rights(client, namespace, home, &options.service_account).await
+            }
             _ => check_definitions(client, wanted).await,
         };
         match checked {
@@ -283,6 +290,7 @@ async fn settings(client: &Client, options: &OperatorOptions) -> Result<Settings
     let mut settings = Settings::new(&options.image, &options.namespace, origin);
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     settings.instance = options.instance.clone().unwrap_or(host);
+    settings.service_account.clone_from(&options.service_account);
     settings.watch_namespace.clone_from(&options.watch_namespace);
     settings.task_service_accounts.clone_from(&options.task_service_accounts);
     settings.plugin_folder.clone_from(&options.plugin_folder);

@@ -196,7 +196,7 @@ impl TestNamespace {
         };
         say(&["get", "events", "--sort-by", ".lastTimestamp"]);
         say(&["get", "statefulsets,jobs,pods,pvc", "-o", "wide"]);
-        let kinds = "redisbackups,redisscheduledbackups,redisrestores,backupstorages";
+        let kinds = "redisclusters,redisbackups,redisscheduledbackups,redisrestores,backupstorages";
         say(&["get", kinds, "-o", "jsonpath={range .items[*]}{.kind} {.metadata.name} {.status}{\"\\n\"}{end}"]);
         let pods = say(&["get", "pods", "-o", "name"]);
         for pod in pods.lines().filter(|line| line.starts_with("pod/")) {

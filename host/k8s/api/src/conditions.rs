@@ -123,4 +123,26 @@ pub mod reasons {
     pub const RESTORING: &str = "Restoring";
     /// The claim holds data already.
     pub const CLAIM_NOT_EMPTY: &str = "ClaimNotEmpty";
+    /// The server has other keys than the backup.
+    pub const KEYS_DIFFER: &str = "KeysDiffer";
+    /// Pods are made, or do not serve yet.
+    pub const CREATING: &str = "Creating";
+    /// No primary, and none that may become one.
+    pub const NO_PRIMARY: &str = "NoPrimary";
+    /// Pods are exchanged for newer ones, one by one.
+    pub const ROLLING_UPDATE: &str = "RollingUpdate";
+    /// The primary hands over to a replica.
+    pub const SWITCHING_OVER: &str = "SwitchingOver";
+    /// The number of instances changes.
+    pub const SCALING: &str = "Scaling";
+    /// Nothing is left to do.
+    pub const AS_WANTED: &str = "AsWanted";
+    /// The object was born without a backup.
+    pub const NO_BOOTSTRAP: &str = "NoBootstrap";
+    /// An object of that name belongs to somebody else.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// The image does not run Redis, or an instance says why it cannot.
+    pub const INSTANCE_FAILED: &str = "InstanceFailed";
+    /// The storage class is not there, or the claim is not bound for another reason.
+    pub const CLAIM_PENDING: &str = "ClaimPending";
 }

@@ -134,7 +134,8 @@ pub struct RedisClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minLength" = 1, "maxLength" = 253, "pattern" = cel::NAME_PATTERN))]
     pub priority_class_name: Option<String>,
-    /// The service account of the pods; by default one without rights. It must be on the operator's list.
+    /// The service account of the pods; by default `NAME-redis`, which may look at its own RedisCluster and nothing else. Another
+    /// must be on the operator's list, and is given that right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minLength" = 1, "maxLength" = 253, "pattern" = cel::NAME_PATTERN))]
     pub service_account_name: Option<String>,
@@ -159,7 +160,7 @@ pub struct RedisClusterSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("minItems" = 1, "maxItems" = 16))]
     pub volume_mounts: Vec<ExtraMount>,
-    /// A PodDisruptionBudget that lets one instance go at a time, and the primary only after a switch-over.
+    /// A PodDisruptionBudget that lets one instance go at a time.
     #[serde(default = "yes")]
     pub pod_disruption_budget: bool,
     /// Exchanges the Services' type and annotations.
@@ -289,7 +290,7 @@ fn max_lag() -> i32 {
 pub struct ExtraVolume {
     /// Its name within the pod.
     #[schemars(extend("minLength" = 1, "maxLength" = 63, "pattern" = cel::LABEL_PATTERN))]
-    #[x_kube(validation = Rule::new("!(self in ['data', 'instance', 'redis-auth', 'redis-tls', 'tmp'])").message("data, instance, redis-auth, redis-tls and tmp are the operator's"))]
+    #[x_kube(validation = Rule::new("!(self in ['data', 'instance', 'redis-auth', 'redis-tls', 'redkeep-config', 'redkeep-identity', 'tmp'])").message("data, instance, redis-auth, redis-tls, redkeep-config, redkeep-identity and tmp are the operator's"))]
     pub name: String,
     /// A Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -314,7 +315,7 @@ pub struct ExtraMount {
     pub name: String,
     /// The path in the container.
     #[schemars(extend("minLength" = 2, "maxLength" = 256, "pattern" = "^/[A-Za-z0-9._/-]+$"))]
-    #[x_kube(validation = Rule::new("!self.split('/').exists(part, part == '..') && !self.matches('^/(data|redkeep|redis-auth|redis-tls|proc|sys|dev)(/|$)')").message("must not hold `..`, nor lie below /data, /redkeep, /redis-auth, /redis-tls, /proc, /sys or /dev"))]
+    #[x_kube(validation = Rule::new("!self.split('/').exists(part, part == '..') && !self.matches('^/(data|redkeep|redkeep-config|redkeep-identity|redis-auth|redis-tls|tmp|var/run|proc|sys|dev)(/|$)')").message("must not hold `..`, nor lie below /data, /redkeep, /redkeep-config, /redkeep-identity, /redis-auth, /redis-tls, /tmp, /var/run, /proc, /sys or /dev"))]
     pub mount_path: String,
     /// Whether it can be written.
     #[serde(default)]

@@ -58,6 +58,21 @@ pub struct RedisClusterStatus {
     /// The number of the last grant; a greater one wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// The start of Redis that the last grant is for; none while the primary is being replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 128))]
+    pub primary_process: Option<String>,
+    /// The uid of the pod that the last grant was for: another pod of that name is no proof that this one stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 64))]
+    pub granted_pod_uid: Option<String>,
+    /// The primary is being replaced; since the last decision about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_since: Option<Time>,
+    /// The replication id of the last primary: offsets compare only within one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 64))]
+    pub replication_id: Option<String>,
     /// Pods there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<i32>,
@@ -75,6 +90,13 @@ pub struct RedisClusterStatus {
     /// The Secret with the password (key `password`) and the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_secret: Option<LocalReference>,
+    /// The Secret with the certificate and the token by which operator and instances know one another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_secret: Option<LocalReference>,
+    /// SHA-256 of that certificate (DER, hexadecimal): an instance that shows another is not spoken to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 64))]
+    pub certificate_digest: Option<String>,
     /// The server's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 64))]
@@ -153,6 +175,25 @@ pub struct BootstrapStatus {
     /// Keys that had expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_expired: Option<i64>,
+    /// How many attempts failed so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i32>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Time>,
+    /// Of those keys, how many had a time to live: no more can be missing from a server that does not count the expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_expected: Option<i64>,
+    /// Whether the counts can be compared: commands behind a snapshot add and delete keys that nobody counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparable: Option<bool>,
+    /// Whether a live restore has ended, for clusters without claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled: Option<bool>,
+    /// The word for why the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 64))]
+    pub reason: Option<String>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 4096))]

@@ -8,6 +8,8 @@ use kube::runtime::events::{Recorder, Reporter};
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::metrics::Metrics;
+use crate::redis_cluster::instance::Instances;
+use crate::redis_cluster::instance::https::HttpsInstances;
 use crate::runtime::Triggers;
 use crate::settings::Settings;
 
@@ -19,6 +21,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Runs the data tasks.
     pub executor: Arc<dyn Executor>,
+    /// Speaks to the instances of managed Redis.
+    pub instances: Arc<dyn Instances>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How this operator was configured.
@@ -40,7 +44,9 @@ impl Context {
     ) -> Self {
         let reporter = Reporter { controller: "redkeep".to_owned(), instance: Some(settings.instance.clone()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, clock, executor, metrics, settings, recorder, triggers: Triggers::default() }
+        let (namespace, account) = (&settings.operator_namespace, &settings.service_account);
+        let instances = Arc::new(HttpsInstances::new(client.clone(), namespace, account));
+        Self { client, clock, executor, instances, metrics, settings, recorder, triggers: Triggers::default() }
     }
 
     /// The time now.

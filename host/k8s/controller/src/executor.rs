@@ -200,6 +200,8 @@ pub struct Placement {
     pub run_as_user: Option<i64>,
     /// Its group.
     pub run_as_group: Option<i64>,
+    /// The group that a claim is given to; `None`: ours, where one of ours is written.
+    pub fs_group: Option<i64>,
     /// As the pod's whose files are read.
     pub se_linux_options: Option<SELinuxOptions>,
     /// Near whom.

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod preflight;
 pub mod redis_backup;
+pub mod redis_cluster;
 pub mod redis_restore;
 pub mod redis_scheduled_backup;
 pub mod runtime;

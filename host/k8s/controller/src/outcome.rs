@@ -16,7 +16,8 @@ const LONGEST_NOTE: usize = 1024;
 pub struct Outcome {
     /// Whether somebody should look.
     pub severity: Severity,
-    /// What was done: `Backup`, `Restore`, `Schedule`, `Verify`, `Prune`, `Delete`, `Probe`, `Load`, `Accept`.
+    /// What was done: `Backup`, `Restore`, `Schedule`, `Verify`, `Prune`, `Delete`, `Probe`, `Load`, `Accept`,
+    /// of clusters `Cluster`, `Promote`, `Failover`, `SwitchOver`.
     pub action: &'static str,
     /// The stable word that the condition carries too.
     pub reason: String,

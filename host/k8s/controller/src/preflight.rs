@@ -160,14 +160,24 @@ pub const RIGHTS: &[Right] = &[
     right("redis.io", "backupstorages/status", &["patch"]),
     right("redis.io", "backupstorages/finalizers", &["update"]),
     right("databases.spotahome.com", "redisfailovers", &["get"]),
-    right("redis.io", "redisclusters", &["get", "list", "watch"]),
+    right("redis.io", "redisclusters", &["get", "list", "watch", "patch"]),
+    right("redis.io", "redisclusters/status", &["patch"]),
+    right("redis.io", "redisclusters/finalizers", &["update"]),
     right("batch", "jobs", &["get", "list", "watch", "create", "patch", "delete"]),
-    right("", "pods", &["get", "list"]),
+    right("", "pods", &["get", "list", "patch", "delete"]),
+    // What a RedisCluster is made of. Secrets are only ever created.
+    right("", "secrets", &["create"]),
+    right("", "configmaps", &["get", "create", "patch"]),
+    right("", "serviceaccounts", &["get", "create", "patch"]),
+    right("", "persistentvolumeclaims", &["get", "create", "patch", "delete"]),
+    right("rbac.authorization.k8s.io", "roles", &["get", "create", "patch"]),
+    right("rbac.authorization.k8s.io", "rolebindings", &["get", "create", "patch"]),
+    right("policy", "poddisruptionbudgets", &["get", "create", "patch", "delete"]),
     right("", "events", &["list"]),
     right("events.k8s.io", "events", &["create", "patch"]),
     right("discovery.k8s.io", "endpointslices", &["list"]),
-    right("apps", "statefulsets", &["get"]),
-    right("", "services", &["get"]),
+    right("apps", "statefulsets", &["get", "create", "patch"]),
+    right("", "services", &["get", "create", "patch"]),
     // One for each target of a restore.
     right("coordination.k8s.io", "leases", &["get", "create", "update", "delete"]),
     at(Place::Home, right("coordination.k8s.io", "leases", &["get", "create", "update"])),
@@ -177,13 +187,20 @@ pub const RIGHTS: &[Right] = &[
     at(Place::Cluster, right("redis.io", "backupmethods", &["get", "list", "watch"])),
     at(Place::Cluster, right("redis.io", "backupmethods/status", &["patch"])),
     at(Place::Cluster, right("redis.io", "backupmethods/finalizers", &["update"])),
+    // Its own account's: by it the instances of managed Redis know who gives them orders.
+    at(Place::Home, right("", "serviceaccounts/token", &["create"])),
 ];
 
 /// Whether this account may do what the operator does.
 ///
 /// # Errors
 /// Verb and resource of every right that is missing.
-pub async fn check_rights(client: &Client, namespace: Option<&str>, home: &str) -> Result<(), PreflightError> {
+pub async fn check_rights(
+    client: &Client,
+    namespace: Option<&str>,
+    home: &str,
+    account: &str,
+) -> Result<(), PreflightError> {
     let asked = RIGHTS.iter().flat_map(|right| right.verbs.iter().map(move |verb| (right, *verb)));
     let answers: Vec<Result<Option<String>, PreflightError>> = stream::iter(asked)
         .map(|(right, verb)| {
@@ -192,7 +209,9 @@ pub async fn check_rights(client: &Client, namespace: Option<&str>, home: &str) 
                 Place::Home => Some(home),
                 Place::Cluster => None,
             };
-            review(client, right, verb, place)
+            // Tokens of its own account alone: of any other they would be a way to more rights.
+            let name = (right.resource == "serviceaccounts/token").then_some(account);
+            review(client, right, verb, place, name)
         })
         .buffered(REVIEWS_AT_ONCE)
         .collect()
@@ -210,6 +229,7 @@ async fn review(
     right: &Right,
     verb: &str,
     namespace: Option<&str>,
+    name: Option<&str>,
 ) -> Result<Option<String>, PreflightError> {
     let (resource, subresource) = match right.resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
@@ -223,6 +243,7 @@ async fn review(
                 subresource,
                 verb: Some(verb.to_owned()),
                 namespace: namespace.map(str::to_owned),
+                name: name.map(str::to_owned),
                 ..ResourceAttributes::default()
             }),
             non_resource_attributes: None,
@@ -273,17 +294,17 @@ mod tests {
     async fn a_missing_right_is_named_by_verb_and_resource() {
         let fake = FakeApi::new();
         fake.allow(|attributes| attributes["resource"] != "jobs" || attributes["verb"] != "delete");
-        let error = check_rights(&fake.client(), Some("shop"), "home").await.unwrap_err();
+        let error = check_rights(&fake.client(), Some("shop"), "home", "redkeep-operator").await.unwrap_err();
         let both = "this account may not delete jobs.batch in namespace shop, delete jobs.batch in namespace home";
         assert_eq!(error.to_string(), both);
         fake.allow(|attributes| attributes["resource"] != "backupmethods");
-        let error = check_rights(&fake.client(), Some("shop"), "home").await.unwrap_err();
+        let error = check_rights(&fake.client(), Some("shop"), "home", "redkeep-operator").await.unwrap_err();
         assert!(error.to_string().contains("list backupmethods.redis.io in the whole cluster"), "{error}");
         fake.allow(|attributes| attributes["resource"] != "leases" || attributes["namespace"] != "home");
-        let error = check_rights(&fake.client(), Some("shop"), "home").await.unwrap_err();
+        let error = check_rights(&fake.client(), Some("shop"), "home", "redkeep-operator").await.unwrap_err();
         assert!(error.to_string().ends_with("update leases.coordination.k8s.io in namespace home"), "{error}");
         fake.allow(|_| true);
-        check_rights(&fake.client(), None, "home").await.unwrap();
+        check_rights(&fake.client(), None, "home", "redkeep-operator").await.unwrap();
     }
 
     /// Whether a rule of a role gives the verb on the resource.
@@ -294,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn the_role_that_is_shipped_gives_every_right_and_none_on_secrets() {
+    fn the_role_that_is_shipped_gives_every_right_and_of_secrets_only_to_make_them() {
         use serde::Deserialize;
         let text = include_str!("../../../../config/rbac/roles.yaml");
         let shipped: Vec<serde_json::Value> = serde_norway::Deserializer::from_str(text)
@@ -307,6 +328,14 @@ mod tests {
                 assert!(rules.iter().any(|rule| gives(rule, right, verb)), "{verb} {}.{}", right.resource, right.group);
             }
         }
-        assert!(!text.contains("secrets") && !text.contains('*'), "{text}");
+        assert!(!text.contains('*'), "{text}");
+        let about = |word: &str| {
+            let is_about =
+                |rule: &&&serde_json::Value| rule["resources"].as_array().unwrap().iter().any(|one| one == word);
+            rules.iter().filter(is_about).copied().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(about("secrets"), [json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]})]);
+        let tokens = about("serviceaccounts/token");
+        assert_eq!((tokens.len(), &tokens[0]["resourceNames"]), (1, &json!(["redkeep-operator"])));
     }
 }

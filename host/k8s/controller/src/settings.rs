@@ -21,6 +21,8 @@ pub struct Settings {
     pub instance: String,
     /// Where the operator itself runs (its Lease lies there).
     pub operator_namespace: String,
+    /// The operator's own service account: instances of managed Redis obey no other.
+    pub service_account: String,
     /// Only this namespace is watched; `None`: all.
     pub watch_namespace: Option<String>,
     /// Who makes backups here: `k8s:UID of namespace kube-system`.
@@ -46,6 +48,7 @@ impl Settings {
             image: image.into(),
             instance: "redkeep".to_owned(),
             operator_namespace: operator_namespace.into(),
+            service_account: "redkeep-operator".to_owned(),
             watch_namespace: None,
             origin: origin.into(),
             start_deadline: START_DEADLINE,

@@ -195,6 +195,15 @@ impl State {
             answer["status"] = json!({"allowed": allowed});
             return Ok(answer);
         }
+        if subresource.as_deref() == Some("token") {
+            self.counter += 1;
+            let token = format!("token-of-{}-{}", place.name, self.counter);
+            let mut answer = call.body.clone();
+            answer["metadata"] = json!({"name": place.name, "creationTimestamp": self.now.to_string()});
+            let expires = self.now + std::time::Duration::from_secs(3600);
+            answer["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
+            return Ok(answer);
+        }
         match call.method {
             Method::GET if place.name.is_empty() => Ok(self.list(&place, &call.query)),
             Method::GET => self.find(&place).cloned(),

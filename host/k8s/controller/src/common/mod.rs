@@ -5,6 +5,7 @@ pub mod keys;
 pub mod method;
 pub mod placement;
 pub mod report;
+pub mod selection;
 pub mod source;
 pub mod storage;
 pub(crate) mod verdict;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, ResourceExt};
 use redkeep_core::identifier::ClusterName;
@@ -75,7 +75,13 @@ async fn of_cluster(
         let message = format!("RedisCluster {name} cannot be read in phase {phase}");
         return Err(Unresolved::not_yet(reasons::CLUSTER_NOT_READY, message));
     }
-    let addresses = behind_service(client, namespace, &format!("{name}-r"), REDIS_PORT).await?;
+    let service = format!("{name}-r");
+    let addresses = if cluster.spec.tls.is_some() {
+        // Their certificates are for names.
+        names_behind_service(client, namespace, &service, REDIS_PORT).await?
+    } else {
+        behind_service(client, namespace, &service, REDIS_PORT).await?
+    };
     let mut access = SourceAccess {
         endpoint: EndpointSpec { node, ..EndpointSpec::default() },
         mounts: Vec::new(),
@@ -206,10 +212,33 @@ fn sentinel_hosts(sentinel: &SentinelEndpoint, namespace: &str) -> Vec<String> {
 
 /// Addresses that a Service leads to, whatever its type: those that are ready, in order.
 async fn behind_service(client: &Client, namespace: &str, name: &str, port: i32) -> Result<Vec<String>, Unresolved> {
+    let slices = slices_of(client, namespace, name).await?;
+    some_ready(ready_addresses(&slices, port), namespace, name)
+}
+
+/// The same by the names of pods behind a headless Service: `POD.SERVICE`.
+async fn names_behind_service(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    port: i32,
+) -> Result<Vec<String>, Unresolved> {
+    let slices = slices_of(client, namespace, name).await?;
+    let pods = ready_endpoints(&slices).filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
+    let mut names: Vec<String> = pods.map(|pod| format!("{pod}.{name}:{port}")).collect();
+    names.sort();
+    names.dedup();
+    some_ready(names, namespace, name)
+}
+
+async fn slices_of(client: &Client, namespace: &str, name: &str) -> Result<Vec<EndpointSlice>, Unresolved> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     let parameters = ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
     let slices = api.list(&parameters).await.map_err(Unresolved::read(format!("the endpoints of Service {name}")))?;
-    let addresses = ready_addresses(&slices.items, port);
+    Ok(slices.items)
+}
+
+fn some_ready(addresses: Vec<String>, namespace: &str, name: &str) -> Result<Vec<String>, Unresolved> {
     if addresses.is_empty() {
         let message = format!("no pod behind Service {name} of namespace {namespace} is ready");
         return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
@@ -218,15 +247,22 @@ async fn behind_service(client: &Client, namespace: &str, name: &str, port: i32)
 }
 
 fn ready_addresses(slices: &[EndpointSlice], port: i32) -> Vec<String> {
-    let ready = slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| {
-        // Unknown means ready, as the API says.
-        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-    });
-    let mut addresses: Vec<String> =
-        ready.filter_map(|endpoint| endpoint.addresses.first()).map(|address| with_port(address, port)).collect();
+    let mut addresses: Vec<String> = ready_endpoints(slices)
+        .filter_map(|endpoint| endpoint.addresses.first())
+        .map(|address| with_port(address, port))
+        .collect();
     addresses.sort();
     addresses.dedup();
     addresses
+}
+
+fn ready_endpoints(slices: &[EndpointSlice]) -> impl Iterator<Item = &Endpoint> {
+    slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| {
+        // Unknown means ready, as the API says. A Service that shows pods before they are ready says `ready` of all of them,
+        // and `serving` of those that are.
+        let conditions = endpoint.conditions.clone().unwrap_or_default();
+        conditions.ready.unwrap_or(true) && conditions.serving.unwrap_or(true)
+    })
 }
 
 async fn of_stateful_set(client: &Client, namespace: &str, name: &str, port: i32) -> Result<Vec<String>, Unresolved> {

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use kube::ResourceExt;
-use redkeep_core::Timestamp;
 use redkeep_core::encoding::DecryptionKeys;
-use redkeep_core::identifier::{ClusterName, Namespace};
 use redkeep_core::task::{BackupSelector, MethodSpec};
 use redkeep_k8s_api::redis_restore::{OnConflict, RedisRestore, RedisRestoreSpec, TimeToLive};
 use serde_json::{Map, Value};
@@ -14,6 +12,7 @@ use super::dereference::Found;
 use crate::common::Unresolved;
 use crate::common::keys::decryption;
 use crate::common::placement::{TaskPod, task_pod};
+use crate::common::selection;
 use crate::executor::Mount;
 use crate::settings::Settings;
 
@@ -39,7 +38,7 @@ pub(super) fn validate(
     let spec = &restore.spec;
     let (keys, key_mounts) = decryption(spec.decryption.as_ref());
     Ok(ValidatedRestore {
-        selector: selector(restore, &found)?,
+        selector: selection::selector(&spec.from, &restore.namespace().unwrap_or_default(), found.backup.clone())?,
         method: method(spec, &found),
         keys,
         key_mounts,
@@ -63,19 +62,6 @@ fn method(spec: &RedisRestoreSpec, found: &Found) -> MethodSpec {
 /// The definition bounds it; a negative number from an older definition is none at all.
 pub(super) fn seconds(number: i64) -> Duration {
     Duration::from_secs(u64::try_from(number).unwrap_or_default())
-}
-
-fn selector(restore: &RedisRestore, found: &Found) -> Result<BackupSelector, Unresolved> {
-    let from = &restore.spec.from;
-    let own = restore.namespace().unwrap_or_default();
-    let namespace = from.from_namespace.as_deref().unwrap_or(&own);
-    let namespace: Namespace = namespace.parse().map_err(|why| Unresolved::invalid("spec.fromNamespace", why))?;
-    let cluster: Option<ClusterName> = match &from.from_cluster {
-        Some(cluster) => Some(cluster.parse().map_err(|why| Unresolved::invalid("spec.fromCluster", why))?),
-        None => None,
-    };
-    let before: Option<Timestamp> = from.before.as_ref().map(|time| time.0);
-    Ok(BackupSelector { backup: found.backup.clone(), cluster, namespace: Some(namespace), before })
 }
 
 /// As the command line gives them: only what was said, for a plugin may know none of these.

@@ -50,6 +50,23 @@ async fn a_cluster_is_read_when_it_serves_and_brings_its_credentials() {
 }
 
 #[tokio::test]
+async fn of_a_cluster_with_tls_the_names_are_asked_of_pods_that_serve() {
+    let fake = FakeApi::new();
+    let mut with_tls = cluster("Degraded");
+    with_tls["spec"]["tls"] = json!({"secret": {"name": "carts-tls"}});
+    fake.put(with_tls);
+    let mut slice = slice("carts-r");
+    // The headless Service shows pods before they are ready: `ready` says nothing, `serving` does.
+    slice["endpoints"] = json!([
+        {"addresses": ["10.0.0.1"], "conditions": {"ready": true, "serving": true}, "targetRef": {"kind": "Pod", "name": "carts-0"}},
+        {"addresses": ["10.0.0.2"], "conditions": {"ready": true, "serving": false}, "targetRef": {"kind": "Pod", "name": "carts-1"}},
+    ]);
+    fake.put(slice);
+    let access = resolve(&fake.client(), "shop", Some("carts"), None, NodePreference::PreferReplica).await.unwrap();
+    assert_eq!(access.endpoint.url.as_deref(), Some("rediss-nodes://carts-0.carts-r:6379"));
+}
+
+#[tokio::test]
 async fn a_service_is_its_ready_pods() {
     let fake = FakeApi::new();
     fake.put(slice("redis"));

@@ -104,7 +104,7 @@ fn pod(request: &TaskRequest, image: &str, now: Timestamp) -> PodSpec {
     // A claim that a Redis pod owns keeps its owners; one of ours must be writable for us.
     let writes_claim =
         request.mounts.iter().any(|mount| matches!(mount.source, MountSource::Claim { read_only: false, .. }));
-    let fs_group = (writes_claim && placement.run_as_user.is_none()).then_some(USER);
+    let fs_group = placement.fs_group.or((writes_claim && placement.run_as_user.is_none()).then_some(USER));
     let (volumes, volume_mounts) = volumes(&request.mounts, placement.scratch_limit.as_deref());
     PodSpec {
         restart_policy: Some("Never".to_owned()),

@@ -1,0 +1,174 @@
+//! What one operator process remembers of its looks at a cluster: misses, notices, orders that were taken. None of it is needed
+//! to be right; an operator that starts anew waits from the beginning.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redkeep_core::managed::{Orders, Played, Role, Standing};
+
+/// Looks that follow one another faster count as one.
+const LOOK_APART: Duration = Duration::from_millis(900);
+/// So long after a hand-over that was given up the next is tried.
+const HAND_OVER_PAUSE: Duration = Duration::from_secs(60);
+
+/// Of one cluster. Times are spans of a clock that never goes back, since the process began.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    missed: BTreeMap<String, u32>,
+    noticed: BTreeMap<String, Noticed>,
+    acknowledged: BTreeMap<String, (String, Orders)>,
+    hand_over_failed: Option<Duration>,
+    counted: Option<Duration>,
+    /// The uid of the pod with a grant, once its kubelet said that its container has ended.
+    ended: Option<String>,
+    /// The hash of what was applied last, and when.
+    pub(super) applied: Option<(u64, Duration)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Noticed {
+    process: String,
+    epoch: u64,
+    since: Duration,
+}
+
+impl Memory {
+    /// Takes in the answers of a look; `None` did not answer.
+    pub(super) fn look(&mut self, elapsed: Duration, epoch: u64, answers: &BTreeMap<String, Option<Standing>>) {
+        let counts = self.counted.is_none_or(|before| elapsed.saturating_sub(before) >= LOOK_APART);
+        if counts {
+            self.counted = Some(elapsed);
+        }
+        self.missed.retain(|pod, _| answers.contains_key(pod));
+        for (pod, answer) in answers {
+            let missed = self.missed.entry(pod.clone()).or_default();
+            match answer {
+                Some(_) => *missed = 0,
+                None if counts => *missed = missed.saturating_add(1),
+                None => {}
+            }
+            self.notice(elapsed, epoch, pod, answer.as_ref());
+            if let Some(standing) = answer {
+                self.forget_other_processes(pod, standing);
+                self.hand_over(elapsed, pod, standing);
+            }
+        }
+    }
+
+    fn notice(&mut self, elapsed: Duration, epoch: u64, pod: &str, answer: Option<&Standing>) {
+        let Some(standing) = answer else { return };
+        let knows = standing.epoch >= epoch && standing.role != Played::Primary && !standing.process.is_empty();
+        if !knows {
+            self.noticed.remove(pod);
+            return;
+        }
+        let is_known =
+            self.noticed.get(pod).is_some_and(|known| known.process == standing.process && known.epoch == epoch);
+        if !is_known {
+            let noticed = Noticed { process: standing.process.clone(), epoch, since: elapsed };
+            self.noticed.insert(pod.to_owned(), noticed);
+        }
+    }
+
+    fn forget_other_processes(&mut self, pod: &str, standing: &Standing) {
+        if self.acknowledged.get(pod).is_some_and(|(process, _)| *process != standing.process) {
+            self.acknowledged.remove(pod);
+        }
+    }
+
+    fn hand_over(&mut self, elapsed: Duration, pod: &str, standing: &Standing) {
+        let was_asked =
+            self.acknowledged.get(pod).is_some_and(|(_, orders)| matches!(orders.role, Role::HandOver { .. }));
+        if was_asked && standing.hand_over_failed.is_some() {
+            self.hand_over_failed = Some(elapsed);
+        }
+    }
+
+    /// Whether the container of the pod that was granted last has ended; `ended`: uids of pods whose kubelet says so now.
+    pub(super) fn has_ended(&mut self, granted: Option<&str>, ended: &[&str]) -> bool {
+        let Some(granted) = granted else { return false };
+        if ended.contains(&granted) {
+            self.ended = Some(granted.to_owned());
+        }
+        self.ended.as_deref() == Some(granted)
+    }
+
+    /// Orders that an instance took.
+    pub(super) fn acknowledge(&mut self, pod: &str, orders: Orders) {
+        self.acknowledged.insert(pod.to_owned(), (orders.process.clone(), orders));
+    }
+
+    /// For how many looks in a row this pod did not answer.
+    pub(super) fn missed(&self, pod: &str) -> u32 {
+        self.missed.get(pod).copied().unwrap_or_default()
+    }
+
+    /// How long this pod has known this epoch, without being primary.
+    pub(super) fn noticed_for(&self, elapsed: Duration, epoch: u64, pod: &str) -> Option<Duration> {
+        let noticed = self.noticed.get(pod).filter(|noticed| noticed.epoch == epoch)?;
+        Some(elapsed.saturating_sub(noticed.since))
+    }
+
+    /// The last orders that it took in this start.
+    pub(super) fn acknowledged(&self, pod: &str) -> Option<Orders> {
+        self.acknowledged.get(pod).map(|(_, orders)| orders.clone())
+    }
+
+    /// Whether a hand-over was given up a short while ago.
+    pub(super) fn is_hand_over_paused(&self, elapsed: Duration) -> bool {
+        self.hand_over_failed.is_some_and(|at| elapsed.saturating_sub(at) < HAND_OVER_PAUSE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(process: &str, epoch: u64, role: Played) -> BTreeMap<String, Option<Standing>> {
+        let standing = Standing { process: process.into(), epoch, role, ..Standing::default() };
+        [("a-0".to_owned(), Some(standing))].into()
+    }
+
+    fn seconds(number: u64) -> Duration {
+        Duration::from_secs(number)
+    }
+
+    #[test]
+    fn misses_count_once_a_second_and_an_answer_ends_them() {
+        let mut memory = Memory::default();
+        let silent = BTreeMap::from([("a-0".to_owned(), None)]);
+        for millis in [0_u64, 100, 200, 1_000, 1_100, 2_000] {
+            memory.look(Duration::from_millis(millis), 1, &silent);
+        }
+        assert_eq!(memory.missed("a-0"), 3);
+        memory.look(seconds(3), 1, &answer("p", 1, Played::Replica));
+        assert_eq!(memory.missed("a-0"), 0);
+    }
+
+    #[test]
+    fn a_notice_is_counted_for_one_start_and_one_epoch() {
+        let mut memory = Memory::default();
+        let mut look = |at: u64, process: &str, epoch: u64, role: Played, asked: u64| {
+            memory.look(seconds(at), asked, &answer(process, epoch, role));
+            memory.noticed_for(seconds(at), asked, "a-0")
+        };
+        assert_eq!(look(0, "p", 1, Played::Replica, 2), None, "it knows an older one only");
+        assert_eq!(look(1, "p", 2, Played::Standby, 2), Some(seconds(0)));
+        assert_eq!(look(5, "p", 2, Played::Standby, 2), Some(seconds(4)));
+        assert_eq!(look(6, "q", 2, Played::Standby, 2), Some(seconds(0)), "it has restarted");
+        assert_eq!(look(9, "q", 2, Played::Standby, 3), None, "a new decision");
+        assert_eq!(look(10, "q", 3, Played::Primary, 3), None, "a primary is no witness");
+    }
+
+    #[test]
+    fn orders_are_forgotten_with_the_start_that_took_them() {
+        let mut memory = Memory::default();
+        let orders =
+            Orders { epoch: 1, process: "p".into(), role: Role::Standby, peers: Vec::new(), config: BTreeMap::new() };
+        memory.acknowledge("a-0", orders.clone());
+        memory.look(seconds(1), 1, &answer("p", 1, Played::Standby));
+        assert_eq!(memory.acknowledged("a-0"), Some(orders));
+        memory.look(seconds(2), 1, &answer("q", 1, Played::Standby));
+        assert_eq!(memory.acknowledged("a-0"), None);
+    }
+}

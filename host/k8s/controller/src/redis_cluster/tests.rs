@@ -1,0 +1,329 @@
+//! Whole reconciles against an API server and instances in memory.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use redkeep_core::managed::{Notice, Orders, Played, Role};
+use serde_json::{Value, json};
+
+use super::instance::{Address, InstanceError, Instances};
+use super::*;
+use crate::executor::TaskState;
+use crate::testing::{FakeApi, ScriptedExecutor, SettableClock};
+
+/// Instances by pod, which do what they are told.
+#[derive(Default)]
+struct Obedient(Mutex<BTreeMap<String, Standing>>);
+
+#[async_trait]
+impl Instances for Obedient {
+    async fn standing(&self, address: &Address) -> Result<Standing, InstanceError> {
+        let standings = self.0.lock().unwrap();
+        standings
+            .get(&address.pod)
+            .cloned()
+            .ok_or_else(|| InstanceError::Unreachable { pod: address.pod.clone(), message: "as the test says".into() })
+    }
+
+    async fn order(&self, address: &Address, orders: &Orders) -> Result<Standing, InstanceError> {
+        let mut standings = self.0.lock().unwrap();
+        let standing = standings.get_mut(&address.pod).unwrap();
+        assert_eq!(standing.process, orders.process);
+        standing.epoch = orders.epoch;
+        match &orders.role {
+            Role::Primary => standing.role = Played::Primary,
+            Role::Replica { .. } => {
+                standing.role = Played::Replica;
+                (standing.link_up, standing.in_sync_once) = (true, true);
+            }
+            Role::Standby => standing.role = Played::Standby,
+            Role::HandOver { .. } => {}
+        }
+        Ok(standing.clone())
+    }
+
+    async fn notify(&self, _: &Address, notice: &Notice) -> Result<Notice, InstanceError> {
+        Ok(notice.clone())
+    }
+}
+
+struct Bench {
+    api: FakeApi,
+    context: Arc<Context>,
+    clock: Arc<SettableClock>,
+    executor: Arc<ScriptedExecutor>,
+    instances: Arc<Obedient>,
+    fleet: Arc<Fleet>,
+}
+
+fn bench(spec: Value) -> Bench {
+    let api = FakeApi::new();
+    api.put(json!({
+        "apiVersion": "redis.io/v1", "kind": "RedisCluster",
+        "metadata": {"name": "carts", "namespace": "shop", "generation": 1}, "spec": spec
+    }));
+    let executor = Arc::new(ScriptedExecutor::default());
+    let (context, clock) = api.context(Arc::clone(&executor) as _);
+    let instances = Arc::new(Obedient::default());
+    let Ok(mut context) = Arc::try_unwrap(context) else { panic!("somebody has it") };
+    context.instances = Arc::clone(&instances) as _;
+    Bench { api, context: Arc::new(context), clock, executor, instances, fleet: Arc::default() }
+}
+
+impl Bench {
+    async fn look(&self) -> Action {
+        let cluster: RedisCluster = serde_json::from_value(self.cluster()).unwrap();
+        let looked = reconcile(Arc::new(cluster), Arc::clone(&self.context), Arc::clone(&self.fleet)).await;
+        looked.unwrap_or_else(|error| panic!("{}", crate::runtime::chain(&error)))
+    }
+
+    async fn looks(&self, times: usize) {
+        for _ in 0..times {
+            self.look().await;
+        }
+    }
+
+    fn cluster(&self) -> Value {
+        self.api.get("RedisCluster", "shop", "carts").unwrap()
+    }
+
+    fn status(&self) -> Value {
+        self.cluster()["status"].clone()
+    }
+
+    fn condition(&self, kind: &str) -> (String, String) {
+        let status = self.status();
+        let found = status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == kind).unwrap().clone();
+        (found["status"].as_str().unwrap().to_owned(), found["reason"].as_str().unwrap().to_owned())
+    }
+
+    /// What the `StatefulSet`'s controller and the kubelet do.
+    fn run_pods(&self, keys: u64) {
+        let set = self.api.get("StatefulSet", "shop", "carts").unwrap();
+        for ordinal in 0..set["spec"]["replicas"].as_i64().unwrap() {
+            let name = format!("carts-{ordinal}");
+            let mut metadata = set["spec"]["template"]["metadata"].clone();
+            metadata["name"] = json!(name);
+            metadata["namespace"] = json!("shop");
+            metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "carts", "uid": set["metadata"]["uid"]}]);
+            self.api.put(json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []},
+                "status": {"podIP": format!("10.0.0.{}", ordinal + 1)},
+            }));
+            let standing = Standing {
+                pod: name.clone(),
+                process: format!("process-{ordinal}"),
+                serving: true,
+                keys,
+                keys_loaded: (keys > 0).then_some(keys),
+                keys_expired: (keys > 0).then_some(0),
+                version: "7.2.4".into(),
+                replication_id: "id".into(),
+                ..Standing::default()
+            };
+            self.instances.0.lock().unwrap().insert(name, standing);
+        }
+    }
+}
+
+fn plain() -> Value {
+    json!({"instances": 3, "imageName": "redis:7.2", "storage": {"size": "1Gi"}})
+}
+
+#[tokio::test]
+async fn a_cluster_of_three_becomes_healthy() {
+    let bench = bench(plain());
+    bench.looks(3).await;
+    assert_eq!(bench.status()["phase"], "Creating");
+    bench.run_pods(0);
+    bench.looks(6).await;
+    let status = bench.status();
+    assert_eq!(
+        (&status["phase"], &status["primary"], &status["readyInstances"]),
+        (&json!("Healthy"), &json!("carts-0"), &json!(3)),
+        "{status:#}"
+    );
+    assert_eq!(bench.condition("Ready"), ("True".into(), "Healthy".into()));
+    let role = |pod: &str| bench.api.get("Pod", "shop", pod).unwrap()["metadata"]["labels"]["redis.io/role"].clone();
+    assert_eq!((role("carts-0"), role("carts-2")), (json!("primary"), json!("replica")));
+    assert_eq!(
+        status["authSecret"]["name"],
+        bench.api.all("Secret").iter().find(|one| !one["data"]["password"].is_null()).unwrap()["metadata"]["name"]
+    );
+    for (kind, name) in [
+        ("Service", "carts-rw"),
+        ("ConfigMap", "carts-config"),
+        ("PodDisruptionBudget", "carts"),
+        ("Role", "carts-redis"),
+    ] {
+        assert!(bench.api.get(kind, "shop", name).is_some(), "{kind} {name}");
+    }
+    let writes = bench.api.writes().len();
+    bench.looks(3).await;
+    assert_eq!(bench.api.writes().len(), writes, "a healthy cluster is only looked at");
+}
+
+#[tokio::test]
+async fn what_is_decided_is_written_before_anybody_hears_of_it() {
+    let bench = bench(plain());
+    bench.looks(3).await;
+    bench.run_pods(0);
+    bench.look().await;
+    assert_eq!(bench.status()["nextPrimary"], "carts-0");
+    assert!(bench.instances.0.lock().unwrap().values().all(|standing| standing.role == Played::Standby));
+    bench.look().await;
+    assert_eq!(bench.instances.0.lock().unwrap()["carts-0"].role, Played::Primary);
+}
+
+#[tokio::test]
+async fn a_decision_on_what_has_changed_meanwhile_is_not_written() {
+    let bench = bench(plain());
+    bench.looks(3).await;
+    bench.run_pods(0);
+    bench.api.fail_when(|call| {
+        call.path.ends_with("/status").then(|| (409, "Conflict", "the object has been modified".to_owned()))
+    });
+    bench.looks(2).await;
+    assert!(bench.status()["epoch"].is_null());
+    assert!(bench.instances.0.lock().unwrap().values().all(|standing| standing.role == Played::Standby));
+}
+
+fn born() -> Value {
+    let mut spec = plain();
+    spec["bootstrap"] = json!({"backupName": "nightly"});
+    spec
+}
+
+fn backup(bench: &Bench, phase: &str) {
+    bench.api.put(json!({
+        "apiVersion": "redis.io/v1", "kind": "RedisBackup", "metadata": {"name": "nightly", "namespace": "shop"},
+        "spec": {"clusterName": "old", "backupMethod": "rdb", "destination": {"s3": {"bucket": "b"}}},
+        "status": {"phase": phase, "backupId": "20261127T120000Z-nightly-1"},
+    }));
+}
+
+fn restored(bench: &Bench, keys: u64) {
+    let name = bench.status()["bootstrap"]["taskName"].as_str().unwrap().to_owned();
+    let report = serde_json::from_value(json!({
+        "outcome": {"state": "done"}, "startedAt": "2026-11-27T12:00:00Z",
+        "endedAt": "2026-11-27T12:01:00Z", "facts": {"keys": keys.to_string()},
+    }));
+    let report = report.unwrap_or_else(|error| panic!("{error}"));
+    bench.executor.set(&name, TaskState::Ended { report, pod: None });
+}
+
+#[tokio::test]
+async fn a_cluster_is_born_from_a_backup() {
+    let bench = bench(born());
+    bench.look().await;
+    assert_eq!(bench.condition("Restored"), ("False".into(), "BackupNotFound".into()));
+    assert_eq!((bench.status()["phase"].clone(), bench.api.all("PersistentVolumeClaim").len()), (json!("Pending"), 0));
+    backup(&bench, "Completed");
+    bench.look().await;
+    assert_eq!(bench.status()["phase"], "Restoring");
+    assert!(bench.api.get("PersistentVolumeClaim", "shop", "data-carts-0").is_some());
+    assert_eq!(bench.executor.names().len(), 1);
+    assert!(bench.api.get("StatefulSet", "shop", "carts").is_none(), "only when the claim is filled");
+    restored(&bench, 5);
+    bench.looks(4).await;
+    bench.run_pods(5);
+    bench.looks(6).await;
+    assert_eq!(bench.status()["phase"], "Healthy", "{:#}", bench.status());
+    assert_eq!(bench.condition("Restored"), ("True".into(), "Completed".into()));
+    assert_eq!(bench.status()["bootstrap"]["keysLoaded"], 5);
+}
+
+#[tokio::test]
+async fn a_cluster_that_came_up_with_other_keys_than_the_backup_is_never_healthy() {
+    let bench = bench(born());
+    backup(&bench, "Completed");
+    bench.look().await;
+    restored(&bench, 5);
+    bench.looks(4).await;
+    bench.run_pods(0);
+    bench.looks(6).await;
+    assert_eq!(bench.status()["phase"], "Failed");
+    assert_eq!(bench.condition("Restored"), ("False".into(), "KeysDiffer".into()));
+    assert!(bench.instances.0.lock().unwrap().values().all(|standing| standing.role == Played::Standby));
+}
+
+#[tokio::test]
+async fn a_restore_that_failed_is_tried_again_and_heals() {
+    let bench = bench(born());
+    backup(&bench, "Completed");
+    bench.look().await;
+    let name = bench.status()["bootstrap"]["taskName"].as_str().unwrap().to_owned();
+    bench.executor.set(&name, TaskState::Failed { reason: "ImagePullFailed".into(), message: "no such image".into() });
+    bench.look().await;
+    assert_eq!(bench.condition("Restored"), ("False".into(), "ImagePullFailed".into()));
+    assert_eq!(bench.status()["phase"], "Failed");
+    bench.looks(2).await;
+    assert_eq!(bench.executor.names().len(), 1, "not at once");
+    bench.clock.advance(Duration::from_secs(11));
+    bench.look().await;
+    assert_eq!(bench.executor.names().len(), 2);
+    restored(&bench, 0);
+    bench.looks(4).await;
+    bench.run_pods(0);
+    bench.looks(6).await;
+    assert_eq!(bench.status()["phase"], "Healthy", "{:#}", bench.status());
+}
+
+#[tokio::test]
+async fn a_claim_that_is_there_is_not_touched() {
+    let bench = bench(born());
+    backup(&bench, "Completed");
+    bench.api.put(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-carts-0", "namespace": "shop"}}));
+    bench.looks(3).await;
+    assert_eq!(bench.condition("Restored"), ("False".into(), "ClaimNotEmpty".into()));
+    assert_eq!((bench.status()["phase"].clone(), bench.executor.names().len()), (json!("Failed"), 0));
+    bench.api.remove("PersistentVolumeClaim", "shop", "data-carts-0");
+    bench.look().await;
+    assert_eq!(bench.status()["phase"], "Restoring");
+}
+
+#[tokio::test]
+async fn a_name_that_somebody_else_has_is_said_and_left_alone() {
+    let bench = bench(plain());
+    bench.api.put(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "carts-rw", "namespace": "shop"}, "spec": {"x": 1}}));
+    bench.looks(3).await;
+    assert_eq!(bench.condition("Ready"), ("False".into(), "NameTaken".into()));
+    assert_eq!(bench.api.get("Service", "shop", "carts-rw").unwrap()["spec"], json!({"x": 1}));
+    assert!(bench.api.get("StatefulSet", "shop", "carts").is_none(), "no half-made cluster");
+}
+
+#[tokio::test]
+async fn a_spec_that_cannot_be_followed_makes_nothing() {
+    let mut spec = plain();
+    spec["serviceAccountName"] = json!("admin");
+    let bench = bench(spec);
+    bench.look().await;
+    assert_eq!(bench.condition("Accepted"), ("False".into(), "InvalidSpec".into()));
+    assert!(bench.api.all("StatefulSet").is_empty() && bench.api.all("Secret").is_empty());
+}
+
+#[tokio::test]
+async fn a_cluster_without_claims_is_filled_before_anybody_sees_it() {
+    let mut spec = born();
+    spec.as_object_mut().unwrap().remove("storage");
+    spec["ephemeral"] = json!({});
+    let bench = bench(spec);
+    backup(&bench, "Completed");
+    bench.looks(3).await;
+    bench.run_pods(0);
+    assert_eq!(bench.instances.0.lock().unwrap().len(), 1, "replicas come later");
+    for _ in 0..6 {
+        bench.look().await;
+        if let Some(task) = bench.executor.names().first() {
+            bench.executor.set(task, TaskState::Running { pod: None, progress: None });
+        }
+    }
+    assert_eq!(bench.status()["phase"], "Restoring", "{:#}", bench.status());
+    assert_eq!(bench.executor.names().len(), 1);
+    let role = |pod: &str| bench.api.get("Pod", "shop", pod).unwrap()["metadata"]["labels"]["redis.io/role"].clone();
+    assert_eq!(role("carts-0"), Value::Null, "no Service leads there");
+    restored(&bench, 5);
+    bench.looks(3).await;
+    assert_eq!(role("carts-0"), json!("primary"));
+    assert_eq!(bench.api.get("StatefulSet", "shop", "carts").unwrap()["spec"]["replicas"], 3);
+}
