@@ -39,7 +39,8 @@ pub(super) async fn against_redis_cli(bench: &mut Bench, version: Version) -> Re
             ours,
             theirs,
         );
-        let cores = std::thread::available_parallelism().map_or(2.0, |count| count.get() as f64);
+        let cores = std::thread::available_parallelism().ok().and_then(|count| u32::try_from(count.get()).ok());
+        let cores = f64::from(cores.unwrap_or(2));
         let busy =
             format!("machine {:.1} of {cores} cores busy, ours {:.1}", ours.busy_cores, ours.processor / ours.seconds);
         row.ours = format!("{}, {busy}", row.ours);

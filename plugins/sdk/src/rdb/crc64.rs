@@ -128,15 +128,11 @@ fn shift(value: u64) -> u64 {
     look_up(value, &SHIFTS, false)
 }
 
+/// The first byte through the first table.
 #[inline]
 fn look_up(value: u64, tables: &[[u64; 256]; 8], backwards: bool) -> u64 {
-    let [a, b, c, d, e, f, g, h] = value.to_le_bytes().map(usize::from);
-    let [t0, t1, t2, t3, t4, t5, t6, t7] = tables;
-    if backwards {
-        t7[a] ^ t6[b] ^ t5[c] ^ t4[d] ^ t3[e] ^ t2[f] ^ t1[g] ^ t0[h]
-    } else {
-        t0[a] ^ t1[b] ^ t2[c] ^ t3[d] ^ t4[e] ^ t5[f] ^ t6[g] ^ t7[h]
-    }
+    let bytes = if backwards { value.to_be_bytes() } else { value.to_le_bytes() };
+    bytes.iter().zip(tables).fold(0, |sum, (byte, table)| sum ^ table[usize::from(*byte)])
 }
 
 fn low(value: u64) -> u8 {
