@@ -20,6 +20,7 @@ use redkeep_core::task::DirectoryTarget;
 use redkeep_core::{Attribute, Class};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use tokio::task::JoinHandle;
 
 use super::claim::{self, Claim, PREFIX};
 use super::owner::Owner;
@@ -269,7 +270,7 @@ impl Files for StagedFiles {
             let file = File::from(beneath::open(&folder, &path, flags, mode).map_err(failed)?);
             let path = components.join("/");
             busy.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-            let sink = FileSink { folder, busy, file: Some(file), path, written: 0 };
+            let sink = FileSink { folder, busy, pen: Pen::Idle(file), path, written: 0 };
             Ok(Box::new(sink) as Box<dyn Sink>)
         })
         .await
@@ -302,31 +303,32 @@ fn remove(folder: &File, components: &[&str]) -> io::Result<()> {
 struct FileSink {
     folder: Arc<File>,
     busy: Arc<Mutex<BTreeSet<String>>>,
-    /// `None` only while a write runs on another thread.
-    file: Option<File>,
+    pen: Pen,
     path: String,
     written: u64,
 }
 
+/// Who has the file. One write is on its way while the plugin makes the next; its failure is the next call's.
+enum Pen {
+    Idle(File),
+    Writing(JoinHandle<Result<File, MethodError>>),
+    /// A call was cancelled, or a write failed.
+    Lost,
+}
+
 impl FileSink {
-    async fn on_file(
-        &mut self,
-        act: impl FnOnce(&mut File) -> io::Result<()> + Send + 'static,
-    ) -> Result<(), MethodError> {
-        let path = self.path.clone();
-        let Some(mut file) = self.file.take() else {
-            return Err(MethodError::new(
-                code::TARGET_IO,
-                format!("failed to write {path}: an earlier write was not finished"),
-            ));
-        };
-        let file = blocking(move || match act(&mut file) {
-            Ok(()) => Ok(file),
-            Err(error) => Err(file_error("write", &path, code::TARGET_IO, &error)),
-        })
-        .await?;
-        self.file = Some(file);
-        Ok(())
+    /// The file, once the write before is through.
+    async fn take(&mut self) -> Result<File, MethodError> {
+        match std::mem::replace(&mut self.pen, Pen::Lost) {
+            Pen::Idle(file) => Ok(file),
+            Pen::Writing(write) => write.await.unwrap_or_else(|error| {
+                Err(file_error("write", &self.path, code::TARGET_IO, &io::Error::other(error)))
+            }),
+            Pen::Lost => {
+                let why = format!("failed to write {}: an earlier write was not finished", self.path);
+                Err(MethodError::new(code::TARGET_IO, why))
+            }
+        }
     }
 }
 
@@ -342,13 +344,19 @@ impl Drop for FileSink {
 impl Sink for FileSink {
     async fn write(&mut self, data: Bytes) -> Result<(), MethodError> {
         let length = data.len() as u64;
-        self.on_file(move |file| file.write_all(&data)).await?;
+        let mut file = self.take().await?;
+        let path = self.path.clone();
+        self.pen = Pen::Writing(tokio::task::spawn_blocking(move || match file.write_all(&data) {
+            Ok(()) => Ok(file),
+            Err(error) => Err(file_error("write", &path, code::TARGET_IO, &error)),
+        }));
         self.written += length;
         Ok(())
     }
 
     async fn finish(mut self: Box<Self>, attributes: Vec<Attribute>) -> Result<Artifact, MethodError> {
-        self.on_file(|file| file.sync_all()).await?;
+        let (file, path) = (self.take().await?, self.path.clone());
+        blocking(move || file.sync_all().map_err(|error| file_error("write", &path, code::TARGET_IO, &error))).await?;
         self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.path);
         Ok(Artifact { name: self.path.clone(), size: self.written, sha256: String::new(), attributes })
     }
