@@ -23,6 +23,9 @@ use crate::apply::{FIELD_MANAGER, is_conflict, is_namespace_terminating, is_not_
 use crate::clock::Clock;
 use crate::executor::{ChangedOwner, Executor, ExecutorError, TaskKey, TaskRequest, TaskState};
 
+/// How an API server refuses by a policy whose parameters it has not read yet, or which are gone.
+const PARAMETERS_UNKNOWN: &str = "no params found for policy binding";
+
 /// A finished Job whose report was read stays this long, for whoever wants to see its log.
 const KEPT_AFTER_END: i32 = 600;
 /// Events of one object that are read at most.
@@ -101,6 +104,8 @@ impl Executor for JobExecutor {
                 |reason| Err(ExecutorError::Refused { key: key.clone(), reason, message: status.message.clone() });
             match status.code {
                 403 if status.message.contains("exceeded quota") => return refused("QuotaExceeded"),
+                // Of a policy that was just installed the API server does not know the parameters for some seconds.
+                _ if status.message.contains(PARAMETERS_UNKNOWN) => {}
                 400 | 403 | 422 => return refused("Forbidden"),
                 _ => {}
             }

@@ -4,6 +4,7 @@ use super::*;
 use crate::executor::job::build::tests::request;
 use crate::testing::{FakeApi, SettableClock};
 use http::Method;
+use redkeep_core::Classify as _;
 
 fn executor(fake: &FakeApi) -> JobExecutor {
     let clock = Arc::new(SettableClock::at("2026-11-27T12:00:00Z"));
@@ -45,6 +46,15 @@ async fn a_namespace_that_goes_away_and_a_refusal_are_told_apart() {
     });
     let error = executor.start(&request()).await.unwrap_err();
     assert!(matches!(error, ExecutorError::Refused { reason: "QuotaExceeded", .. }), "{error:?}");
+    fake.heal();
+    // As 1.34 says it in the first seconds after the policy and its ConfigMap were installed.
+    fake.fail_when(|call| {
+        let denied = "ValidatingAdmissionPolicy 'redkeep-jobs' with binding 'redkeep-jobs' denied request: failed to \
+                      configure binding: no params found for policy binding with `Deny` parameterNotFoundAction";
+        (call.method == Method::POST).then(|| (403, "Forbidden", denied.to_owned()))
+    });
+    let error = executor.start(&request()).await.unwrap_err();
+    assert!(error.retryable(), "{error:?}");
     fake.heal();
     fake.terminate_namespace("shop");
     let error = executor.start(&request()).await.unwrap_err();
