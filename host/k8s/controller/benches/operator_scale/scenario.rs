@@ -102,7 +102,7 @@ async fn hour(options: &Options, client: &Client, name: &'static str, limit: &st
     let memory = operator.peak_memory()?;
     let cpu = operator.cpu()? / operator.started.elapsed().as_secs_f64() * 100.0;
     operator.stop().await?;
-    world.clear().await?;
+    world.clear().await;
     let percentile = |part: usize| late.get(late.len().saturating_sub(1) * part / 100).copied().unwrap_or(f64::NAN);
     let mut got = format!(
         "p50 {:.2} s, p99 {:.2} s, most {:.2} s; {} begun, {lost} lost, {} twice; memory {memory:.0} MiB; CPU {cpu:.0} %",
@@ -143,7 +143,7 @@ async fn burst(options: &Options, client: &Client) -> Result<Row> {
     let starts = said.starts.iter().filter(|(run, _)| of_slot(run));
     let late: Vec<f64> = starts.map(|(_, at)| at.duration_since(slot).as_secs_f64()).collect();
     operator.stop().await?;
-    world.clear().await?;
+    world.clear().await;
     let last = late.iter().copied().fold(0.0, f64::max);
     let mut got = format!("{} begun, the last after {last:.2} s", late.len());
     if let Err(error) = waited {
@@ -173,7 +173,7 @@ async fn standing(options: &Options, client: &Client) -> Result<Vec<Row>> {
     let requests = f64::from(u32::try_from(operator.said().requests - requests)?) / seconds;
     let memory = operator.peak_memory()?;
     operator.stop().await?;
-    world.clear().await?;
+    world.clear().await;
     let (schedules, finished) = (options.schedules, options.finished);
     Ok(vec![
         Row {
