@@ -74,7 +74,7 @@ pub(super) async fn against_tools(bench: &mut Bench) -> Result<Vec<Row>> {
         },
     )?;
     Ok(vec![ratio(
-        "RDB backup, mixed, redis-7.0".to_owned(),
+        "RDB backup, mixed, redis-7.0, by tools".to_owned(),
         "redis-cli --rdb - \\| zstd -1 \\| age \\| rclone rcat",
         1.0,
         ours,
