@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use super::names;
 use crate::common::Unresolved;
 use crate::common::keys::decryption;
+use crate::common::method::MethodAccess;
 use crate::common::selection::{self, FoundBackup};
 use crate::common::storage::StorageAccess;
 use crate::executor::{Mount, TaskProgress, TaskState};
@@ -32,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 pub(super) struct ValidatedBootstrap {
     pub(super) storage: StorageAccess,
     pub(super) selector: BackupSelector,
-    pub(super) method: String,
+    pub(super) method: MethodAccess,
     pub(super) keys: DecryptionKeys,
     pub(super) key_mounts: Vec<Mount>,
     pub(super) parameters: Map<String, Value>,
@@ -43,6 +44,7 @@ pub(super) struct ValidatedBootstrap {
 pub(super) fn validate(
     cluster: &RedisCluster,
     found: FoundBackup,
+    method: MethodAccess,
     settings: &Settings,
 ) -> Result<ValidatedBootstrap, Unresolved> {
     let Some(bootstrap) = &cluster.spec.bootstrap else {
@@ -64,7 +66,7 @@ pub(super) fn validate(
     let seconds = |number: i64| Duration::from_secs(u64::try_from(number).unwrap_or_default());
     Ok(ValidatedBootstrap {
         selector,
-        method: bootstrap.method.clone().unwrap_or_default(),
+        method,
         keys,
         key_mounts,
         parameters,

@@ -17,6 +17,7 @@ use super::build::restore::task_key;
 use super::instance::{Address, InstanceError};
 use super::validate::ValidatedCluster;
 use super::{ClusterError, names};
+use crate::common::method::{self, MethodAccess};
 use crate::common::{Unresolved, selection};
 use crate::context::Context;
 use crate::executor::TaskState;
@@ -154,7 +155,13 @@ async fn find(cluster: &RedisCluster, context: &Context) -> Result<ValidatedBoot
     let namespace = cluster.namespace().unwrap_or_default();
     let named = cluster.spec.backup_credentials_secret.as_ref();
     let found = selection::find(&context.client, &namespace, &wanted.from, named).await?;
-    bootstrap::validate(cluster, found, &context.settings)
+    // A plugin that does not come with the program has its grants only from its BackupMethod.
+    let made_by = found.made_by.clone().filter(|name| !method::is_bundled(name));
+    let method = match wanted.method.clone().or(made_by) {
+        Some(name) => method::resolve(&context.client, &name, &context.settings).await?,
+        None => MethodAccess::default(),
+    };
+    bootstrap::validate(cluster, found, method, &context.settings)
 }
 
 async fn claims(

@@ -202,6 +202,32 @@ fn backup(bench: &Bench, phase: &str) {
     }));
 }
 
+#[tokio::test]
+async fn a_backup_of_a_plugin_is_read_by_that_plugin_once_it_is_registered() {
+    let bench = bench(born());
+    bench.api.put(json!({
+        "apiVersion": "redis.io/v1", "kind": "RedisBackup", "metadata": {"name": "nightly", "namespace": "shop"},
+        "spec": {"clusterName": "old", "method": "mine", "destination": {"s3": {"bucket": "b"}}},
+        "status": {"phase": "Completed", "backupId": "20261127T120000Z-nightly-1"},
+    }));
+    bench.look().await;
+    assert_eq!(bench.condition("Restored"), ("False".into(), "MethodNotFound".into()));
+    assert!(bench.executor.names().is_empty() && bench.api.all("PersistentVolumeClaim").is_empty());
+    bench.api.put(json!({
+        "apiVersion": "redis.io/v1", "kind": "BackupMethod", "metadata": {"name": "mine", "generation": 1},
+        "spec": {"source": {"configMap": {"name": "plugin"}}, "grants": ["file:write"]},
+        "status": {"observedGeneration": 2, "digest": "sha256:aa", "description": {"name": "key-listing"},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Loaded", "message": "",
+                "lastTransitionTime": "2026-11-27T12:00:00Z"}]},
+    }));
+    bench.look().await;
+    let started = bench.executor.started.lock().unwrap();
+    let redkeep_core::task::Task::Restore(task) = &started[0].spec.task else { panic!("{started:?}") };
+    assert_eq!((task.method.name.as_str(), task.method.digest.as_deref()), ("key-listing", Some("sha256:aa")));
+    assert_eq!(task.method.grants, ["file:write"]);
+    assert!(started[0].mounts.iter().any(|mount| mount.path.ends_with("method")), "{:?}", started[0].mounts);
+}
+
 fn restored(bench: &Bench, keys: u64) {
     let name = bench.status()["bootstrap"]["taskName"].as_str().unwrap().to_owned();
     let report = serde_json::from_value(json!({
