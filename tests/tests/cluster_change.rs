@@ -29,6 +29,7 @@ struct Scene {
 impl Scene {
     /// Applies a change, and waits until it is done and all is well.
     async fn change(&self, version: Version, more: &Value, done: impl Fn(&Value) -> bool) -> Result<Value> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
         self.home.apply(&cluster_object(NAME, version, more)).await?;
         wait(&self.home, &self.operator, NAME, &format!("to be changed to {more}"), done).await?;
         healthy(&self.home, &self.operator, NAME).await

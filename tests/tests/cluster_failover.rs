@@ -191,6 +191,7 @@ async fn a_primary_that_nobody_reaches_takes_no_writes_once_another_does() -> Re
         scene.round(way).await?;
     }
     // An operator that dies in the middle of it leaves it to the next.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let (_, old) = primary_of(&scene.home, NAME).await?;
     scene.home.kill("v1", "Pod", &old).await?;
     let failing =

@@ -145,7 +145,7 @@ pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>)
         return failed(now, &status, reasons::JOB_VANISHED.to_owned(), message);
     }
     if let Some(retry_at) = &status.retry_at
-        && retry_at.0 > now
+        && !is_pause_over(now, cluster, &status)
     {
         let message = status.error.clone().unwrap_or_default();
         let reason = status.reason.clone().unwrap_or_else(|| reasons::NO_REPORT.to_owned());
@@ -169,6 +169,13 @@ pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>)
             Restore::Wait { reason: not_yet.reason().to_owned(), message: not_yet.to_string(), is_failed: false }
         }
     }
+}
+
+/// Whether the attempt after one that failed may begin: its time has come, or the spec was put right.
+pub(super) fn is_pause_over(now: Timestamp, cluster: &RedisCluster, status: &BootstrapStatus) -> bool {
+    let observed = cluster.status.as_ref().and_then(|status| status.observed_generation);
+    let is_changed = observed.is_some() && observed != cluster.metadata.generation;
+    status.retry_at.as_ref().is_some_and(|at| at.0 <= now || is_changed)
 }
 
 /// The word of a restore that found the target not empty.

@@ -313,6 +313,13 @@ async fn look_at_instances(
             (pod, answer.ok())
         })
         .collect();
+    let unscheduled =
+        workload.pods.iter().find(|pod| look::trouble(pod).is_some_and(|(reason, _)| reason == reasons::UNSCHEDULABLE));
+    if let Some(pod) = unscheduled
+        && let Some(why) = dereference::claim_waits(cluster, context, &names::claim_of(&pod.name_any())).await
+    {
+        troubles.insert(0, why);
+    }
     if troubles.is_empty() {
         troubles.extend(dereference::waits_for(cluster, context, &workload.pods).await);
     }
