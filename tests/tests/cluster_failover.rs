@@ -11,7 +11,7 @@ use redkeep_testing::server::Version;
 use redkeep_tests::full;
 use redkeep_tests::kube::faults::{CutOff, Halted, Stalled, kill};
 use redkeep_tests::kube::managed::{
-    API, cluster_object, connect_primary, healthy, password, prepare, primary, primary_of, wait,
+    API, cluster_object, connect, connect_primary, healthy, password, prepare, primary, primary_of, wait,
 };
 use redkeep_tests::kube::witness::{Ack, REPLICAS, Witness, lost, reigns};
 use redkeep_tests::kube::{Cluster, Operator, TestNamespace};
@@ -88,11 +88,14 @@ impl Scene {
                 replaced().await?;
             }
             Way::Stalled => {
-                let stalled = Stalled::of(&self.home, &replicas[self.figures.len() % 2], REDIS).await?;
+                let behind = &replicas[self.figures.len() % 2];
+                let stalled = Stalled::of(&self.home, behind, REDIS).await?;
+                self.fill(&old).await?;
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 self.home.kill("v1", "Pod", &old).await?;
                 drop(stalled);
-                replaced().await?;
+                let now = replaced().await?;
+                ensure!(primary(&now)? != behind, "{what}: {behind} was behind, and became primary");
             }
             Way::Unattended | Way::Orphaned => {
                 let halted = Halted::of(self.cluster, "kubelet")?;
@@ -120,6 +123,19 @@ impl Scene {
         let figure = figure.with_context(|| format!("{what}\n--- operator\n{}", self.operator.log()))?;
         println!("{what}: {old} -> {}: {figure:?}", primary(&healed)?);
         self.figures.push(figure);
+        Ok(())
+    }
+
+    /// Writes more than connections hold for one who does not read: what is written after that, it has not.
+    async fn fill(&self, pod: &str) -> Result<()> {
+        let (cluster, _) = primary_of(&self.home, NAME).await?;
+        let mut connection = connect(&self.home, &cluster, pod).await?;
+        let megabyte = "x".repeat(1 << 20);
+        for number in 0..24 {
+            let mut command = redis::cmd("SET");
+            command.arg(format!("pad:{number}")).arg(&megabyte).arg("EX").arg(60);
+            command.query_async::<()>(&mut connection).await?;
+        }
         Ok(())
     }
 
