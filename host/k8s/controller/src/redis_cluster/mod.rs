@@ -203,7 +203,7 @@ async fn look_at(cluster: &RedisCluster, context: &Arc<Context>, fleet: &Fleet) 
     let filled = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref()?.filled) == Some(true);
     let fills_claim = cluster.spec.bootstrap.is_some() && validated.storage.is_some();
     if fills_claim && !filled && workload.set.is_none() {
-        return fill_claim(cluster, &validated, context).await;
+        return Box::pin(fill_claim(cluster, &validated, context)).await;
     }
     if let Some(next) = apply::make_secrets(cluster, context, validated.has_password).await? {
         apply::status(cluster, context, &next, None).await?;
