@@ -122,7 +122,10 @@ impl Writer {
                     batch.push(Ack { pod: self.pod.clone(), number, sent, acked: Instant::now(), confirmed: 0 });
                 }
                 // A replica, or one that has no grant.
-                Err(error) if error.code() == Some("READONLY") || error.code() == Some("NOREPLICAS") => {}
+                Err(error) if error.code() == Some("READONLY") || error.code() == Some("NOREPLICAS") => {
+                    // What it acknowledged belongs to this reign, not to its next.
+                    self.keep(&mut batch);
+                }
                 Err(error) if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => break,
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
