@@ -28,7 +28,7 @@ enum Way {
     Redis,
     /// Its pod is deleted without a word of goodbye.
     Pod,
-    /// The same, after one replica stood still for three seconds.
+    /// Its Redis is killed after one replica stood still for three seconds.
     Stalled,
     /// Nobody starts it again, for the kubelet is away.
     Unattended,
@@ -92,7 +92,8 @@ impl Scene {
                 let stalled = Stalled::of(&self.home, behind, REDIS).await?;
                 self.fill(&old).await?;
                 tokio::time::sleep(Duration::from_secs(3)).await;
-                self.home.kill("v1", "Pod", &old).await?;
+                // Dead before the other goes on: a pod that is deleted lives for another moment, and would tell it everything.
+                kill(&self.home, &old, REDIS).await?;
                 drop(stalled);
                 let now = replaced().await?;
                 ensure!(primary(&now)? != behind, "{what}: {behind} was behind, and became primary");
