@@ -5,9 +5,11 @@
 //! What was asked for and cannot be had is a failure, never a skip.
 
 mod fake_node;
+pub mod faults;
 pub mod managed;
 mod namespace;
 mod operator;
+pub mod witness;
 mod workloads;
 
 use std::io::{BufRead, BufReader};

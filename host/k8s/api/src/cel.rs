@@ -78,6 +78,16 @@ fn count(fields: &[&str]) -> String {
     terms.join(" + ")
 }
 
+/// None of the `fields` of `part` changes, whatever else does; nor does the part come or go.
+pub fn immutable_within(part: &str, fields: &[&str]) -> Rule {
+    let same = |field: &&str| {
+        let (now, before) = (format!("self.{part}.{field}"), format!("oldSelf.{part}.{field}"));
+        format!("has({now}) == has({before}) && (!has({now}) || {now} == {before})")
+    };
+    let terms: Vec<String> = fields.iter().map(same).collect();
+    Rule::new(format!("has(self.{part}) == has(oldSelf.{part}) && (!has(self.{part}) || ({}))", terms.join(" && ")))
+}
+
 /// `field` only together with `with`.
 pub fn only_with(field: &str, with: &str) -> Rule {
     Rule::new(format!("!has(self.{field}) || has(self.{with})"))

@@ -61,7 +61,7 @@ fn termination_grace() -> i64 {
 #[x_kube(
     validation = cel::exactly_one(&["storage", "ephemeral"]),
     validation = Rule::new("has(self.storage) == has(oldSelf.storage)").message("storage and ephemeral cannot be exchanged for one another: restore a backup into a new RedisCluster"),
-    validation = Rule::new("has(self.bootstrap) == has(oldSelf.bootstrap) && (!has(self.bootstrap) || self.bootstrap == oldSelf.bootstrap)").message("bootstrap is immutable: it says what the cluster was born from"),
+    validation = cel::immutable_within("bootstrap", &["backupName", "storageRef", "backupId", "latest", "before", "fromNamespace", "fromCluster", "until"]).message("bootstrap is immutable, but for decryption, method and deadlines: it says what the cluster was born from"),
     validation = Rule::new("!has(self.volumeMounts) || (has(self.volumes) && self.volumeMounts.all(mount, self.volumes.exists(volume, volume.name == mount.name)))").message("every volumeMount must name one of volumes"),
 )]
 pub struct RedisClusterSpec {

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use super::names;
 use crate::common::Unresolved;
 use crate::common::keys::decryption;
+use crate::common::method::MethodAccess;
 use crate::common::selection::{self, FoundBackup};
 use crate::common::storage::StorageAccess;
 use crate::executor::{Mount, TaskProgress, TaskState};
@@ -32,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 pub(super) struct ValidatedBootstrap {
     pub(super) storage: StorageAccess,
     pub(super) selector: BackupSelector,
-    pub(super) method: String,
+    pub(super) method: MethodAccess,
     pub(super) keys: DecryptionKeys,
     pub(super) key_mounts: Vec<Mount>,
     pub(super) parameters: Map<String, Value>,
@@ -43,6 +44,7 @@ pub(super) struct ValidatedBootstrap {
 pub(super) fn validate(
     cluster: &RedisCluster,
     found: FoundBackup,
+    method: MethodAccess,
     settings: &Settings,
 ) -> Result<ValidatedBootstrap, Unresolved> {
     let Some(bootstrap) = &cluster.spec.bootstrap else {
@@ -64,7 +66,7 @@ pub(super) fn validate(
     let seconds = |number: i64| Duration::from_secs(u64::try_from(number).unwrap_or_default());
     Ok(ValidatedBootstrap {
         selector,
-        method: bootstrap.method.clone().unwrap_or_default(),
+        method,
         keys,
         key_mounts,
         parameters,
@@ -143,7 +145,7 @@ pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>)
         return failed(now, &status, reasons::JOB_VANISHED.to_owned(), message);
     }
     if let Some(retry_at) = &status.retry_at
-        && retry_at.0 > now
+        && !is_pause_over(now, cluster, &status)
     {
         let message = status.error.clone().unwrap_or_default();
         let reason = status.reason.clone().unwrap_or_else(|| reasons::NO_REPORT.to_owned());
@@ -167,6 +169,13 @@ pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>)
             Restore::Wait { reason: not_yet.reason().to_owned(), message: not_yet.to_string(), is_failed: false }
         }
     }
+}
+
+/// Whether the attempt after one that failed may begin: its time has come, or the spec was put right.
+pub(super) fn is_pause_over(now: Timestamp, cluster: &RedisCluster, status: &BootstrapStatus) -> bool {
+    let observed = cluster.status.as_ref().and_then(|status| status.observed_generation);
+    let is_changed = observed.is_some() && observed != cluster.metadata.generation;
+    status.retry_at.as_ref().is_some_and(|at| at.0 <= now || is_changed)
 }
 
 /// The word of a restore that found the target not empty.

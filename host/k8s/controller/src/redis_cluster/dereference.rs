@@ -17,6 +17,7 @@ use super::build::restore::task_key;
 use super::instance::{Address, InstanceError};
 use super::validate::ValidatedCluster;
 use super::{ClusterError, names};
+use crate::common::method::{self, MethodAccess};
 use crate::common::{Unresolved, selection};
 use crate::context::Context;
 use crate::executor::TaskState;
@@ -96,17 +97,33 @@ pub(super) async fn waits_for(cluster: &RedisCluster, context: &Context, pods: &
         phase == Some("Pending") && age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > QUIET))
     };
     let name = pods.iter().find(waits)?.name_any();
-    let api: Api<Event> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
-    let parameters = ListParams::default().fields(&format!("involvedObject.name={name}")).limit(EVENTS_READ);
-    // Nice to have: the condition says already that the pod does not run.
-    let events = api.list(&parameters).await.ok()?.items;
-    let last = events.into_iter().rev().find(|event| event.type_.as_deref() == Some("Warning"))?;
+    let last = last_warning(cluster, context, &name).await?;
     let reason = match last.reason.as_deref() {
         Some("FailedMount" | "FailedAttachVolume") => reasons::MOUNT_FAILED.to_owned(),
         Some("FailedScheduling") => reasons::UNSCHEDULABLE.to_owned(),
         reason => reason.unwrap_or(reasons::STARTING).to_owned(),
     };
     Some((reason, format!("{name}: {}", last.message.unwrap_or_default())))
+}
+
+/// Nice to have, so a failure says nothing.
+async fn last_warning(cluster: &RedisCluster, context: &Context, of: &str) -> Option<Event> {
+    let api: Api<Event> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let parameters = ListParams::default().fields(&format!("involvedObject.name={of}")).limit(EVENTS_READ);
+    let events = api.list(&parameters).await.ok()?.items;
+    events.into_iter().rev().find(|event| event.type_.as_deref() == Some("Warning"))
+}
+
+/// Why a claim has no volume, in the provisioner's words. The pod says of it only that it cannot be scheduled.
+pub(super) async fn claim_waits(cluster: &RedisCluster, context: &Context, claim: &str) -> Option<(String, String)> {
+    let api: Api<PersistentVolumeClaim> =
+        Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let found = api.get_opt(claim).await.ok()??;
+    if found.status.and_then(|status| status.phase).as_deref() == Some("Bound") {
+        return None;
+    }
+    let last = last_warning(cluster, context, claim).await?;
+    Some((reasons::CLAIM_PENDING.to_owned(), format!("claim {claim}: {}", last.message.unwrap_or_default())))
 }
 
 /// What a cluster that has no `StatefulSet` yet is to be filled from.
@@ -123,15 +140,20 @@ pub(super) async fn bootstrap(
     context: &Context,
 ) -> Result<Bootstrap, ClusterError> {
     let status = cluster.status.as_ref().and_then(|status| status.bootstrap.clone()).unwrap_or_default();
-    let now = context.now();
-    let is_over = status.retry_at.as_ref().is_some_and(|at| at.0 <= now);
-    let task = match (status.attempts, is_over) {
+    let is_over = bootstrap::is_pause_over(context.now(), cluster, &status);
+    let mut task = match (status.attempts, is_over) {
         (Some(attempt), false) if status.task_name.is_some() => {
             let observed = context.executor.observe(&task_key(cluster, attempt)).await;
             observed.map_err(|source| ClusterError::Task { name: cluster.name_any(), source })?
         }
         _ => TaskState::Missing,
     };
+    if let TaskState::Waiting { reason, message, .. } = &mut task
+        && reason == reasons::UNSCHEDULABLE
+        && let Some(why) = claim_waits(cluster, context, &names::claim(&validated.name, 0)).await
+    {
+        (*reason, *message) = why;
+    }
     let claims = if validated.storage.is_some() { claims(cluster, validated, context).await? } else { Vec::new() };
     let found = if task == TaskState::Missing {
         match find(cluster, context).await {
@@ -154,7 +176,13 @@ async fn find(cluster: &RedisCluster, context: &Context) -> Result<ValidatedBoot
     let namespace = cluster.namespace().unwrap_or_default();
     let named = cluster.spec.backup_credentials_secret.as_ref();
     let found = selection::find(&context.client, &namespace, &wanted.from, named).await?;
-    bootstrap::validate(cluster, found, &context.settings)
+    // A plugin that does not come with the program has its grants only from its BackupMethod.
+    let made_by = found.made_by.clone().filter(|name| !method::is_bundled(name));
+    let method = match wanted.method.clone().or(made_by) {
+        Some(name) => method::resolve(&context.client, &name, &context.settings).await?,
+        None => MethodAccess::default(),
+    };
+    bootstrap::validate(cluster, found, method, &context.settings)
 }
 
 async fn claims(

@@ -203,7 +203,7 @@ async fn look_at(cluster: &RedisCluster, context: &Arc<Context>, fleet: &Fleet) 
     let filled = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref()?.filled) == Some(true);
     let fills_claim = cluster.spec.bootstrap.is_some() && validated.storage.is_some();
     if fills_claim && !filled && workload.set.is_none() {
-        return fill_claim(cluster, &validated, context).await;
+        return Box::pin(fill_claim(cluster, &validated, context)).await;
     }
     if let Some(next) = apply::make_secrets(cluster, context, validated.has_password).await? {
         apply::status(cluster, context, &next, None).await?;
@@ -313,6 +313,13 @@ async fn look_at_instances(
             (pod, answer.ok())
         })
         .collect();
+    let unscheduled =
+        workload.pods.iter().find(|pod| look::trouble(pod).is_some_and(|(reason, _)| reason == reasons::UNSCHEDULABLE));
+    if let Some(pod) = unscheduled
+        && let Some(why) = dereference::claim_waits(cluster, context, &names::claim_of(&pod.name_any())).await
+    {
+        troubles.insert(0, why);
+    }
     if troubles.is_empty() {
         troubles.extend(dereference::waits_for(cluster, context, &workload.pods).await);
     }

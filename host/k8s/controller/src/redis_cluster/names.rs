@@ -42,6 +42,11 @@ pub(super) fn claim(cluster: &str, ordinal: i32) -> String {
     format!("{CLAIM}-{cluster}-{ordinal}")
 }
 
+/// The claim of a pod.
+pub(super) fn claim_of(pod: &str) -> String {
+    format!("{CLAIM}-{pod}")
+}
+
 /// The number at the end of a pod's name.
 pub(super) fn ordinal(cluster: &str, pod: &str) -> Option<i32> {
     pod.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()

@@ -202,6 +202,32 @@ fn backup(bench: &Bench, phase: &str) {
     }));
 }
 
+#[tokio::test]
+async fn a_backup_of_a_plugin_is_read_by_that_plugin_once_it_is_registered() {
+    let bench = bench(born());
+    bench.api.put(json!({
+        "apiVersion": "redis.io/v1", "kind": "RedisBackup", "metadata": {"name": "nightly", "namespace": "shop"},
+        "spec": {"clusterName": "old", "method": "mine", "destination": {"s3": {"bucket": "b"}}},
+        "status": {"phase": "Completed", "backupId": "20261127T120000Z-nightly-1"},
+    }));
+    bench.look().await;
+    assert_eq!(bench.condition("Restored"), ("False".into(), "MethodNotFound".into()));
+    assert!(bench.executor.names().is_empty() && bench.api.all("PersistentVolumeClaim").is_empty());
+    bench.api.put(json!({
+        "apiVersion": "redis.io/v1", "kind": "BackupMethod", "metadata": {"name": "mine", "generation": 1},
+        "spec": {"source": {"configMap": {"name": "plugin"}}, "grants": ["file:write"]},
+        "status": {"observedGeneration": 2, "digest": "sha256:aa", "description": {"name": "key-listing"},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Loaded", "message": "",
+                "lastTransitionTime": "2026-11-27T12:00:00Z"}]},
+    }));
+    bench.look().await;
+    let started = bench.executor.started.lock().unwrap();
+    let redkeep_core::task::Task::Restore(task) = &started[0].spec.task else { panic!("{started:?}") };
+    assert_eq!((task.method.name.as_str(), task.method.digest.as_deref()), ("key-listing", Some("sha256:aa")));
+    assert_eq!(task.method.grants, ["file:write"]);
+    assert!(started[0].mounts.iter().any(|mount| mount.path.ends_with("method")), "{:?}", started[0].mounts);
+}
+
 fn restored(bench: &Bench, keys: u64) {
     let name = bench.status()["bootstrap"]["taskName"].as_str().unwrap().to_owned();
     let report = serde_json::from_value(json!({
@@ -262,11 +288,68 @@ async fn a_restore_that_failed_is_tried_again_and_heals() {
     bench.clock.advance(Duration::from_secs(11));
     bench.look().await;
     assert_eq!(bench.executor.names().len(), 2);
+    let name = bench.status()["bootstrap"]["taskName"].as_str().unwrap().to_owned();
+    bench.executor.set(&name, TaskState::Failed { reason: "KeyMissing".into(), message: "it is encrypted".into() });
+    bench.looks(2).await;
+    assert_eq!(bench.executor.names().len(), 2);
+    let mut cluster = bench.cluster();
+    cluster["spec"]["bootstrap"]["activeDeadlineSeconds"] = json!(60);
+    bench.api.put(cluster);
+    bench.look().await;
+    assert_eq!(bench.executor.names().len(), 3, "who puts it right need not wait");
     restored(&bench, 0);
     bench.looks(4).await;
     bench.run_pods(0);
     bench.looks(6).await;
     assert_eq!(bench.status()["phase"], "Healthy", "{:#}", bench.status());
+}
+
+/// What the kubelet, the scheduler or a provisioner says of an object.
+fn warning(bench: &Bench, of: &str, reason: &str, message: &str) {
+    bench.api.put(json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": format!("{of}.1"), "namespace": "shop"},
+        "involvedObject": {"name": of}, "type": "Warning", "reason": reason, "message": message,
+    }));
+}
+
+#[tokio::test]
+async fn a_claim_that_nobody_provides_says_why_while_it_is_filled_and_while_instances_wait() {
+    const WHY: &str = "storageclass.storage.k8s.io \"fast\" not found";
+    let filled = bench(born());
+    backup(&filled, "Completed");
+    filled.look().await;
+    warning(&filled, "data-carts-0", "ProvisioningFailed", WHY);
+    let task = filled.executor.names()[0].clone();
+    let message = "0/1 nodes are available".to_owned();
+    let waiting = TaskState::Waiting { reason: "Unschedulable".into(), message, since: filled.context.now() };
+    filled.executor.set(&task, waiting);
+    filled.look().await;
+    assert_eq!(filled.condition("Restored"), ("False".into(), "ClaimPending".into()));
+    assert!(filled.status()["conditions"].to_string().contains("data-carts-0: storageclass"), "{:#}", filled.status());
+
+    let plain = bench(plain());
+    plain.looks(3).await;
+    plain.run_pods(0);
+    plain.instances.0.lock().unwrap().clear();
+    for ordinal in 0..3 {
+        let mut pod = plain.api.get("Pod", "shop", &format!("carts-{ordinal}")).unwrap();
+        pod["status"] = json!({"conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]});
+        plain.api.put(pod);
+    }
+    plain.look().await;
+    assert_eq!(plain.condition("Ready"), ("False".into(), "Unschedulable".into()));
+    let claim = |phase: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-carts-0", "namespace": "shop"},
+            "status": {"phase": phase}})
+    };
+    plain.api.put(claim("Pending"));
+    warning(&plain, "data-carts-0", "ProvisioningFailed", WHY);
+    plain.look().await;
+    assert_eq!(plain.condition("Ready"), ("False".into(), "ClaimPending".into()));
+    plain.api.put(claim("Bound"));
+    plain.look().await;
+    assert_eq!(plain.condition("Ready"), ("False".into(), "Unschedulable".into()), "what it waited for it has");
 }
 
 #[tokio::test]

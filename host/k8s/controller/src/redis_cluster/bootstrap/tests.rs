@@ -22,7 +22,8 @@ fn found() -> Result<ValidatedBootstrap, Unresolved> {
     let destination = serde_json::from_value(json!({"s3": {"bucket": "b"}})).unwrap();
     let storage = access(&destination, None).unwrap();
     let settings = Settings::new("redkeep:1", "redkeep-system", "k8s:1");
-    validate(&cluster(), FoundBackup { storage, backup: "20261127T120000Z-nightly-1".into(), made_by: None }, &settings)
+    let found = FoundBackup { storage, backup: "20261127T120000Z-nightly-1".into(), made_by: None };
+    validate(&cluster(), found, MethodAccess::default(), &settings)
 }
 
 fn claim(name: &str, of: Option<&str>) -> FoundClaim {

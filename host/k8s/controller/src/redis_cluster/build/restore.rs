@@ -7,8 +7,7 @@ use k8s_openapi::api::core::v1::LocalObjectReference;
 use kube::ResourceExt;
 use redkeep_core::secret::SecretRef;
 use redkeep_core::task::{
-    DirectoryTarget, EndpointSpec, MethodSpec, NodePreference, RestoreTask, SPEC_VERSION, TargetSpec, Task, TaskSpec,
-    TlsSpec,
+    DirectoryTarget, EndpointSpec, NodePreference, RestoreTask, SPEC_VERSION, TargetSpec, Task, TaskSpec, TlsSpec,
 };
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 
@@ -46,6 +45,7 @@ pub(in crate::redis_cluster) fn task(
 ) -> TaskRequest {
     let mut mounts = bootstrap.storage.mounts;
     mounts.extend(bootstrap.key_mounts);
+    mounts.extend(bootstrap.method.mounts);
     let target_spec = match target {
         Target::Claim => {
             let source = MountSource::Claim { name: names::claim(&validated.name, 0), read_only: false };
@@ -58,7 +58,7 @@ pub(in crate::redis_cluster) fn task(
         storage: bootstrap.storage.spec,
         backup: bootstrap.selector,
         target: target_spec,
-        method: MethodSpec { name: bootstrap.method, ..MethodSpec::default() },
+        method: bootstrap.method.spec,
         keys: bootstrap.keys,
         parameters: bootstrap.parameters,
         skip_preverify: false,
