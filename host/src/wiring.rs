@@ -143,13 +143,15 @@ impl Providers for Wiring {
     async fn source(&self, spec: &EndpointSpec) -> Result<Arc<dyn DataSource>, ProviderError> {
         let password = self.secret_of(spec.password.as_ref()).await?;
         let sentinel_password = self.secret_of(spec.sentinel_password.as_ref()).await?;
-        redkeep_redis::resolve(spec, password, sentinel_password).await
+        let spec = self.secrets.with_user(spec).await?;
+        redkeep_redis::resolve(&spec, password, sentinel_password).await
     }
 
     async fn target(&self, spec: &EndpointSpec) -> Result<LiveTarget, ProviderError> {
         let password = self.secret_of(spec.password.as_ref()).await?;
         let sentinel_password = self.secret_of(spec.sentinel_password.as_ref()).await?;
-        redkeep_redis::connect_target(spec, password, sentinel_password).await
+        let spec = self.secrets.with_user(spec).await?;
+        redkeep_redis::connect_target(&spec, password, sentinel_password).await
     }
 
     async fn directory(&self, spec: &DirectoryTarget) -> Result<Arc<dyn StagedDirectory>, ProviderError> {

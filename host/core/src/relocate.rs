@@ -77,6 +77,7 @@ fn backup(task: &mut BackupTask, moved: Moved<'_>) {
 
 fn endpoint(spec: &mut EndpointSpec, moved: Moved<'_>) {
     optional(&mut spec.data_dir, moved);
+    secret(&mut spec.username_from, moved);
     secret(&mut spec.password, moved);
     secret(&mut spec.sentinel_password, moved);
     optional(&mut spec.tls.ca_file, moved);
@@ -131,7 +132,7 @@ mod tests {
 
     fn endpoint() -> Value {
         json!({
-            "url": "redis://m/m", "dataDir": "/m/data", "password": {"folder": "/m"}, "sentinelPassword": {"file": "/m/s"},
+            "url": "redis://m/m", "dataDir": "/m/data", "usernameFrom": {"file": "/m/u"}, "password": {"folder": "/m"}, "sentinelPassword": {"file": "/m/s"},
             "tls": {"caFile": "/m/1", "certFile": "/m/2", "keyFile": "/m/3"}
         })
     }

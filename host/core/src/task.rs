@@ -90,6 +90,9 @@ pub struct TlsSpec {
     pub cert_file: Option<PathBuf>,
     /// Its key.
     pub key_file: Option<PathBuf>,
+    /// Without both files there is no client certificate; otherwise it is an error that they are missing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub client_certificate_if_present: bool,
     /// Trust any certificate.
     pub insecure_skip_verify: bool,
 }
@@ -116,6 +119,9 @@ pub struct EndpointSpec {
     pub data_dir: Option<PathBuf>,
     /// ACL user.
     pub username: Option<String>,
+    /// Where the ACL user stands, instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username_from: Option<SecretRef>,
     /// Password.
     pub password: Option<SecretRef>,
     /// Password of the Sentinels, where they have one of their own.

@@ -117,7 +117,7 @@ fn client_config(spec: &TlsSpec) -> Result<ClientConfig, AccessError> {
         }
         builder.with_root_certificates(roots)
     };
-    match (&spec.cert_file, &spec.key_file) {
+    match client_certificate(spec) {
         (Some(certificate), Some(key)) => {
             let chain = certificates(certificate)?;
             let private = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable(key, &why))?;
@@ -129,6 +129,17 @@ fn client_config(spec: &TlsSpec) -> Result<ClientConfig, AccessError> {
             why: "--cert and --key belong together".to_owned(),
         }),
     }
+}
+
+/// The files of the client certificate. Where it is taken if it is there, a mounted Secret may hold neither; one alone is a
+/// mistake, and is told as one.
+fn client_certificate(spec: &TlsSpec) -> (Option<&Path>, Option<&Path>) {
+    let (certificate, key) = (spec.cert_file.as_deref(), spec.key_file.as_deref());
+    let is_missing = |path: Option<&Path>| path.is_none_or(|path| !path.exists());
+    if spec.client_certificate_if_present && is_missing(certificate) && is_missing(key) {
+        return (None, None);
+    }
+    (certificate, key)
 }
 
 /// `--insecure-skip-verify`: any certificate passes; signatures are still checked, so the peer owns the key it shows.
@@ -177,5 +188,37 @@ impl ServerCertVerifier for TrustAnything {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::both(&["tls.crt", "tls.key"], true, (true, true))]
+    #[case::neither(&[], true, (false, false))]
+    #[case::neither_but_needed(&[], false, (true, true))]
+    #[case::one_is_a_mistake(&["tls.crt"], true, (true, true))]
+    #[case::the_other_too(&["tls.key"], true, (true, true))]
+    fn a_client_certificate_is_left_out_only_where_neither_file_is_there(
+        #[case] files: &[&str],
+        #[case] if_present: bool,
+        #[case] expected: (bool, bool),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            std::fs::write(folder.path().join(file), "x").unwrap();
+        }
+        let spec = TlsSpec {
+            cert_file: Some(folder.path().join("tls.crt")),
+            key_file: Some(folder.path().join("tls.key")),
+            client_certificate_if_present: if_present,
+            ..TlsSpec::default()
+        };
+        let (certificate, key) = client_certificate(&spec);
+        assert_eq!((certificate.is_some(), key.is_some()), expected);
     }
 }

@@ -108,6 +108,7 @@ impl ConnectionArgs {
             cert_file: self.cert.clone(),
             key_file: self.key.clone(),
             insecure_skip_verify: self.insecure_skip_verify,
+            client_certificate_if_present: false,
         };
         let is_plain = ["redis://", "unix://", "tcp://"].iter().any(|scheme| server.url.starts_with(scheme));
         if is_plain && tls != TlsSpec::default() {

@@ -1,5 +1,6 @@
 //! Secrets: read from their places once, and those that came with the command line.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use redkeep_core::classify::Class;
 use redkeep_core::provider::ProviderError;
 use redkeep_core::secret::{PASSWORD_KEYS, Secret, SecretRef};
+use redkeep_core::task::EndpointSpec;
 
 use super::unusable;
 
@@ -29,6 +31,21 @@ impl Secrets {
         let name = format!("=command-line-{}", kept.len());
         kept.insert(name.clone(), secret);
         SecretRef::Env(name)
+    }
+
+    /// The endpoint with the name of its user, wherever that stands.
+    pub(super) async fn with_user<'a>(&self, spec: &'a EndpointSpec) -> Result<Cow<'a, EndpointSpec>, ProviderError> {
+        let Some(place) = &spec.username_from else { return Ok(Cow::Borrowed(spec)) };
+        let user = self.read(place).await?.expose().trim().to_owned();
+        if user.is_empty() {
+            return Err(unusable(
+                Class::Usage,
+                "SecretMissing",
+                "the name of the Redis user is empty".to_owned(),
+                "write the ACL user's name under the key that usernameKey names".to_owned(),
+            ));
+        }
+        Ok(Cow::Owned(EndpointSpec { username: Some(user), username_from: None, ..spec.clone() }))
     }
 
     /// The value at a place.
@@ -158,6 +175,25 @@ mod tests {
         assert_eq!(secrets.read(&first).await.unwrap().expose(), "hunter2");
         assert_eq!(secrets.read(&second).await.unwrap().expose(), "other");
         assert!(!serde_json::to_string(&first).unwrap().contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn the_name_of_a_user_may_stand_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            let username_from = Some(SecretRef::File(folder.path().join(name)));
+            EndpointSpec { username_from, ..EndpointSpec::default() }
+        };
+        let secrets = Secrets::default();
+        let named = file("user", " backup\n");
+        assert_eq!(secrets.with_user(&named).await.unwrap().username.as_deref(), Some("backup"));
+        let error = secrets.with_user(&file("empty", "\n")).await.unwrap_err();
+        assert_eq!((error.class, error.reason), (Class::Usage, "SecretMissing"));
+        let gone = EndpointSpec { username_from: Some(SecretRef::File("/nowhere/user".into())), ..named };
+        assert!(secrets.with_user(&gone).await.unwrap_err().message.contains("/nowhere/user"));
+        let given = EndpointSpec { username: Some("bob".to_owned()), ..EndpointSpec::default() };
+        assert_eq!(secrets.with_user(&given).await.unwrap().username.as_deref(), Some("bob"));
     }
 
     #[tokio::test]

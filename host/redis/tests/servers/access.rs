@@ -158,13 +158,18 @@ async fn tls_is_spoken_and_every_mismatch_says_what_to_change() {
         ca_file: file("ca.crt"),
         cert_file: file("client.crt"),
         key_file: file("client.key"),
-        insecure_skip_verify: false,
+        ..TlsSpec::default()
     };
     let source = resolve(secure(whole.clone(), "localhost")).await.unwrap();
     let redis = source.shards()[0].redis.clone().unwrap();
     let mut link = redis.replicate(true).await.unwrap();
     assert!(snapshot(&mut *link).await.starts_with(b"REDIS"));
 
+    let taken = TlsSpec { client_certificate_if_present: true, ..whole.clone() };
+    assert!(resolve(secure(taken.clone(), "localhost")).await.is_ok());
+    let (cert_file, key_file) = (file("none.crt"), file("none.key"));
+    let not_there = TlsSpec { cert_file, key_file, ..taken };
+    failure(resolve(secure(not_there, "localhost")).await, "TlsFailed", "--cert");
     let without_client = TlsSpec { cert_file: None, key_file: None, ..whole.clone() };
     failure(resolve(secure(without_client, "localhost")).await, "TlsFailed", "--cert");
     let without_authority = TlsSpec { ca_file: None, ..whole.clone() };
