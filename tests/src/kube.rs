@@ -25,7 +25,7 @@ use anyhow::{Context, Result, bail};
 pub use fake_node::FakeNode;
 pub use namespace::{LIMIT, TestNamespace, resource};
 pub use operator::{Operator, Proxy};
-pub use workloads::{BUCKET, Redis, Storage, finished_job, job, redis_image};
+pub use workloads::{BUCKET, Redis, RedisOptions, Storage, finished_job, job, redis_image};
 
 /// Which level was asked for.
 const ASKED: &str = "REDKEEP_TEST_CLUSTER";

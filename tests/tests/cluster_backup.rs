@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
-use redkeep_testing::server::Version;
+use redkeep_testing::dataset::Dataset;
+use redkeep_testing::server::{RedisServer, Version};
 use redkeep_testing::workload::{Shape, apply};
-use redkeep_tests::kube::{BUCKET, Cluster, LIMIT, Operator, Redis, Storage, TestNamespace, install_crds};
+use redkeep_tests::kube::{
+    BUCKET, Cluster, LIMIT, Operator, Redis, RedisOptions, Storage, TestNamespace, install_crds,
+};
 use serde_json::{Value, json};
 
 const GROUP: &str = "redis.io/v1";
@@ -23,12 +26,16 @@ struct Stage {
 
 impl Stage {
     async fn set(test: &str, replicas: u32) -> Result<Option<Self>> {
+        Self::set_with(test, replicas, RedisOptions::default()).await
+    }
+
+    async fn set_with(test: &str, replicas: u32, options: RedisOptions) -> Result<Option<Self>> {
         let Some(cluster) = Cluster::node(test) else { return Ok(None) };
         install_crds(cluster)?;
         // Lives as long as the test program; `Stage::clear` deletes it in the cluster.
         let namespace: &'static TestNamespace = Box::leak(Box::new(cluster.namespace("backup").await?));
         let storage = Storage::start(namespace).await?;
-        let redis = Redis::start(namespace, "source", Version::Redis70, replicas).await?;
+        let redis = Redis::start_with(namespace, "source", Version::Redis70, replicas, options).await?;
         let operator = Operator::in_namespace(namespace, cluster.kubeconfig(), &[]).await?;
         Ok(Some(Self { operator, namespace, redis, storage }))
     }
@@ -119,6 +126,14 @@ impl Stage {
             .await
     }
 
+    /// How often a server saved to its disk since it started.
+    async fn disk_saves(&self, ordinal: u32) -> Result<u64> {
+        let mut connection = self.redis.connect(ordinal).await?;
+        let text: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await?;
+        let line = text.lines().find_map(|line| line.strip_prefix("rdb_saves:")).context("no rdb_saves")?;
+        Ok(line.trim().parse()?)
+    }
+
     /// How many backups the bucket has.
     async fn stored(&self) -> Result<usize> {
         let listed = self.storage.redkeep(PREFIX, &["list", "-o", "json"]).await?;
@@ -200,6 +215,59 @@ async fn a_backup_is_in_the_bucket_counted_and_told() -> Result<()> {
     let events = stage.events("first").await?;
     ensure!(!events.is_empty(), "no Event about it\n{}", stage.everything());
 
+    stage.clear();
+    Ok(())
+}
+
+/// The pods run as a user of their own, whose files nobody else may read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_files_of_a_replica_are_read_through_its_claim_and_hold_all_data() -> Result<()> {
+    let options = RedisOptions { user: 1999, appendonly: true };
+    let test = "the_files_of_a_replica_are_read_through_its_claim_and_hold_all_data";
+    let Some(stage) = Stage::set_with(test, 2, options).await? else { return Ok(()) };
+    let version = Version::Redis70;
+    let mut primary = stage.redis.connect(0).await?;
+    apply(&mut primary, &Shape::standalone(version), 1, 2000).await?;
+    redis::cmd("WAIT").arg(2).arg(60_000).query_async::<()>(&mut primary).await?;
+    let before = Dataset::through(&mut primary, version).await?;
+    for ordinal in 0..3 {
+        ensure!(stage.disk_saves(ordinal).await? == 0, "server {ordinal} saves by itself");
+    }
+
+    for (target, method, artifact) in
+        [("prefer-replica", "rdb", "rdb"), ("prefer-replica", "aof", "aof-archive"), ("primary", "rdb", "rdb")]
+    {
+        let name = format!("files-{method}-{target}");
+        let source = json!({"statefulSet": {"name": "source", "files": {}}});
+        stage
+            .namespace
+            .apply(&stage.backup(&name, &json!({"source": source, "method": method, "target": target})))
+            .await?;
+        let status = stage.completed("RedisBackup", &name).await?;
+        let pod = status["targetPod"].as_str().context("no target pod")?.to_owned();
+        ensure!((pod == "source-0") == (target == "primary"), "{target} was to be read, it was {pod}");
+        ensure!(status["artifactType"] == artifact, "{status:#}");
+        // Only files are archived as such, and only for files does a server save to its disk.
+        let ordinal = pod.trim_start_matches("source-").parse()?;
+        ensure!(method == "aof" || stage.disk_saves(ordinal).await? > 0, "{pod} did not save\n{}", stage.everything());
+        let place = tempfile::tempdir()?;
+        let folder = place.path().join("data");
+        let folder_text = folder.to_str().context("a path")?;
+        let id = status["backupId"].as_str().context("no id")?;
+        let restored = stage.storage.redkeep(PREFIX, &["restore", id, "--target-dir", folder_text]).await?;
+        ensure!(restored.code == Some(0), "{restored:#?}");
+        let server =
+            RedisServer::start_in(version, &folder, &["--appendonly", if method == "aof" { "yes" } else { "no" }])?;
+        let after = Dataset::through(&mut server.connect().await?, version).await?;
+        let differences = before.differences(&after, false);
+        ensure!(differences.is_empty(), "{name}: {differences:#?}");
+    }
+    ensure!(stage.stored().await? == 3, "the bucket has {} backups", stage.stored().await?);
+
+    // What cannot be read so says why, and before there is a task.
+    let other = json!({"source": {"statefulSet": {"name": "source", "files": {"volume": "other"}}}});
+    stage.namespace.apply(&stage.backup("no-such-volume", &other)).await?;
+    ensure!(stage.failed("RedisBackup", "no-such-volume").await? == "InvalidSpec", "{}", stage.everything());
     stage.clear();
     Ok(())
 }

@@ -28,9 +28,9 @@ pub const fn redis_image(version: Version) -> &'static str {
 }
 
 /// What pod security `restricted` wants of a pod.
-fn pod_security() -> Value {
+fn pod_security(user: u32) -> Value {
     json!({
-        "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+        "runAsNonRoot": true, "runAsUser": user, "runAsGroup": user, "fsGroup": user,
         "seccompProfile": {"type": "RuntimeDefault"},
     })
 }
@@ -40,6 +40,21 @@ fn container_security() -> Value {
     json!({
         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
     })
+}
+
+/// How the pods of a Redis run.
+#[derive(Clone, Copy, Debug)]
+pub struct RedisOptions {
+    /// As whom; files are then theirs alone.
+    pub user: u32,
+    /// Whether they keep an append-only file.
+    pub appendonly: bool,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self { user: USER, appendonly: false }
+    }
 }
 
 /// A `StatefulSet` of Redis: pod 0 is the primary, the others replicate it; each has a volume.
@@ -53,10 +68,24 @@ pub struct Redis<'a> {
 impl<'a> Redis<'a> {
     /// Starts it and waits until every replica follows.
     pub async fn start(namespace: &'a TestNamespace, name: &str, version: Version, replicas: u32) -> Result<Self> {
-        let options = "--port 6379 --protected-mode no --dir /data --appendonly no --repl-diskless-sync-delay 0";
+        Self::start_with(namespace, name, version, replicas, RedisOptions::default()).await
+    }
+
+    /// The same with pods that run otherwise.
+    pub async fn start_with(
+        namespace: &'a TestNamespace,
+        name: &str,
+        version: Version,
+        replicas: u32,
+        RedisOptions { user, appendonly }: RedisOptions,
+    ) -> Result<Self> {
+        let appendonly = if appendonly { "yes" } else { "no" };
+        let options = format!(
+            "--port 6379 --protected-mode no --dir /data --appendonly {appendonly} --repl-diskless-sync-delay 0"
+        );
         let debug = if matches!(version, Version::Redis62) { "" } else { "--enable-debug-command yes" };
         let start = format!(
-            "case $HOSTNAME in *-0) exec redis-server {options} {debug};; \
+            "umask 077; case $HOSTNAME in *-0) exec redis-server {options} {debug};; \
              *) exec redis-server {options} {debug} --replicaof {name}-0.{name} 6379;; esac"
         );
         namespace
@@ -77,7 +106,7 @@ impl<'a> Redis<'a> {
                     "template": {
                         "metadata": {"labels": {"app": name}},
                         "spec": {
-                            "securityContext": pod_security(), "terminationGracePeriodSeconds": 5,
+                            "securityContext": pod_security(user), "terminationGracePeriodSeconds": 5,
                             "automountServiceAccountToken": false,
                             "containers": [{
                                 "name": "redis", "image": redis_image(version), "command": ["/bin/sh", "-c", start],
@@ -208,7 +237,7 @@ impl<'a> Storage<'a> {
                     "template": {
                         "metadata": {"labels": {"app": "s3"}},
                         "spec": {
-                            "securityContext": pod_security(), "terminationGracePeriodSeconds": 1,
+                            "securityContext": pod_security(USER), "terminationGracePeriodSeconds": 1,
                             "automountServiceAccountToken": false,
                             "containers": [{
                                 "name": "s3", "image": "localhost/s3:1",
@@ -279,7 +308,7 @@ pub fn job(name: &str, arguments: &[&str], task: &Value) -> [Value; 2] {
         "spec": {
             "backoffLimit": 0, "activeDeadlineSeconds": LIMIT.as_secs(),
             "template": {"spec": {
-                "restartPolicy": "Never", "securityContext": pod_security(), "automountServiceAccountToken": false,
+                "restartPolicy": "Never", "securityContext": pod_security(USER), "automountServiceAccountToken": false,
                 "containers": [{
                     "name": "redkeep", "image": "localhost/redkeep:dev", "args": arguments,
                     "env": [from("AWS_ACCESS_KEY_ID"), from("AWS_SECRET_ACCESS_KEY")],

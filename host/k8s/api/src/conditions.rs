@@ -8,6 +8,8 @@ pub const COMPLETE: &str = "Complete";
 pub const FAILED: &str = "Failed";
 /// On RedisBackups and schedules: what a verification said. `False` is an alert.
 pub const VERIFIED: &str = "Verified";
+/// On RedisBackups that are being deleted: whether their artifacts are gone. `False` says why they cannot be deleted.
+pub const ARTIFACTS_DELETED: &str = "ArtifactsDeleted";
 /// On standing kinds: usable now.
 pub const READY: &str = "Ready";
 /// On RedisClusters: work goes on that the spec asked for.
@@ -53,6 +55,10 @@ pub mod reasons {
     pub const TARGET_BUSY: &str = "TargetBusy";
     /// The budget of tasks is used up; the run waits.
     pub const WAITING_FOR_SLOT: &str = "WaitingForSlot";
+    /// The server whose files are read is being chosen.
+    pub const PLANNING: &str = "Planning";
+    /// The pod whose files were to be read was replaced again and again.
+    pub const POD_REPLACED: &str = "PodReplaced";
     /// The task is prepared.
     pub const PREPARING: &str = "Preparing";
     /// The task's pod is not running yet.

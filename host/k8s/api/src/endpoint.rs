@@ -30,6 +30,7 @@ fn password_key() -> String {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = cel::exactly_one(&["service", "statefulSet", "redisFailover", "sentinel", "endpoints"]),
+    validation = Rule::new("self.mode != 'cluster' || !has(self.statefulSet) || !has(self.statefulSet.files)").message("statefulSet.files goes with mode replication: files are one shard's"),
     validation = Rule::new("self.mode != 'cluster' || !(has(self.sentinel) || has(self.redisFailover))").message("mode cluster goes with service, statefulSet or endpoints")
 )]
 pub struct RedisEndpoint {
@@ -105,7 +106,8 @@ pub struct StatefulSetEndpoint {
     #[serde(default = "redis_port")]
     #[schemars(extend("minimum" = 1, "maximum" = 65535))]
     pub port: i32,
-    /// Read the data directory through the pod's claim instead of the replication link (backups only).
+    /// Read the data directory through the pod's claim instead of the replication link (backups only). The server is chosen
+    /// as `target` says; the task then runs beside its pod, as its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<DataFiles>,
 }

@@ -135,6 +135,24 @@ pub struct RedisBackupSpec {
     pub task: Option<TaskSettings>,
 }
 
+/// The pod whose files are read, as a task chose it before the backup's own was made; its name is `targetPod`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FilesPlan {
+    /// The pod's uid: one of the same name that came after it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 64))]
+    pub pod_uid: Option<String>,
+    /// The address of its server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 300))]
+    pub node: Option<String>,
+    /// How often the choice was made again, because the pod was replaced before its files were read.
+    #[serde(default)]
+    #[schemars(extend("minimum" = 0, "maximum" = 100))]
+    pub repeats: i32,
+}
+
 /// What became of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -149,10 +167,13 @@ pub struct RedisBackupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 200))]
     pub cluster: Option<String>,
-    /// The Redis pod, or the address, that was read; of several shards the first.
+    /// The Redis pod, or the address, that is read; of several shards the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 300))]
     pub target_pod: Option<String>,
+    /// Which pod's files are read; with `source.statefulSet.files`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<FilesPlan>,
     /// When it was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,

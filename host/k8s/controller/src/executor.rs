@@ -24,6 +24,8 @@ pub const CREDENTIALS_PATH: &str = "/backup-credentials";
 pub const STORAGE_CA_PATH: &str = "/storage-ca";
 /// Where the password of Redis is mounted.
 pub const REDIS_AUTH_PATH: &str = "/redis-auth";
+/// Where the volume of a Redis pod is mounted whose files are read.
+pub const REDIS_DATA_PATH: &str = "/redis-data";
 /// Where the TLS files for Redis are mounted.
 pub const REDIS_TLS_PATH: &str = "/redis-tls";
 /// Where age identities are mounted.
@@ -99,6 +101,8 @@ impl fmt::Display for TaskKey {
 /// What a task is for; part of its name and its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
+    /// Choose the server whose files a backup is made from.
+    Plan,
     /// Make a backup.
     Backup,
     /// Restore one.
@@ -120,6 +124,7 @@ pub enum Purpose {
 impl fmt::Display for Purpose {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Plan => "plan",
             Self::Backup => "backup",
             Self::Restore => "restore",
             Self::Verify => "verify",
@@ -202,6 +207,8 @@ pub struct Placement {
     pub run_as_group: Option<i64>,
     /// The group that a claim is given to; `None`: ours, where one of ours is written.
     pub fs_group: Option<i64>,
+    /// Other groups that the user is in.
+    pub supplemental_groups: Vec<i64>,
     /// As the pod's whose files are read.
     pub se_linux_options: Option<SELinuxOptions>,
     /// Near whom.

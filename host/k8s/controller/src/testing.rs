@@ -531,6 +531,7 @@ impl Executor for ScriptedExecutor {
 
     async fn cancel(&self, key: &TaskKey) -> Result<(), ExecutorError> {
         self.cancelled.lock().unwrap().push(key.clone());
+        self.states.lock().unwrap().remove(&key.name);
         Ok(())
     }
 

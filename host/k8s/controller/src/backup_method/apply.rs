@@ -8,11 +8,11 @@ use redkeep_k8s_api::conditions::READY;
 
 use super::decide::Step;
 use super::dereference::key;
-use super::{MethodError, build, status};
+use super::{build, status};
 use crate::apply::{condition, is_not_found, patch_status};
+use crate::common::ReconcileError;
 use crate::common::method::MethodAccess;
 use crate::context::Context;
-use crate::executor::ExecutorError;
 use crate::outcome::{Outcome, publish};
 use crate::runtime::chain;
 
@@ -23,13 +23,12 @@ pub(super) async fn apply(
     step: Step,
     next: BackupMethodStatus,
     outcome: Option<Outcome>,
-) -> Result<(), MethodError> {
+) -> Result<(), ReconcileError> {
     write(method, context, method.status.as_ref(), &next, outcome).await?;
-    let task = |source: ExecutorError| MethodError::Task { name: method.name_any(), source };
     match step {
         // Its name is needed for the next one, so it goes at once.
         Step::Take { .. } | Step::Fail { .. } | Step::Remove => {
-            context.executor.cancel(&key(method, &context.settings)).await.map_err(task)
+            context.executor.cancel(&key(method, &context.settings)).await.map_err(ReconcileError::from)
         }
         Step::Start => {
             let Some(access) = validated else { return Ok(()) };
@@ -43,7 +42,7 @@ pub(super) async fn apply(
                     let (failed, outcome) = status::next(&begun, &step, context.now());
                     write(method, context, Some(&next), &failed, outcome).await
                 }
-                Err(source) => Err(task(source)),
+                Err(error) => Err(error.into()),
             }
         }
         Step::Rest | Step::Reject { .. } | Step::Follow { .. } => Ok(()),
@@ -56,12 +55,12 @@ async fn write(
     before: Option<&BackupMethodStatus>,
     next: &BackupMethodStatus,
     outcome: Option<Outcome>,
-) -> Result<(), MethodError> {
+) -> Result<(), ReconcileError> {
     let (api, name) = (Api::<BackupMethod>::all(context.client.clone()), method.name_any());
     match patch_status(&api, &name, before, next, None).await {
         Ok(_) => {}
         Err(error) if is_not_found(&error) => {}
-        Err(source) => return Err(MethodError::Status { name, source: Box::new(source) }),
+        Err(error) => return Err(ReconcileError::api("write", "status")(error)),
     }
     if let Some(outcome) = &outcome {
         publish(context, method, outcome).await;

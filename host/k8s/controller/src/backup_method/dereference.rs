@@ -3,14 +3,13 @@
 use kube::ResourceExt;
 use redkeep_k8s_api::backup_method::BackupMethod;
 
-use super::MethodError;
+use crate::common::ReconcileError;
 use crate::context::Context;
 use crate::executor::{Purpose, TaskKey, TaskState};
 use crate::settings::Settings;
 
-pub(super) async fn dereference(method: &BackupMethod, context: &Context) -> Result<TaskState, MethodError> {
-    let state = context.executor.observe(&key(method, &context.settings)).await;
-    state.map_err(|source| MethodError::Task { name: method.name_any(), source })
+pub(super) async fn dereference(method: &BackupMethod, context: &Context) -> Result<TaskState, ReconcileError> {
+    Ok(context.executor.observe(&key(method, &context.settings)).await?)
 }
 
 /// What its task is called.

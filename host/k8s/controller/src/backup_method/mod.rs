@@ -20,61 +20,16 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
-use redkeep_core::classify::{Class, Classify};
 use redkeep_k8s_api::backup_method::BackupMethod;
 use tokio_util::sync::CancellationToken;
 
+use crate::common::ReconcileError;
 use crate::context::Context;
-use crate::executor::ExecutorError;
 use crate::runtime::{Drive, drive, watch};
 use crate::server::Readiness;
 
 /// A look is never further away: clocks jump, and timers here do not see it.
 const LONGEST_SLEEP: Duration = Duration::from_mins(5);
-
-/// Why a look at a method failed; what is wrong with the method itself is in its status instead.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MethodError {
-    /// A task.
-    #[error("failed to handle the task of BackupMethod {name}")]
-    Task {
-        /// Which method.
-        name: String,
-        /// Why not.
-        #[source]
-        source: ExecutorError,
-    },
-    /// The status.
-    #[error("failed to write the status of BackupMethod {name}")]
-    Status {
-        /// Which method.
-        name: String,
-        /// Why not.
-        #[source]
-        source: Box<kube::Error>,
-    },
-}
-
-impl Classify for MethodError {
-    fn class(&self) -> Class {
-        Class::Failed
-    }
-
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Task { source, .. } => source.reason(),
-            Self::Status { .. } => "KubernetesApi",
-        }
-    }
-
-    fn retryable(&self) -> bool {
-        match self {
-            Self::Task { source, .. } => source.retryable(),
-            Self::Status { .. } => true,
-        }
-    }
-}
 
 /// Runs the controller until it is cancelled.
 pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: CancellationToken) {
@@ -87,7 +42,7 @@ pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: Cancella
 ///
 /// # Errors
 /// When the API server or the executor did not answer; the method is looked at again.
-pub async fn reconcile(method: Arc<BackupMethod>, context: Arc<Context>) -> Result<Action, MethodError> {
+pub async fn reconcile(method: Arc<BackupMethod>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     if method.metadata.deletion_timestamp.is_some() {
         // Its task is its dependent and goes with it. Runs that began with it go on: they have their copy.
         context.metrics.method_registered(&method.name_any(), None);

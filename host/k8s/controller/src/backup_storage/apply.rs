@@ -6,13 +6,13 @@ use redkeep_core::classify::Classify;
 use redkeep_k8s_api::backup_storage::{BackupStorage, BackupStorageStatus};
 use redkeep_k8s_api::conditions::READY;
 
-use super::StorageError;
 use super::build;
 use super::decide::Step;
 use super::dereference::key;
 use super::status;
 use super::validate::ValidatedStorage;
 use crate::apply::{condition, is_not_found, patch_status};
+use crate::common::ReconcileError;
 use crate::context::Context;
 use crate::executor::Purpose;
 use crate::outcome::{Outcome, publish};
@@ -24,7 +24,7 @@ pub(super) async fn apply(
     steps: &[Step],
     next: BackupStorageStatus,
     outcomes: Vec<Outcome>,
-) -> Result<(), StorageError> {
+) -> Result<(), ReconcileError> {
     let mut next = write(storage, context, storage.status.as_ref(), next).await?;
     for outcome in &outcomes {
         publish(context, storage, outcome).await;
@@ -34,12 +34,11 @@ pub(super) async fn apply(
         let (namespace, name) = (storage.namespace().unwrap_or_default(), storage.name_any());
         context.metrics.storage_probed(&namespace, &name, Some(ready.status == "True"));
     }
-    let task = |source| StorageError::Task { name: storage.name_any(), source };
     for step in steps {
         match step {
             Step::Take { purpose, .. } | Step::Fail { purpose, .. } | Step::Remove(purpose) => {
                 // Its name is needed for the next one, so it goes at once.
-                context.executor.cancel(&key(storage, *purpose)).await.map_err(task)?;
+                context.executor.cancel(&key(storage, *purpose)).await?;
             }
             Step::Start(purpose) => {
                 let Some(validated) = &validated else { continue };
@@ -66,7 +65,7 @@ pub(super) async fn apply(
                             publish(context, storage, &outcome).await;
                         }
                     }
-                    Err(source) => return Err(task(source)),
+                    Err(error) => return Err(error.into()),
                 }
             }
             Step::Reject { .. } | Step::Follow { .. } => {}
@@ -80,12 +79,12 @@ async fn write(
     context: &Context,
     before: Option<&BackupStorageStatus>,
     next: BackupStorageStatus,
-) -> Result<BackupStorageStatus, StorageError> {
+) -> Result<BackupStorageStatus, ReconcileError> {
     let api: Api<BackupStorage> = Api::namespaced(context.client.clone(), &storage.namespace().unwrap_or_default());
     let name = storage.name_any();
     match patch_status(&api, &name, before, &next, None).await {
         Ok(_) => Ok(next),
         Err(error) if is_not_found(&error) => Ok(next),
-        Err(source) => Err(StorageError::Status { name, source: Box::new(source) }),
+        Err(error) => Err(ReconcileError::api("write", "status")(error)),
     }
 }

@@ -3,7 +3,7 @@
 use kube::{Resource, ResourceExt};
 use redkeep_k8s_api::backup_storage::BackupStorage;
 
-use super::StorageError;
+use crate::common::ReconcileError;
 use crate::context::Context;
 use crate::executor::{Purpose, TaskKey, TaskState};
 
@@ -13,11 +13,8 @@ pub(super) struct Tasks {
     pub(super) garbage: TaskState,
 }
 
-pub(super) async fn dereference(storage: &BackupStorage, context: &Context) -> Result<Tasks, StorageError> {
-    let observe = async |purpose| {
-        let state = context.executor.observe(&key(storage, purpose)).await;
-        state.map_err(|source| StorageError::Task { name: storage.name_any(), source })
-    };
+pub(super) async fn dereference(storage: &BackupStorage, context: &Context) -> Result<Tasks, ReconcileError> {
+    let observe = async |purpose| context.executor.observe(&key(storage, purpose)).await;
     let garbage = if storage.spec.garbage.is_some() || is_clearing(storage) {
         observe(Purpose::Prune).await?
     } else {

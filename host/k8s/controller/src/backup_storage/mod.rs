@@ -20,61 +20,16 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
-use redkeep_core::classify::{Class, Classify};
 use redkeep_k8s_api::backup_storage::BackupStorage;
 use tokio_util::sync::CancellationToken;
 
+use crate::common::ReconcileError;
 use crate::context::Context;
-use crate::executor::ExecutorError;
 use crate::runtime::{Drive, drive, watch};
 use crate::server::Readiness;
 
 /// A look is never further away: clocks jump, and timers here do not see it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(300);
-
-/// Why a look at a storage failed; what is wrong with the storage itself is in its status instead.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StorageError {
-    /// A task.
-    #[error("failed to handle a task of BackupStorage {name}")]
-    Task {
-        /// Which storage.
-        name: String,
-        /// Why not.
-        #[source]
-        source: ExecutorError,
-    },
-    /// The status.
-    #[error("failed to write the status of BackupStorage {name}")]
-    Status {
-        /// Which storage.
-        name: String,
-        /// Why not.
-        #[source]
-        source: Box<kube::Error>,
-    },
-}
-
-impl Classify for StorageError {
-    fn class(&self) -> Class {
-        Class::Failed
-    }
-
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Task { source, .. } => source.reason(),
-            Self::Status { .. } => "KubernetesApi",
-        }
-    }
-
-    fn retryable(&self) -> bool {
-        match self {
-            Self::Task { source, .. } => source.retryable(),
-            Self::Status { .. } => true,
-        }
-    }
-}
 
 /// Runs the controller until it is cancelled.
 pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: CancellationToken) {
@@ -91,7 +46,7 @@ pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: Cancella
 ///
 /// # Errors
 /// When the API server or the executor did not answer; the storage is looked at again.
-pub async fn reconcile(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result<Action, StorageError> {
+pub async fn reconcile(storage: Arc<BackupStorage>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     if storage.metadata.deletion_timestamp.is_some() {
         // Its tasks are its dependents and go with it; what lies in the bucket stays.
         context.metrics.storage_probed(&storage.namespace().unwrap_or_default(), &storage.name_any(), None);

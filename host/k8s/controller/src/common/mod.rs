@@ -1,8 +1,11 @@
 //! What the kinds share: from references in a spec to what a task needs.
 
+mod error;
+pub mod files;
 pub mod identity;
 pub mod keys;
 pub mod method;
+pub(crate) mod overdue;
 pub mod placement;
 pub mod report;
 pub mod selection;
@@ -10,6 +13,7 @@ pub mod source;
 pub mod storage;
 pub(crate) mod verdict;
 
+pub use error::ReconcileError;
 use redkeep_core::classify::{Class, Classify};
 use redkeep_k8s_api::conditions::reasons;
 

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, ResourceExt};
@@ -13,10 +13,10 @@ use redkeep_core::identifier::ClusterName;
 use redkeep_core::secret::SecretRef;
 use redkeep_core::task::{EndpointSpec, NodePreference, TlsSpec};
 use redkeep_k8s_api::conditions::reasons;
-use redkeep_k8s_api::endpoint::{Mode, RedisEndpoint, SentinelEndpoint};
+use redkeep_k8s_api::endpoint::{DataFiles, Mode, RedisEndpoint, SentinelEndpoint};
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 
-use super::Unresolved;
+use super::{Unresolved, files};
 use crate::executor::{Mount, REDIS_AUTH_PATH, REDIS_TLS_PATH};
 
 /// Where the password of Sentinels is mounted, where they have one of their own.
@@ -36,6 +36,8 @@ pub struct SourceAccess {
     pub mounts: Vec<Mount>,
     /// The name under which storage keeps its backups.
     pub cluster: String,
+    /// The files of its pods, where they are read instead.
+    pub files: Option<DataFiles>,
     /// The Secret with the bucket's credentials that a RedisCluster brings along.
     pub credentials: Option<redkeep_k8s_api::common::LocalReference>,
 }
@@ -86,12 +88,13 @@ async fn of_cluster(
         endpoint: EndpointSpec { node, ..EndpointSpec::default() },
         mounts: Vec::new(),
         cluster: name.to_owned(),
+        files: None,
         credentials: cluster.spec.backup_credentials_secret.clone(),
     };
     let is_tls = cluster.spec.tls.is_some();
     access.endpoint.url = Some(nodes_url(&addresses, Mode::Replication, is_tls));
     if let Some(tls) = &cluster.spec.tls {
-        access.endpoint.tls = tls_files(tls.require_client_certificate, false);
+        access.endpoint.tls = tls_files(tls.require_client_certificate.then_some(ClientCertificate::Needed), false);
         access.mounts.push(Mount::secret(&tls.secret.name, REDIS_TLS_PATH));
     }
     let secret = cluster.status.as_ref().and_then(|status| status.auth_secret.as_ref()).map(|secret| &secret.name);
@@ -113,16 +116,22 @@ async fn of_endpoint(
     node: NodePreference,
 ) -> Result<SourceAccess, Unresolved> {
     let is_tls = source.tls.is_some();
+    let mut files = None;
     let mut failover_secret = None;
     let (url, name) = if let Some(service) = &source.service {
         let addresses = behind_service(client, namespace, &service.name, service.port).await?;
         (nodes_url(&addresses, source.mode, is_tls), service.name.clone())
     } else if let Some(set) = &source.stateful_set {
-        if set.files.is_some() {
-            let why = "reading a data directory is not available yet; leave it out to read by replication";
-            return Err(Unresolved::invalid("spec.source.statefulSet.files", why));
+        let (found, pods) = stateful_set(client, namespace, &set.name).await?;
+        if let Some(wanted) = &set.files {
+            files::check(&found, wanted, source.mode)?;
+            files = Some(wanted.clone());
         }
-        let addresses = of_stateful_set(client, namespace, &set.name, set.port).await?;
+        let addresses = pod_addresses(&pods, &found.uid().unwrap_or_default(), set.port);
+        if addresses.is_empty() {
+            let message = format!("no pod of StatefulSet {} of namespace {namespace} is ready", set.name);
+            return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
+        }
         (nodes_url(&addresses, source.mode, is_tls), set.name.clone())
     } else if let Some(failover) = &source.redis_failover {
         let object = redis_failover(client, namespace, &failover.name).await?;
@@ -138,9 +147,10 @@ async fn of_endpoint(
         let why = "exactly one of service, statefulSet, redisFailover, sentinel and endpoints must be set";
         return Err(Unresolved::invalid("spec.source", why));
     };
-    let mut access = with_secrets(source, failover_secret)?;
+    let mut access = with_secrets(source, failover_secret);
     access.endpoint.url = Some(url);
     access.endpoint.node = node;
+    access.files = files;
     access.endpoint.renamed_commands.clone_from(&source.renamed_commands);
     let given = source.name.clone().unwrap_or(name);
     ClusterName::from_address(&given).as_str().clone_into(&mut access.cluster);
@@ -148,14 +158,13 @@ async fn of_endpoint(
 }
 
 /// Passwords and TLS files, each where its Secret is mounted. Pure.
-fn with_secrets(source: &RedisEndpoint, failover_secret: Option<String>) -> Result<SourceAccess, Unresolved> {
+fn with_secrets(source: &RedisEndpoint, failover_secret: Option<String>) -> SourceAccess {
     let mut endpoint = EndpointSpec::default();
     let mut mounts = Vec::new();
     if let Some(auth) = &source.auth {
-        if auth.username_key.is_some() {
-            return Err(Unresolved::invalid("spec.source.auth.usernameKey", "give the name of the user in `username`"));
-        }
         endpoint.username.clone_from(&auth.username);
+        let user = auth.username_key.as_ref().map(|key| PathBuf::from(REDIS_AUTH_PATH).join(key));
+        endpoint.username_from = user.map(SecretRef::File);
         endpoint.password = Some(SecretRef::File(PathBuf::from(REDIS_AUTH_PATH).join(&auth.password_key)));
         mounts.push(Mount::secret(&auth.secret.name, REDIS_AUTH_PATH));
     } else if let Some(secret) = failover_secret {
@@ -170,19 +179,29 @@ fn with_secrets(source: &RedisEndpoint, failover_secret: Option<String>) -> Resu
         endpoint.tls.insecure_skip_verify = tls.insecure_skip_verify;
         if let Some(secret) = &tls.secret {
             // Whether the Secret has a client certificate only the task sees: it takes what is there.
-            endpoint.tls = tls_files(false, tls.insecure_skip_verify);
+            endpoint.tls = tls_files(Some(ClientCertificate::IfPresent), tls.insecure_skip_verify);
             mounts.push(Mount::secret(&secret.name, REDIS_TLS_PATH));
         }
     }
-    Ok(SourceAccess { endpoint, mounts, cluster: String::new(), credentials: None })
+    SourceAccess { endpoint, mounts, cluster: String::new(), files: None, credentials: None }
 }
 
-fn tls_files(with_client_certificate: bool, insecure_skip_verify: bool) -> TlsSpec {
-    let file = |name: &str| Some(PathBuf::from(REDIS_TLS_PATH).join(name));
+/// A client certificate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ClientCertificate {
+    /// The server asks for it.
+    Needed,
+    /// Only the Secret knows.
+    IfPresent,
+}
+
+fn tls_files(client: Option<ClientCertificate>, insecure_skip_verify: bool) -> TlsSpec {
+    let file = |name: &str| PathBuf::from(REDIS_TLS_PATH).join(name);
     TlsSpec {
-        ca_file: file("ca.crt"),
-        cert_file: with_client_certificate.then(|| file("tls.crt")).flatten(),
-        key_file: with_client_certificate.then(|| file("tls.key")).flatten(),
+        ca_file: Some(file("ca.crt")),
+        cert_file: client.map(|_| file("tls.crt")),
+        key_file: client.map(|_| file("tls.key")),
+        client_certificate_if_present: client == Some(ClientCertificate::IfPresent),
         insecure_skip_verify,
     }
 }
@@ -265,24 +284,55 @@ fn ready_endpoints(slices: &[EndpointSlice]) -> impl Iterator<Item = &Endpoint> 
     })
 }
 
-async fn of_stateful_set(client: &Client, namespace: &str, name: &str, port: i32) -> Result<Vec<String>, Unresolved> {
+/// A `StatefulSet` and the pods that its selector finds; some may be another's.
+async fn stateful_set(client: &Client, namespace: &str, name: &str) -> Result<(StatefulSet, Vec<Pod>), Unresolved> {
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
     let Some(set) = sets.get_opt(name).await.map_err(Unresolved::read(format!("StatefulSet {name}")))? else {
         let message = format!("there is no StatefulSet {name} in namespace {namespace}");
         return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
     };
-    let uid = set.uid().unwrap_or_default();
-    let labels = set.spec.and_then(|spec| spec.selector.match_labels).unwrap_or_default();
+    let labels = set.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone()).unwrap_or_default();
     let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let listed = pods.list(&ListParams::default().labels(&selector.join(","))).await;
     let listed = listed.map_err(Unresolved::read(format!("the pods of StatefulSet {name}")))?;
-    let addresses = pod_addresses(&listed.items, &uid, port);
-    if addresses.is_empty() {
-        let message = format!("no pod of StatefulSet {name} of namespace {namespace} is ready");
-        return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
-    }
-    Ok(addresses)
+    Ok((set, listed.items))
+}
+
+/// The pod of a `StatefulSet` that has a server's address, as a plan names it.
+///
+/// # Errors
+/// The set is gone, or the API server did not answer.
+pub async fn pod_of_set(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    node: &str,
+) -> Result<Option<files::Chosen>, Unresolved> {
+    let (set, pods) = stateful_set(client, namespace, name).await?;
+    Ok(files::choose(&pods, &set.uid().unwrap_or_default(), node))
+}
+
+/// What the pod that was chosen looks like now, and its claim.
+///
+/// # Errors
+/// As [`files::pin`], or the API server did not answer.
+pub async fn pin(
+    client: &Client,
+    namespace: &str,
+    wanted: &DataFiles,
+    chosen: &files::Chosen,
+) -> Result<files::Pinned, Unresolved> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pod = pods.get_opt(&chosen.pod).await.map_err(Unresolved::read(format!("pod {}", chosen.pod)))?;
+    let Some(pod) = pod else { return Ok(files::Pinned::gone(chosen)) };
+    let name = files::claim_name(&pod, wanted)?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let claim = claims.get_opt(&name).await.map_err(Unresolved::read(format!("claim {name}")))?;
+    let Some(claim) = claim else {
+        return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, format!("there is no claim {name}")));
+    };
+    files::pin(wanted, chosen, &pod, &claim)
 }
 
 /// Pods of this owner that are ready: labels alone may select others.
@@ -320,13 +370,18 @@ async fn redis_failover(client: &Client, namespace: &str, name: &str) -> Result<
     }
 }
 
+/// The host of a node as a report names it: `redis://10.0.0.1:6379`.
+pub(crate) fn host_of(node: &str) -> Option<&str> {
+    let address = node.rsplit_once("://").map_or(node, |(_, address)| address);
+    Some(address.rsplit_once(':')?.0.trim_matches(['[', ']']))
+}
+
 /// The name of the pod that has an address, for status.
 ///
 /// # Errors
 /// What the API server says.
 pub async fn pod_at(client: &Client, namespace: &str, node: &str) -> Result<Option<String>, kube::Error> {
-    let node = node.rsplit_once("://").map_or(node, |(_, address)| address);
-    let Some(host) = node.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']'])) else { return Ok(None) };
+    let Some(host) = host_of(node) else { return Ok(None) };
     if host.parse::<std::net::IpAddr>().is_err() {
         return Ok(None);
     }

@@ -117,7 +117,9 @@ impl Executor for JobExecutor {
         let Some(job) = self.job(key).await? else { return Ok(TaskState::Missing) };
         let selector = format!("batch.kubernetes.io/job-name={}", key.name);
         let parameters = ListParams::default().labels(&selector).limit(PODS_READ);
-        let pods = self.api::<Pod>(key).list(&parameters).await.map_err(failed("read pods of", key))?.items;
+        let mut pods = self.api::<Pod>(key).list(&parameters).await.map_err(failed("read pods of", key))?.items;
+        // Those of a Job of the same name that was deleted before may not be gone yet, and have reports of their own.
+        pods.retain(|pod| pod.owner_references().iter().all(|owner| Some(&owner.uid) == job.metadata.uid.as_ref()));
         let now = self.clock.now();
         let state = observe::observe(&job, &pods, &[], now);
         let pending = match &state {

@@ -8,8 +8,8 @@ use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupStatus};
 use redkeep_k8s_api::run::Phase;
 use serde_json::{Value, json};
 
-use super::ReconcileError;
 use crate::apply::{is_conflict, patch_metadata, patch_status};
+use crate::common::ReconcileError;
 use crate::context::Context;
 
 pub(super) fn api(context: &Context, backup: &RedisBackup) -> Api<RedisBackup> {
@@ -39,7 +39,7 @@ pub(super) async fn write_status(
         Ok(true) => Ok(Written::Yes),
         Ok(false) => Ok(Written::Same),
         Err(error) if is_conflict(&error) => Ok(Written::Outdated),
-        Err(source) => Err(ReconcileError::Write { what: "status", source: Box::new(source) }),
+        Err(error) => Err(ReconcileError::api("write", "status")(error)),
     }
 }
 
@@ -109,6 +109,6 @@ async fn write_metadata(
         Ok(()) => Ok(()),
         // Gone, or changed meanwhile: the next look finds out.
         Err(error) if crate::apply::is_not_found(&error) || is_conflict(&error) => Ok(()),
-        Err(source) => Err(ReconcileError::Write { what, source: Box::new(source) }),
+        Err(error) => Err(ReconcileError::api("write", what)(error)),
     }
 }

@@ -8,13 +8,14 @@ use kube::{Resource, ResourceExt};
 use redkeep_core::encoding::DecryptionKeys;
 use redkeep_core::identifier::{BackupId, ClusterName, Namespace};
 use redkeep_core::task::{
-    BackupSelector, BackupTask, DeleteTask, FindTask, SPEC_VERSION, Task, TaskSpec, VerifyLevel, VerifyTask,
+    BackupSelector, BackupTask, DeleteTask, FindTask, MethodSpec, SPEC_VERSION, Task, TaskSpec, VerifyLevel, VerifyTask,
 };
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 
 use super::dereference::Dereferenced;
 use super::validate::Validated;
+use crate::common::files::Pin;
 use crate::common::method::MethodAccess;
 use crate::common::placement::TaskPod;
 use crate::common::storage::StorageAccess;
@@ -95,6 +96,35 @@ pub(super) fn backup_request(
     };
     request.placement.labels.extend(labels_of(backup, &access.storage));
     request
+}
+
+/// The choice of the server whose files a backup reads: the backup's own request, stopped after its plan. Whichever method
+/// it is, the choice is that of `rdb`: a method that cannot do without a directory would refuse a plan that has none.
+pub(super) fn plan_request(backup: &RedisBackup, mut request: TaskRequest) -> TaskRequest {
+    if let Task::Backup(task) = &mut request.spec.task {
+        task.dry_run = true;
+        task.method = MethodSpec { name: "rdb".to_owned(), ..MethodSpec::default() };
+        task.parameters.clear();
+        task.spool = None;
+        task.limit_rate = None;
+    }
+    // Its own deadline, which the executor sets, is nearer than the run's.
+    request.spec.deadline = None;
+    request.key = key(backup, Purpose::Plan);
+    request.purpose = Purpose::Plan;
+    request.deadline = request.deadline.min(SHORT_DEADLINE);
+    request.retries = SHORT_RETRIES;
+    request
+}
+
+/// Makes it one that reads the files of the pod that was chosen.
+pub(super) fn pin(request: &mut TaskRequest, pin: &Pin) {
+    if let Task::Backup(task) = &mut request.spec.task {
+        task.source.url = Some(pin.url.clone());
+        task.source.data_dir = Some(pin.data_dir.clone());
+    }
+    request.mounts.push(pin.mount.clone());
+    pin.place(&mut request.placement);
 }
 
 fn labels_of(backup: &RedisBackup, storage: &StorageAccess) -> Vec<(String, String)> {

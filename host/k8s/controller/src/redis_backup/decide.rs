@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use redkeep_core::classify::Class;
+use redkeep_core::report_facts;
 use redkeep_core::task::{Outcome, TaskReport};
 use redkeep_k8s_api::conditions::reasons;
 use redkeep_k8s_api::redis_backup::{RedisBackupSpec, RedisBackupStatus};
 
 use super::status::task_was_seen;
+use crate::common::overdue;
 use crate::executor::{TaskProgress, TaskState};
 
 /// How long after its deadline a run is ended by us, when nobody else did: Job controller, kubelet, the task itself.
@@ -91,6 +93,60 @@ fn ended(report: &TaskReport) -> Decision {
     }
 }
 
+/// What to do about the choice of a server whose files are read.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum PlanDecision {
+    /// There is no task yet.
+    Start,
+    /// It goes on.
+    Wait { message: String },
+    /// This one.
+    Choose { node: String },
+    /// The backup is there already, from an earlier task.
+    Complete { report: Box<TaskReport> },
+    /// There is none to choose.
+    Fail { reason: String, message: String },
+}
+
+/// From how the task stands that chooses the server. It writes nothing, so there is nothing to look up when it is lost.
+pub(super) fn decide_plan(
+    spec: &RedisBackupSpec,
+    status: &RedisBackupStatus,
+    task: &TaskState,
+    now: Timestamp,
+) -> PlanDecision {
+    let fail = |reason: &str, message: String| PlanDecision::Fail { reason: reason.to_owned(), message };
+    let wait = |message: &str| PlanDecision::Wait { message: message.to_owned() };
+    match task {
+        TaskState::Missing | TaskState::Waiting { .. } | TaskState::Running { .. }
+            if is_overdue(spec, status, now, Duration::ZERO) =>
+        {
+            fail(reasons::DEADLINE_EXCEEDED, "no server was chosen within activeDeadlineSeconds".to_owned())
+        }
+        TaskState::Missing => PlanDecision::Start,
+        // What every pod goes through is one state, or each of them is a write.
+        TaskState::Waiting { reason, .. } if matches!(reason.as_str(), "PodNotCreated" | "PodStarting") => {
+            wait("the task that chooses the server is being started")
+        }
+        TaskState::Waiting { reason, message, .. } => {
+            wait(&format!("the task that chooses the server waits: {reason}: {message}"))
+        }
+        TaskState::Running { .. } => wait("the task that chooses the server runs"),
+        TaskState::Ended { report, .. } => match (&report.outcome, report.facts.get(report_facts::NODE)) {
+            (Outcome::Done, _) => PlanDecision::Complete { report: Box::new(report.clone()) },
+            (Outcome::Planned, Some(node)) => PlanDecision::Choose { node: node.clone() },
+            (Outcome::Failed { reason, message, help, .. }, _) => {
+                let help = help.as_ref().map(|help| format!(" (help: {help})")).unwrap_or_default();
+                fail(reason, format!("{message}{help}"))
+            }
+            (Outcome::Planned | Outcome::Running { .. }, _) => {
+                fail(reasons::NO_REPORT, "the task that chooses the server ended without naming one".to_owned())
+            }
+        },
+        TaskState::Failed { reason, message } => fail(reason, format!("the task that chooses the server: {message}")),
+    }
+}
+
 /// From how the task stands that asks storage; `reason` and `message` are of the end that it looks into.
 pub(super) fn decide_inspection(
     spec: &RedisBackupSpec,
@@ -119,10 +175,7 @@ pub(super) fn decide_inspection(
 
 /// Whether a run that was begun has outlived its deadline by so much.
 pub(super) fn is_overdue(spec: &RedisBackupSpec, status: &RedisBackupStatus, now: Timestamp, grace: Duration) -> bool {
-    let Some(started) = status.started_at.as_ref() else { return false };
-    let allowed = SignedDuration::from_secs(spec.active_deadline_seconds.max(0))
-        .saturating_add(SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX));
-    now.duration_since(started.0) > allowed
+    overdue::is_overdue(status.started_at.as_ref().map(|time| time.0), spec.active_deadline_seconds, now, grace)
 }
 
 /// Whether what a spec names has been missing for too long.

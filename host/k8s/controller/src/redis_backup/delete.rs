@@ -8,14 +8,17 @@ use kube::runtime::controller::Action;
 use redkeep_core::classify::{Class, Classify};
 use redkeep_core::task::Outcome as TaskOutcome;
 use redkeep_k8s_api::common::DeletionPolicy;
-use redkeep_k8s_api::conditions::reasons;
+use redkeep_k8s_api::conditions::{ARTIFACTS_DELETED, reasons};
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::run::Phase;
 
 use super::dereference::dereference_storage;
-use super::{ReconcileError, apply, build, identity};
+use super::{apply, build, identity, plan};
+use crate::apply::{ConditionUpdate, set_condition};
+use crate::common::ReconcileError;
 use crate::common::placement::task_pod;
+use crate::common::report;
 use crate::context::Context;
 use crate::executor::{ExecutorError, Purpose, TaskState};
 use crate::outcome::{Outcome, publish};
@@ -73,6 +76,9 @@ async fn stop_run(backup: &RedisBackup, context: &Context) -> Result<(), Reconci
     if !has_ended {
         context.executor.cancel(&build::key(backup, Purpose::Backup)).await?;
         context.executor.cancel(&build::key(backup, Purpose::Inspect)).await?;
+        if plan::of_files(&backup.spec).is_some() {
+            context.executor.cancel(&build::key(backup, Purpose::Plan)).await?;
+        }
     }
     Ok(())
 }
@@ -121,7 +127,7 @@ async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, Reconc
         Ok(resolved) => resolved,
         Err(error) if matches!(error, crate::common::Unresolved::Read { .. }) => return Err(error.into()),
         Err(error) => {
-            warn(backup, context, error.reason(), &error.to_string()).await;
+            warn(backup, context, error.reason(), &error.to_string()).await?;
             return Ok(Action::requeue(PAUSE));
         }
     };
@@ -139,7 +145,7 @@ async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, Reconc
         }
         Err(error) if error.retryable() => Err(error.into()),
         Err(error) => {
-            warn(backup, context, error.reason(), &error.to_string()).await;
+            warn(backup, context, error.reason(), &error.to_string()).await?;
             Ok(Action::requeue(PAUSE))
         }
     }
@@ -153,10 +159,11 @@ async fn again(
     message: &str,
     ended: Option<Timestamp>,
 ) -> Result<Action, ReconcileError> {
+    note(backup, context, reason, message).await?;
     if let Some(left) = ended.and_then(|ended| left_of_pause(ended, context.now())) {
         return Ok(Action::requeue(left));
     }
-    warn(backup, context, reason, message).await;
+    tell(backup, context, reason, message).await;
     context.executor.cancel(&build::key(backup, Purpose::Delete)).await?;
     Ok(Action::requeue(context.settings.poll_interval))
 }
@@ -168,12 +175,29 @@ fn left_of_pause(ended: Timestamp, now: Timestamp) -> Option<Duration> {
     Duration::try_from(left.min(pause)).ok().filter(|left| !left.is_zero())
 }
 
-async fn warn(backup: &RedisBackup, context: &Context, reason: &str, message: &str) {
-    let message = format!(
-        "unable to delete the artifacts: {message}; annotate {}=true to let the object go without",
-        labels::ABANDON_ARTIFACTS
-    );
-    publish(context, backup, &Outcome::warning("Delete", reason, message)).await;
+/// Says why in the object, for as long as it is there, and as an Event.
+async fn warn(backup: &RedisBackup, context: &Context, reason: &str, message: &str) -> Result<(), ReconcileError> {
+    note(backup, context, reason, message).await?;
+    tell(backup, context, reason, message).await;
+    Ok(())
+}
+
+async fn tell(backup: &RedisBackup, context: &Context, reason: &str, message: &str) {
+    publish(context, backup, &Outcome::warning("Delete", reason, failure_text(message))).await;
+}
+
+async fn note(backup: &RedisBackup, context: &Context, reason: &str, message: &str) -> Result<(), ReconcileError> {
+    let mut next = backup.status.clone().unwrap_or_default();
+    let message = report::error_text(&failure_text(message));
+    let update = ConditionUpdate { kind: ARTIFACTS_DELETED, status: Some(false), reason, message };
+    set_condition(&mut next.conditions, update, backup.metadata.generation, context.now());
+    apply::write_status(context, backup, &next).await?;
+    Ok(())
+}
+
+fn failure_text(message: &str) -> String {
+    let annotation = labels::ABANDON_ARTIFACTS;
+    format!("unable to delete the artifacts: {message}; annotate {annotation}=true to let the object go without")
 }
 
 #[cfg(test)]

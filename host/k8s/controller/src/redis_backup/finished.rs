@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
@@ -14,8 +13,10 @@ use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::run::Phase;
 
-use super::{ReconcileError, apply, decide, delete};
+use super::{apply, decide, delete};
+use crate::common::ReconcileError;
 use crate::common::Unresolved;
+use crate::common::overdue::{self, OVERDUE_AFTER};
 use crate::context::Context;
 use crate::metrics::{PhaseLabels, RunLabels};
 
@@ -55,9 +56,6 @@ fn count_success(metadata: &PartialObjectMeta<RedisBackup>, context: &Context) {
         context.metrics.schedule_succeeded(&namespace, cluster, schedule, at);
     }
 }
-
-/// Longer after its deadline a run cannot last while the operator works.
-const OVERDUE_AFTER: Duration = Duration::from_secs(900);
 
 type Active = Arc<DeserializeGuard<RedisBackup>>;
 type Finished = Arc<PartialObjectMeta<RedisBackup>>;
@@ -103,26 +101,13 @@ fn count_phases(context: &Context, active: &[Active], finished: &[Finished], bef
 }
 
 fn count_overdue(context: &Context, active: &[Active], now: Timestamp, before: &mut HashSet<RunLabels>) {
-    let mut counts: BTreeMap<String, i64> = BTreeMap::new();
-    for backup in active.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
+    let runs = active.iter().filter_map(|guarded| guarded.0.as_ref().ok()).map(|backup| {
         // A backup that ended stays among the active while it is verified.
         let running = backup.status.as_ref().filter(|status| !status.phase.unwrap_or_default().is_terminal());
         let is_overdue = running.is_some_and(|status| decide::is_overdue(&backup.spec, status, now, OVERDUE_AFTER));
-        *counts.entry(backup.namespace().unwrap_or_default()).or_default() += i64::from(is_overdue);
-    }
-    let labels = |namespace: &str| RunLabels { kind: "RedisBackup".to_owned(), namespace: namespace.to_owned() };
-    let now: HashSet<RunLabels> = counts
-        .iter()
-        .map(|(namespace, count)| {
-            let labels = labels(namespace);
-            context.metrics.overdue.get_or_create(&labels).set(*count);
-            labels
-        })
-        .collect();
-    for gone in before.difference(&now) {
-        context.metrics.overdue.get_or_create(gone).set(0);
-    }
-    before.extend(now);
+        (backup.namespace().unwrap_or_default(), is_overdue)
+    });
+    overdue::count(&context.metrics, "RedisBackup", runs, before);
 }
 
 /// Whether the newest backup of each cluster that was verified is good: from labels, so that it survives a restart.

@@ -7,6 +7,7 @@ mod decide;
 mod delete;
 mod dereference;
 mod finished;
+mod plan;
 mod slots;
 mod status;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
-use redkeep_core::classify::{Class, Classify};
+use redkeep_core::classify::Classify;
 use redkeep_core::report_facts;
 use redkeep_core::task::TaskReport;
 use redkeep_k8s_api::labels;
@@ -34,9 +35,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::common::identity::{backup_id, storage_names};
 use crate::common::source::pod_at;
-use crate::common::{Unresolved, placement};
+use crate::common::{ReconcileError, Unresolved, placement};
 use crate::context::Context;
-use crate::executor::{ExecutorError, Purpose, TaskState};
+use crate::executor::{ExecutorError, Purpose, TaskRequest, TaskState};
 use crate::metrics::{ByteLabels, TaskLabels};
 use crate::outcome::{Outcome, publish};
 use crate::runtime::{Drive, chain, drive, drive_metadata, watch, watch_metadata};
@@ -52,53 +53,6 @@ use status::Before;
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 /// A run that waits for a place in its storage asks again.
 const SLOT_EVERY: Duration = Duration::from_secs(5);
-
-/// Why a look at a RedisBackup failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReconcileError {
-    /// What it names could not be read.
-    #[error("unable to resolve the spec")]
-    Resolve(#[from] Unresolved),
-    /// Its task could not be started, seen or stopped.
-    #[error("unable to run the task")]
-    Execute(#[from] ExecutorError),
-    /// The API server did not take what was written.
-    #[error("failed to write the {what}")]
-    Write {
-        /// What.
-        what: &'static str,
-        /// Why not.
-        #[source]
-        source: Box<kube::Error>,
-    },
-}
-
-impl Classify for ReconcileError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Resolve(error) => error.class(),
-            Self::Execute(error) => error.class(),
-            Self::Write { .. } => Class::Failed,
-        }
-    }
-
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Resolve(error) => error.reason(),
-            Self::Execute(error) => error.reason(),
-            Self::Write { .. } => "KubernetesApi",
-        }
-    }
-
-    fn retryable(&self) -> bool {
-        match self {
-            Self::Resolve(error) => error.retryable(),
-            Self::Execute(error) => error.retryable(),
-            Self::Write { .. } => true,
-        }
-    }
-}
 
 /// Runs the controllers of unfinished and of finished backups until they are cancelled.
 pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: CancellationToken) {
@@ -152,6 +106,9 @@ async fn reconcile(backup: &RedisBackup, context: &Context, slots: &Slots) -> Re
     }
     if let Some(lost) = status::under_inspection(&status) {
         return look.inspect(lost).await;
+    }
+    if plan::is_due(&backup.spec, &status) {
+        return look.plan().await;
     }
     let task = context.executor.observe(&build::key(backup, Purpose::Backup)).await?;
     match decide::decide(&backup.spec, &status, &task, context.now()) {
@@ -239,15 +196,25 @@ impl Look<'_> {
             Ok(resolved) => resolved,
             Err(error) => return self.unresolved(error).await,
         };
-        let (Some(identity), Some(started)) = (identity(self.backup), &self.status.started_at) else {
-            return self.fail("InvalidSpec", "the backup's id in the status is not one of ours").await;
-        };
-        let settings = &self.context.settings;
-        let request = build::backup_request(self.backup, &access, &validated, &identity, settings, started.0);
+        let Some(mut request) = self.request(&access, &validated) else { return self.not_ours().await };
+        if let Err(done) = self.pin(&mut request).await? {
+            return Ok(done);
+        }
         match self.context.executor.start(&request).await {
             Ok(()) => Ok(self.again()),
             Err(error) => self.not_started(error).await,
         }
+    }
+
+    /// The backup's own task; `None` when what fixes its place in storage was changed by somebody else.
+    fn request(&self, access: &dereference::Dereferenced, validated: &validate::Validated) -> Option<TaskRequest> {
+        let (identity, started) = (identity(self.backup)?, self.status.started_at.as_ref()?);
+        let settings = &self.context.settings;
+        Some(build::backup_request(self.backup, access, validated, &identity, settings, started.0))
+    }
+
+    async fn not_ours(&self) -> Result<Action, ReconcileError> {
+        self.fail("InvalidSpec", "the backup's id in the status is not one of ours").await
     }
 
     async fn not_started(&self, error: ExecutorError) -> Result<Action, ReconcileError> {
@@ -361,6 +328,9 @@ impl Look<'_> {
     /// After the last status: the tasks may go, and the object becomes one of the finished ones.
     async fn settle(&self, ended: &RedisBackupStatus) -> Result<Action, ReconcileError> {
         if ended.backup_id.is_some() {
+            if self.is_planned() {
+                self.context.executor.forget(&build::key(self.backup, Purpose::Plan)).await?;
+            }
             self.context.executor.forget(&build::key(self.backup, Purpose::Backup)).await?;
             if crate::apply::condition(&ended.conditions, redkeep_k8s_api::conditions::FAILED).is_some()
                 || status::under_inspection(self.status).is_some()

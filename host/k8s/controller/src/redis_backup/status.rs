@@ -50,8 +50,23 @@ impl Before<'_> {
         })
     }
 
-    /// Not begun: what it names is not there or not usable yet.
+    /// Begun, and the server whose files are read is being chosen.
+    pub(super) fn planning(&self, message: &str) -> RedisBackupStatus {
+        self.next(|next| self.set(next, COMPLETE, Some(false), reasons::PLANNING, message))
+    }
+
+    /// Begun, and the task is about to be made.
+    pub(super) fn preparing(&self, message: &str) -> RedisBackupStatus {
+        self.next(|next| self.set(next, COMPLETE, Some(false), reasons::PREPARING, message))
+    }
+
+    /// Not begun, or not yet with a task: what it names is not there or not usable yet.
     pub(super) fn not_yet(&self, reason: &str, message: &str) -> RedisBackupStatus {
+        if self.status.backup_id.is_some() && !task_was_seen(self.status) {
+            // Accepted it was, and a task that was never made must not be taken for one that vanished.
+            let message = format!("{reason}: {message}");
+            return self.next(|next| self.set(next, COMPLETE, Some(false), reasons::PREPARING, &message));
+        }
         self.next(|next| {
             self.set(next, ACCEPTED, Some(false), reason, message);
             self.set(next, COMPLETE, Some(false), reason, message);
@@ -121,7 +136,7 @@ impl Before<'_> {
             next.checksum_sha256 = fact(report_facts::STORED_SHA256);
             next.method_digest = fact(report_facts::METHOD_DIGEST);
             next.server_version = fact("server-version");
-            next.target_pod = pod.or_else(|| fact(report_facts::NODE)).or_else(|| next.target_pod.take());
+            next.target_pod = pod.or_else(|| next.target_pod.take()).or_else(|| fact(report_facts::NODE));
             next.backup_path = fact(report_facts::BACKUP_PATH).or_else(|| report.manifest.clone());
             next.shards = stored_shards(report);
             next.completed_at = Some(Time(whole_seconds(report.ended_at)));
@@ -170,7 +185,7 @@ pub(super) fn under_inspection(status: &RedisBackupStatus) -> Option<(&str, &str
 /// Whether a task was seen after it was made: then one that is missing has vanished.
 pub(super) fn task_was_seen(status: &RedisBackupStatus) -> bool {
     let complete = condition(&status.conditions, COMPLETE).map(|condition| condition.reason.as_str());
-    status.backup_id.is_some() && !matches!(complete, None | Some(reasons::PREPARING))
+    status.backup_id.is_some() && !matches!(complete, None | Some(reasons::PREPARING | reasons::PLANNING))
 }
 
 /// Shard by shard as the report has room for them, where there are several.

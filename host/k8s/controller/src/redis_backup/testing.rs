@@ -39,6 +39,7 @@ pub(super) fn access() -> Dereferenced {
             endpoint: EndpointSpec::default(),
             mounts: Vec::new(),
             cluster: "carts".into(),
+            files: None,
             credentials: None,
         },
         storage: StorageAccess {

@@ -13,10 +13,13 @@ use serde_json::{Map, Value};
 use super::dereference::Dereferenced;
 use crate::common::Unresolved;
 use crate::common::keys::verifiable;
-use crate::common::method::{MethodAccess, typed};
+use crate::common::method::{is_bundled, typed};
 use crate::common::placement::{TaskPod, task_pod};
 use crate::executor::{KEYS_PATH, Mount, SCRATCH_PATH};
 use crate::settings::Settings;
+
+/// The parameter of the bundled methods that says where a capture reads from.
+const SOURCE_PARAMETER: &str = "source";
 
 /// A spec that can be followed.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +62,7 @@ pub(super) fn validate(
         compression,
         encryption,
         encryption_mounts,
-        parameters: parameters(spec, &access.method),
+        parameters: parameters(spec, access)?,
         limit_rate: rate.map_err(|error| Unresolved::invalid("spec.limitRate", error))?,
         hold_limit_seconds: hold
             .map_err(|error| Unresolved::invalid("spec.holdLimit", error))?
@@ -85,10 +88,21 @@ fn encryption(settings: &EncryptionSettings) -> Result<(Encryption, Vec<Mount>),
 }
 
 /// The method's, and over them the backup's own.
-fn parameters(spec: &RedisBackupSpec, method: &MethodAccess) -> Map<String, Value> {
-    let mut parameters = method.parameters.clone();
+fn parameters(spec: &RedisBackupSpec, access: &Dereferenced) -> Result<Map<String, Value>, Unresolved> {
+    let mut parameters = access.method.parameters.clone();
     parameters.extend(spec.parameters.iter().map(|(key, text)| (key.clone(), typed(text))));
-    parameters
+    // Ours take the server where they have both. What another method's parameters are is not known here.
+    if access.source.files.is_some() && is_bundled(&spec.method) {
+        let files = Value::from("files");
+        let asked = spec.parameters.get(SOURCE_PARAMETER).map(String::as_str);
+        if !matches!(asked, None | Some("auto" | "files")) {
+            let why =
+                "source reads by the replication link, and spec.source.statefulSet.files from files: leave one out";
+            return Err(Unresolved::invalid("spec.parameters", why));
+        }
+        parameters.insert(SOURCE_PARAMETER.to_owned(), files);
+    }
+    Ok(parameters)
 }
 
 fn seconds(seconds: i64) -> Duration {

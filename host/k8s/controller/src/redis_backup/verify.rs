@@ -8,8 +8,9 @@ use redkeep_k8s_api::redis_backup::{RedisBackupSpec, RedisBackupStatus};
 use redkeep_k8s_api::run::Phase;
 
 use super::status::Before;
-use super::{Look, ReconcileError, apply, build, dereference, identity};
+use super::{Look, apply, build, dereference, identity};
 use crate::apply::{set_condition, whole_seconds};
+use crate::common::ReconcileError;
 use crate::common::keys::{decryption, verifiable};
 use crate::common::method;
 use crate::common::verdict::{Verdict, verdict};

@@ -12,13 +12,13 @@ use redkeep_k8s_api::redis_restore::{RedisRestore, RedisRestoreStatus};
 use redkeep_k8s_api::run::Phase;
 use serde_json::json;
 
-use super::RestoreError;
 use super::build;
 use super::decide::Decision;
 use super::dereference::task_key;
 use super::lease::{self, LeaseState};
 use super::status;
 use crate::apply::{is_not_found, patch_metadata, patch_status};
+use crate::common::ReconcileError;
 use crate::context::Context;
 use crate::executor::ExecutorError;
 use crate::outcome::{Outcome, publish};
@@ -29,7 +29,7 @@ pub(super) async fn apply(
     decision: Decision,
     next: RedisRestoreStatus,
     outcome: Option<Outcome>,
-) -> Result<(), RestoreError> {
+) -> Result<(), ReconcileError> {
     match decision {
         Decision::Done => tidy(restore, context, next.phase).await,
         Decision::Wait { .. } | Decision::Follow { .. } => write(restore, context, &next, outcome).await,
@@ -44,7 +44,7 @@ pub(super) async fn apply(
             match context.executor.start(&request).await {
                 Ok(()) => write(restore, context, &next, outcome).await,
                 Err(refused) if !refused.retryable() => fail(restore, context, &refused).await,
-                Err(source) => Err(RestoreError::Task { name: restore.name_any(), source }),
+                Err(error) => Err(error.into()),
             }
         }
         Decision::Fail { .. } | Decision::End { .. } => {
@@ -54,7 +54,7 @@ pub(super) async fn apply(
     }
 }
 
-async fn fail(restore: &RedisRestore, context: &Context, refused: &ExecutorError) -> Result<(), RestoreError> {
+async fn fail(restore: &RedisRestore, context: &Context, refused: &ExecutorError) -> Result<(), ReconcileError> {
     let reason = refused.reason().to_owned();
     let decision = Decision::Fail { reason, message: refused.to_string(), is_spec: false };
     let (next, outcome) = status::next(restore, &decision, context.now());
@@ -71,13 +71,13 @@ async fn write(
     context: &Context,
     next: &RedisRestoreStatus,
     outcome: Option<Outcome>,
-) -> Result<(), RestoreError> {
+) -> Result<(), ReconcileError> {
     let name = restore.name_any();
     match patch_status(&api(restore, context), &name, restore.status.as_ref(), next, None).await {
         Ok(_) => {}
         // Deleted in between: its task and its Lease go with it.
         Err(error) if is_not_found(&error) => return Ok(()),
-        Err(source) => return Err(RestoreError::Status { name, source: Box::new(source) }),
+        Err(error) => return Err(ReconcileError::api("write", "status")(error)),
     }
     if let Some(outcome) = outcome {
         publish(context, restore, &outcome).await;
@@ -86,15 +86,14 @@ async fn write(
 }
 
 /// After the end: the task's remains may go, the target is free, and the label takes the object out of the watch.
-async fn tidy(restore: &RedisRestore, context: &Context, phase: Option<Phase>) -> Result<(), RestoreError> {
+async fn tidy(restore: &RedisRestore, context: &Context, phase: Option<Phase>) -> Result<(), ReconcileError> {
     let name = restore.name_any();
-    let forgotten = context.executor.forget(&task_key(restore)).await;
-    forgotten.map_err(|source| RestoreError::Task { name: name.clone(), source })?;
+    context.executor.forget(&task_key(restore)).await?;
     lease::release(restore, context).await?;
     let word = if phase == Some(Phase::Completed) { OUTCOME_COMPLETED } else { OUTCOME_FAILED };
     match patch_metadata(&api(restore, context), &name, json!({"labels": {OUTCOME: word}})).await {
         Ok(()) => Ok(()),
         Err(error) if is_not_found(&error) => Ok(()),
-        Err(source) => Err(RestoreError::Status { name, source: Box::new(source) }),
+        Err(error) => Err(ReconcileError::api("write", "labels")(error)),
     }
 }

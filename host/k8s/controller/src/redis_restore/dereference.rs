@@ -5,8 +5,8 @@ use redkeep_core::task::NodePreference;
 use redkeep_k8s_api::conditions::reasons;
 use redkeep_k8s_api::redis_restore::RedisRestore;
 
-use super::RestoreError;
 use super::lease::{self, LeaseState};
+use crate::common::ReconcileError;
 use crate::common::Unresolved;
 use crate::common::method::{self, MethodAccess};
 use crate::common::selection::{self, FoundBackup};
@@ -36,11 +36,9 @@ pub(super) struct Found {
     pub(super) method: Option<MethodAccess>,
 }
 
-pub(super) async fn dereference(restore: &RedisRestore, context: &Context) -> Result<Observed, RestoreError> {
-    let name = restore.name_any();
+pub(super) async fn dereference(restore: &RedisRestore, context: &Context) -> Result<Observed, ReconcileError> {
     let key = task_key(restore);
-    let task = context.executor.observe(&key).await;
-    let task = task.map_err(|source| RestoreError::Task { name: name.clone(), source })?;
+    let task = context.executor.observe(&key).await?;
     let lease = lease::look(restore, context).await?;
     let is_begun = restore.status.as_ref().is_some_and(|status| status.started_at.is_some());
     let found = if is_begun || task != TaskState::Missing {
@@ -48,7 +46,7 @@ pub(super) async fn dereference(restore: &RedisRestore, context: &Context) -> Re
         Err(Unresolved::not_yet(reasons::RUNNING, "the task was made"))
     } else {
         match find(restore, context).await {
-            Err(source @ Unresolved::Read { .. }) => return Err(RestoreError::Dereference { name, source }),
+            Err(error @ Unresolved::Read { .. }) => return Err(error.into()),
             other => other,
         }
     };
@@ -69,6 +67,10 @@ async fn find(restore: &RedisRestore, context: &Context) -> Result<Found, Unreso
         selection::find(&context.client, &namespace, &spec.from, named).await?;
     let target = &spec.target;
     let (cluster, source) = (target.cluster_name.as_deref(), target.source.as_ref());
+    if source.and_then(|source| source.stateful_set.as_ref()).is_some_and(|set| set.files.is_some()) {
+        let why = "a restore writes to the running server: leave it out";
+        return Err(Unresolved::invalid("spec.target.source.statefulSet.files", why));
+    }
     let target = source::resolve(&context.client, &namespace, cluster, source, NodePreference::Primary).await?;
     // A plugin that does not come with the program has its grants only from its BackupMethod.
     let method = match spec.method.clone().or(made_by.filter(|name| !method::is_bundled(name))) {

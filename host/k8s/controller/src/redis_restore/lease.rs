@@ -11,8 +11,8 @@ use redkeep_k8s_api::redis_restore::{RedisRestore, RestoreTarget};
 use redkeep_k8s_api::run::Phase;
 use sha2::{Digest, Sha256};
 
-use super::RestoreError;
 use crate::apply::{is_conflict, is_not_found};
+use crate::common::ReconcileError;
 use crate::context::Context;
 
 /// Who may write a target.
@@ -37,9 +37,8 @@ pub(super) fn name(target: &RestoreTarget) -> String {
     format!("redkeep-restore-{short:016x}")
 }
 
-fn failed(act: &'static str, lease: &str) -> impl FnOnce(kube::Error) -> RestoreError {
-    let lease = lease.to_owned();
-    move |source| RestoreError::Lease { act, lease, source: Box::new(source) }
+fn failed(act: &'static str, lease: &str) -> impl FnOnce(kube::Error) -> ReconcileError {
+    ReconcileError::api(act, format!("Lease {lease} of the restore's target"))
 }
 
 fn api(restore: &RedisRestore, context: &Context) -> Api<Lease> {
@@ -47,7 +46,7 @@ fn api(restore: &RedisRestore, context: &Context) -> Api<Lease> {
 }
 
 /// Who has the target's Lease.
-pub(super) async fn look(restore: &RedisRestore, context: &Context) -> Result<LeaseState, RestoreError> {
+pub(super) async fn look(restore: &RedisRestore, context: &Context) -> Result<LeaseState, ReconcileError> {
     let name = name(&restore.spec.target);
     match api(restore, context).get_opt(&name).await.map_err(failed("read", &name))? {
         Some(lease) => state(&lease, restore, context).await,
@@ -55,7 +54,7 @@ pub(super) async fn look(restore: &RedisRestore, context: &Context) -> Result<Le
     }
 }
 
-async fn state(lease: &Lease, restore: &RedisRestore, context: &Context) -> Result<LeaseState, RestoreError> {
+async fn state(lease: &Lease, restore: &RedisRestore, context: &Context) -> Result<LeaseState, ReconcileError> {
     let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
     if holder.is_empty() {
         return Ok(LeaseState::Free);
@@ -74,7 +73,7 @@ async fn state(lease: &Lease, restore: &RedisRestore, context: &Context) -> Resu
 }
 
 /// Takes the Lease; whether this restore has it now.
-pub(super) async fn take(restore: &RedisRestore, context: &Context) -> Result<LeaseState, RestoreError> {
+pub(super) async fn take(restore: &RedisRestore, context: &Context) -> Result<LeaseState, ReconcileError> {
     let api = api(restore, context);
     let wanted = lease_of(restore, context);
     let name = wanted.name_any();
@@ -122,7 +121,7 @@ fn lease_of(restore: &RedisRestore, context: &Context) -> Lease {
 }
 
 /// Gives the Lease back. One that another restore has by now is left alone.
-pub(super) async fn release(restore: &RedisRestore, context: &Context) -> Result<(), RestoreError> {
+pub(super) async fn release(restore: &RedisRestore, context: &Context) -> Result<(), ReconcileError> {
     let (api, name) = (api(restore, context), name(&restore.spec.target));
     let Some(lease) = api.get_opt(&name).await.map_err(failed("read", &name))? else { return Ok(()) };
     let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());

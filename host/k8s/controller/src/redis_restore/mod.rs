@@ -14,86 +14,29 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
-use redkeep_core::classify::{Class, Classify};
 use redkeep_k8s_api::labels::OUTCOME;
 use redkeep_k8s_api::redis_restore::RedisRestore;
 use tokio_util::sync::CancellationToken;
 
+use crate::common::ReconcileError;
+use crate::common::overdue::{self, OVERDUE_AFTER};
 use crate::context::Context;
-use crate::executor::ExecutorError;
+use crate::metrics::RunLabels;
 use crate::runtime::{Drive, drive, watch};
 use crate::server::Readiness;
 use decide::Decision;
 
-/// Why a look at a restore failed; what is wrong with the restore itself is in its status instead.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RestoreError {
-    /// Reading.
-    #[error("failed to read what restore {name} needs")]
-    Dereference {
-        /// Which restore.
-        name: String,
-        /// Why not.
-        #[source]
-        source: crate::common::Unresolved,
-    },
-    /// The Lease of the target.
-    #[error("failed to {act} the Lease {lease} of the restore's target")]
-    Lease {
-        /// What was tried.
-        act: &'static str,
-        /// Its name.
-        lease: String,
-        /// Why not.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// The task.
-    #[error("failed to handle the task of restore {name}")]
-    Task {
-        /// Which restore.
-        name: String,
-        /// Why not.
-        #[source]
-        source: ExecutorError,
-    },
-    /// The status.
-    #[error("failed to write the status of restore {name}")]
-    Status {
-        /// Which restore.
-        name: String,
-        /// Why not.
-        #[source]
-        source: Box<kube::Error>,
-    },
-}
-
-impl Classify for RestoreError {
-    fn class(&self) -> Class {
-        Class::Failed
-    }
-
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Task { source, .. } => source.reason(),
-            _ => "KubernetesApi",
-        }
-    }
-
-    fn retryable(&self) -> bool {
-        match self {
-            Self::Task { source, .. } => source.retryable(),
-            _ => true,
-        }
-    }
-}
+/// How often those are counted that are past their deadline.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
 
 /// Runs the controller until it is cancelled. Restores that ended are not watched.
 pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: CancellationToken) {
@@ -103,14 +46,35 @@ pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: Cancella
         None => Api::all(client),
     };
     let watched = watch(api, watcher::Config::default().labels(&format!("!{OUTCOME}")));
-    drive(Drive { name: "redisrestore", shutdown, readiness }, context, watched, reconcile).await;
+    let active = watched.0.clone();
+    let counting = async {
+        let mut before = HashSet::new();
+        let mut ticks = tokio::time::interval(COUNT_EVERY);
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            count_overdue(&context, &active.state(), context.now(), &mut before);
+        }
+    };
+    let how = Drive { name: "redisrestore", shutdown: shutdown.clone(), readiness };
+    tokio::join!(drive(how, Arc::clone(&context), watched, reconcile), counting);
+}
+
+type Active = Arc<DeserializeGuard<RedisRestore>>;
+
+fn count_overdue(context: &Context, active: &[Active], now: Timestamp, before: &mut HashSet<RunLabels>) {
+    let runs = active.iter().filter_map(|guarded| guarded.0.as_ref().ok()).map(|restore| {
+        let running = restore.status.as_ref().filter(|status| !status.phase.unwrap_or_default().is_terminal());
+        let started = running.and_then(|status| status.started_at.as_ref()).map(|time| time.0);
+        let deadline = restore.spec.active_deadline_seconds;
+        (restore.namespace().unwrap_or_default(), overdue::is_overdue(started, deadline, now, OVERDUE_AFTER))
+    });
+    overdue::count(&context.metrics, "RedisRestore", runs, before);
 }
 
 /// One look at one restore.
 ///
 /// # Errors
 /// When the API server or the executor did not answer; the restore is looked at again.
-pub async fn reconcile(restore: Arc<RedisRestore>, context: Arc<Context>) -> Result<Action, RestoreError> {
+pub async fn reconcile(restore: Arc<RedisRestore>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     if restore.metadata.deletion_timestamp.is_some() {
         // The task and the Lease are its dependents and go with it.
         return Ok(Action::await_change());

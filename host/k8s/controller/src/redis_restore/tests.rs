@@ -321,3 +321,26 @@ async fn a_backup_of_a_plugin_is_restored_by_its_method_and_a_demanded_digest_wi
     assert!(started[0].mounts.iter().any(|mount| mount.source == map));
     assert_eq!(method(1).digest.as_deref(), Some("sha256:bb"));
 }
+
+#[tokio::test]
+async fn a_restore_past_its_deadline_is_counted_until_it_ends() {
+    let (context, _) = FakeApi::new().context(Arc::new(ScriptedExecutor::default()));
+    let now: Timestamp = "2026-11-27T12:00:00Z".parse().unwrap();
+    let active = |phase: &str, started: &str| -> Active {
+        let object = json!({"apiVersion": "redis.io/v1", "kind": "RedisRestore", "metadata": {"name": "r", "namespace": "shop"},
+            "spec": {"backupName": "b", "target": {"clusterName": "carts"}, "activeDeadlineSeconds": 3600},
+            "status": {"phase": phase, "startedAt": started}});
+        Arc::new(DeserializeGuard(Ok(serde_json::from_value(object).unwrap())))
+    };
+    let labels = RunLabels { kind: "RedisRestore".to_owned(), namespace: "shop".to_owned() };
+    let mut before = HashSet::new();
+    let runs = [
+        active("Running", "2026-11-27T10:00:00Z"),
+        active("Running", "2026-11-27T11:00:00Z"),
+        active("Failed", "2026-11-26T11:00:00Z"),
+    ];
+    count_overdue(&context, &runs, now, &mut before);
+    assert_eq!(context.metrics.overdue.get_or_create(&labels).get(), 1);
+    count_overdue(&context, &[], now, &mut before);
+    assert_eq!(context.metrics.overdue.get_or_create(&labels).get(), 0);
+}

@@ -7,9 +7,9 @@ use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupStatus};
 use serde_json::json;
 
-use super::ReconcileError;
 use super::children::Child;
 use crate::apply::{FIELD_MANAGER, is_conflict, is_namespace_terminating, is_not_found, patch_metadata, patch_status};
+use crate::common::ReconcileError;
 use crate::context::Context;
 
 /// What became of a creation.
@@ -30,7 +30,7 @@ fn backups(context: &Context, namespace: &str) -> Api<RedisBackup> {
 }
 
 fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> ReconcileError {
-    move |source| ReconcileError::Write { what, source: Box::new(source) }
+    ReconcileError::api("write", what)
 }
 
 /// Creates the run of a slot. One that exists is ours only if it has our uid as its controller: a schedule that was deleted

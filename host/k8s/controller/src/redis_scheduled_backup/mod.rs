@@ -30,16 +30,14 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
-use redkeep_core::classify::{Class, Classify};
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackup;
 use tokio::sync::watch as signal;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::common::Unresolved;
+use crate::common::ReconcileError;
 use crate::context::Context;
-use crate::executor::ExecutorError;
 use crate::metrics::ClusterLabels;
 use crate::runtime::{Drive, ObjectKey, Queue, drive};
 use crate::server::Readiness;
@@ -52,53 +50,6 @@ const NAME: &str = "redisscheduledbackup";
 const KIND: &str = "RedisScheduledBackup";
 /// How long after a write the cache may still show the object as it was before.
 const CACHE_LAG: Duration = Duration::from_secs(30);
-
-/// Why a look at a schedule failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReconcileError {
-    /// What it names could not be read.
-    #[error("unable to resolve the spec")]
-    Resolve(#[from] Unresolved),
-    /// Its retention or verification could not be started, seen or stopped.
-    #[error("unable to run a task of the schedule")]
-    Execute(#[from] ExecutorError),
-    /// The API server did not take what was written.
-    #[error("failed to write the {what}")]
-    Write {
-        /// What.
-        what: &'static str,
-        /// Why not.
-        #[source]
-        source: Box<kube::Error>,
-    },
-}
-
-impl Classify for ReconcileError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Resolve(error) => error.class(),
-            Self::Execute(error) => error.class(),
-            Self::Write { .. } => Class::Failed,
-        }
-    }
-
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Resolve(error) => error.reason(),
-            Self::Execute(error) => error.reason(),
-            Self::Write { .. } => "KubernetesApi",
-        }
-    }
-
-    fn retryable(&self) -> bool {
-        match self {
-            Self::Resolve(error) => error.retryable(),
-            Self::Execute(error) => error.retryable(),
-            Self::Write { .. } => true,
-        }
-    }
-}
 
 /// What all looks share.
 #[derive(Default)]

@@ -10,6 +10,7 @@ use super::testing::{child, object};
 use super::*;
 use crate::executor::TaskState;
 use crate::testing::{FakeApi, ScriptedExecutor, SettableClock};
+use redkeep_core::classify::Classify;
 
 struct World {
     fake: FakeApi,

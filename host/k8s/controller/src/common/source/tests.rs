@@ -130,6 +130,43 @@ async fn passwords_and_certificates_are_files_of_mounted_secrets() {
     assert_eq!(access.mounts, [Mount::secret("redis", "/redis-auth"), Mount::secret("certificates", "/redis-tls")]);
 }
 
+#[tokio::test]
+async fn the_user_may_stand_in_the_secret_and_a_client_certificate_is_taken_where_there_is_one() {
+    let source = json!({"endpoints": ["a:1"], "auth": {"secret": {"name": "redis"}, "usernameKey": "user"},
+        "tls": {"secret": {"name": "certificates"}}});
+    let access = of(&FakeApi::new(), source).await.unwrap();
+    assert_eq!(access.endpoint.username, None);
+    assert_eq!(access.endpoint.username_from, Some(SecretRef::File("/redis-auth/user".into())));
+    let tls = access.endpoint.tls;
+    assert_eq!((tls.cert_file, tls.key_file), (Some("/redis-tls/tls.crt".into()), Some("/redis-tls/tls.key".into())));
+    assert!(tls.client_certificate_if_present);
+    let without = of(&FakeApi::new(), json!({"endpoints": ["a:1"], "tls": {}})).await.unwrap();
+    assert_eq!(without.endpoint.tls, TlsSpec::default());
+}
+
+#[tokio::test]
+async fn files_are_checked_against_the_set_and_its_servers_are_asked_first() {
+    let fake = FakeApi::new();
+    let template = json!({"spec": {"securityContext": {"runAsUser": 9},
+        "containers": [{"name": "redis", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}});
+    fake.put(json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "redis", "namespace": "shop", "uid": "u1"},
+        "spec": {"serviceName": "redis", "selector": {"matchLabels": {"app": "redis"}}, "template": template,
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]}}));
+    fake.put(pod("redis-0", "10.0.0.1", "u1", "True"));
+    fake.put(pod("stranger", "10.0.0.3", "u2", "True"));
+    let access = of(&fake, json!({"statefulSet": {"name": "redis", "files": {}}})).await.unwrap();
+    assert_eq!(access.endpoint.url.as_deref(), Some("redis-nodes://10.0.0.1:6379"));
+    assert_eq!(access.files.unwrap().volume, "data");
+    let other = of(&fake, json!({"statefulSet": {"name": "redis", "files": {"volume": "other"}}})).await.unwrap_err();
+    assert!(other.to_string().contains("no volume claim template other"), "{other}");
+    let client = fake.client();
+    assert_eq!(
+        pod_of_set(&client, "shop", "redis", "redis://10.0.0.3:6379").await.unwrap(),
+        None,
+        "not one of the set"
+    );
+}
+
 impl Unresolved {
     fn reason_word(&self) -> &'static str {
         redkeep_core::classify::Classify::reason(self)

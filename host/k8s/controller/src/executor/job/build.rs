@@ -127,6 +127,8 @@ fn pod(request: &TaskRequest, image: &str, now: Timestamp) -> PodSpec {
             run_as_group: Some(placement.run_as_group.unwrap_or(user)),
             fs_group,
             fs_group_change_policy: fs_group.map(|_| "OnRootMismatch".to_owned()),
+            supplemental_groups: (!placement.supplemental_groups.is_empty())
+                .then(|| placement.supplemental_groups.clone()),
             se_linux_options: placement.se_linux_options.clone(),
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..PodSecurityContext::default()

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::redis_backup::testing::spec;
+use jiff::SignedDuration;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -121,4 +122,33 @@ fn waiting_for_what_is_named_has_an_end() {
     assert!(!gave_up_waiting(&spec, Some(after(0)), after(60)));
     assert!(gave_up_waiting(&spec, Some(after(0)), after(61)));
     assert!(!gave_up_waiting(&spec, None, after(61)));
+}
+
+fn planned(node: Option<&str>) -> TaskState {
+    let facts = node.map_or_else(|| json!({}), |node| json!({"node": node}));
+    let report = json!({"outcome": {"state": "planned"}, "startedAt": STARTED, "endedAt": STARTED, "facts": facts});
+    TaskState::Ended { report: serde_json::from_value(report).unwrap(), pod: None }
+}
+
+#[rstest]
+#[case::first_look(TaskState::Missing, 1, "start")]
+#[case::waiting(waiting(), 1, "wait")]
+#[case::running(running(), 1, "wait")]
+#[case::running_for_ever(running(), 21_601, "fail DeadlineExceeded")]
+#[case::vanishes_for_ever(TaskState::Missing, 21_601, "fail DeadlineExceeded")]
+#[case::chose(planned(Some("redis://10.0.0.1:6379")), 1, "choose redis://10.0.0.1:6379")]
+#[case::chose_none(planned(None), 1, "fail NoReport")]
+#[case::is_there_already(ended(json!({"state": "done"})), 1, "complete")]
+#[case::said_why(failed_as("refused"), 1, "fail Why")]
+#[case::last_word_missing(ended(json!({"state": "running", "stage": "plan"})), 1, "fail NoReport")]
+#[case::killed(gone("NodeLost"), 1, "fail NodeLost")]
+fn the_task_that_chooses_becomes_a_decision(#[case] task: TaskState, #[case] seconds: i64, #[case] expected: &str) {
+    let word = match decide_plan(&spec(json!({})), &status("Planning"), &task, after(seconds)) {
+        PlanDecision::Start => "start".to_owned(),
+        PlanDecision::Wait { .. } => "wait".to_owned(),
+        PlanDecision::Choose { node } => format!("choose {node}"),
+        PlanDecision::Complete { .. } => "complete".to_owned(),
+        PlanDecision::Fail { reason, .. } => format!("fail {reason}"),
+    };
+    assert_eq!(word, expected);
 }

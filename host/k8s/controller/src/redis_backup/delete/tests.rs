@@ -86,6 +86,10 @@ async fn a_deletion_that_fails_is_said_and_tried_again_after_a_pause() {
     world.clock.advance(Duration::from_secs(30));
     world.look().await.unwrap();
     assert!(world.executor.cancelled.lock().unwrap().is_empty(), "not at once");
+    let condition = world.fake.get("RedisBackup", "shop", "nightly").unwrap()["status"]["conditions"][0].clone();
+    assert_eq!((&condition["type"], &condition["status"]), (&json!("ArtifactsDeleted"), &json!("False")));
+    assert_eq!(condition["reason"], "StorageDown");
+    assert!(condition["message"].as_str().unwrap().contains("unable to delete the artifacts: m"), "{condition}");
     world.clock.advance(Duration::from_secs(100));
     world.look().await.unwrap();
     assert_eq!(world.executor.cancelled.lock().unwrap()[0].name, TASK);

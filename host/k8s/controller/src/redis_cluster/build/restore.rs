@@ -108,6 +108,7 @@ fn live(cluster: &RedisCluster, address: &str, mounts: &mut Vec<Mount>) -> Targe
             ca_file: file("ca.crt"),
             cert_file: client.then(|| file("tls.crt")).flatten(),
             key_file: client.then(|| file("tls.key")).flatten(),
+            client_certificate_if_present: false,
             insecure_skip_verify: false,
         };
         mounts.push(Mount::secret(&tls.secret.name, REDIS_TLS_PATH));

@@ -9,13 +9,13 @@ use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackup;
 
 use super::LONGEST;
+use crate::common::ReconcileError;
 use crate::common::identity::storage_names;
 use crate::common::storage::StorageAccess;
 use crate::common::{Unresolved, placement};
 use crate::context::Context;
 use crate::executor::{ExecutorError, Purpose, TaskKey, TaskRequest, TaskState};
 use crate::redis_backup::dereference_storage;
-use crate::redis_scheduled_backup::ReconcileError;
 use crate::redis_scheduled_backup::build::owner;
 use crate::redis_scheduled_backup::validate::cluster_name;
 

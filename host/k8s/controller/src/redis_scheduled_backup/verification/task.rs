@@ -10,6 +10,7 @@ use redkeep_k8s_api::common::Verification;
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackup;
 
+use crate::common::ReconcileError;
 use crate::common::identity::storage_names;
 use crate::common::keys::decryption;
 use crate::common::method::{self, MethodAccess};
@@ -18,7 +19,6 @@ use crate::common::{Unresolved, placement};
 use crate::context::Context;
 use crate::executor::{ExecutorError, Purpose, TaskKey, TaskRequest, TaskState};
 use crate::redis_backup::dereference_storage;
-use crate::redis_scheduled_backup::ReconcileError;
 use crate::redis_scheduled_backup::build::owner;
 use crate::redis_scheduled_backup::validate::cluster_name;
 
