@@ -104,8 +104,9 @@ impl Executor for JobExecutor {
                 |reason| Err(ExecutorError::Refused { key: key.clone(), reason, message: status.message.clone() });
             match status.code {
                 403 if status.message.contains("exceeded quota") => return refused("QuotaExceeded"),
-                // Of a policy that was just installed the API server does not know the parameters for some seconds.
-                _ if status.message.contains(PARAMETERS_UNKNOWN) => {}
+                // Of a policy that was just installed the API server does not know the parameters for some seconds; of one that
+                // was taken away and installed again not before it is restarted itself (1.34).
+                403 if status.message.contains(PARAMETERS_UNKNOWN) => return refused("PolicyParametersMissing"),
                 400 | 403 | 422 => return refused("Forbidden"),
                 _ => {}
             }

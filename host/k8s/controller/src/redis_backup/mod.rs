@@ -219,14 +219,15 @@ impl Look<'_> {
 
     async fn not_started(&self, error: ExecutorError) -> Result<Action, ReconcileError> {
         let (reason, message) = (error.reason(), chain(&error));
-        let is_quota = reason == "QuotaExceeded";
+        // What room or a moment puts right.
+        let may_pass = matches!(reason, "QuotaExceeded" | "PolicyParametersMissing");
         let begun = self.status.started_at.as_ref().map(|time| time.0);
         let waited_enough = decide::gave_up_waiting(&self.backup.spec, begun, self.context.now());
-        if is_quota && !waited_enough {
+        if may_pass && !waited_enough {
             // Not `waiting`: a task that was never made is not one that vanished.
             return Ok(self.again());
         }
-        if error.retryable() && !is_quota {
+        if error.retryable() && !may_pass {
             return Err(error.into());
         }
         self.fail(reason, &message).await

@@ -4,7 +4,6 @@ use super::*;
 use crate::executor::job::build::tests::request;
 use crate::testing::{FakeApi, SettableClock};
 use http::Method;
-use redkeep_core::Classify as _;
 
 fn executor(fake: &FakeApi) -> JobExecutor {
     let clock = Arc::new(SettableClock::at("2026-11-27T12:00:00Z"));
@@ -54,7 +53,7 @@ async fn a_namespace_that_goes_away_and_a_refusal_are_told_apart() {
         (call.method == Method::POST).then(|| (403, "Forbidden", denied.to_owned()))
     });
     let error = executor.start(&request()).await.unwrap_err();
-    assert!(error.retryable(), "{error:?}");
+    assert!(matches!(error, ExecutorError::Refused { reason: "PolicyParametersMissing", .. }), "{error:?}");
     fake.heal();
     fake.terminate_namespace("shop");
     let error = executor.start(&request()).await.unwrap_err();
