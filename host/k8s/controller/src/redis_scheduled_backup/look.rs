@@ -106,10 +106,10 @@ impl Look<'_> {
             self.tell_changes(&plan, &next, &pruning, &reading).await;
         }
         if let Some(task) = &pruning.ended {
-            retention::forget(self.context, self.schedule, task).await?;
+            self.context.executor.forget(&retention::key(self.schedule, task)).await?;
         }
         if let Some(begun) = &reading.ended {
-            verification::forget(self.context, self.schedule, *begun).await?;
+            self.context.executor.forget(&verification::key(self.schedule, *begun)).await?;
         }
         for (name, child) in decide::beyond_limits(&self.children, valid.keep_successful, valid.keep_failed) {
             apply::forget_run(self.context, &self.key.namespace, name, child).await?;
@@ -235,7 +235,7 @@ impl Look<'_> {
             }
             Retention::Watch(task, started) => (task, started),
         };
-        let state = retention::observe(self.context, self.schedule, &task).await?;
+        let state = self.context.executor.observe(&retention::key(self.schedule, &task)).await?;
         let (reason, message) = match (retention::progress(state, started, self.now), keep) {
             (Progress::Runs, _) => return Ok(Aside { runs: true, ..Aside::default() }),
             (Progress::Start, Some(keep)) => match retention::start(self.context, self.schedule, &task, keep).await? {
@@ -282,7 +282,7 @@ impl Look<'_> {
             }
             Due::Watch(started) => started,
         };
-        let state = verification::observe(self.context, self.schedule, started).await?;
+        let state = self.context.executor.observe(&verification::key(self.schedule, started)).await?;
         let place = next.verification.get_or_insert_default();
         if matches!(state, TaskState::Running { .. }) {
             place.phase = Phase::Running;

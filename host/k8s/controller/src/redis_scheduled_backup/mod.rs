@@ -11,6 +11,7 @@ mod dereference;
 mod look;
 mod retention;
 mod status;
+mod task;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

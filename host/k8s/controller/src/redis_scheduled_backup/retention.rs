@@ -11,14 +11,13 @@ use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackupStatus, Retent
 
 use crate::apply::{ConditionUpdate, set_condition, whole_seconds};
 use crate::executor::TaskState;
-pub(super) use task::{forget, observe, start};
+use crate::redis_scheduled_backup::task::CLOCK_TOLERANCE;
+pub(super) use task::{key, start};
 
 /// Also without a new backup: the rules know ages, and garbage becomes old.
 const EVERY: SignedDuration = SignedDuration::from_hours(24);
 /// Listing and deleting a hundred thousand backups takes less.
 pub(super) const LONGEST: SignedDuration = SignedDuration::from_hours(2);
-/// A time so far in the future was written under a wrong clock.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 /// As the definition allows.
 const MOST_DECISIONS: usize = 200;
 const MOST_REASONS: usize = 8;

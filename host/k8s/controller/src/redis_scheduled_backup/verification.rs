@@ -19,10 +19,9 @@ use redkeep_k8s_api::run::{Phase, VerificationStatus};
 use crate::apply::{set_condition, whole_seconds};
 use crate::common::verdict::{Verdict, verdict};
 use crate::executor::TaskState;
-pub(super) use task::{forget, longest, observe, start};
+use crate::redis_scheduled_backup::task::CLOCK_TOLERANCE;
+pub(super) use task::{key, longest, start};
 
-/// A time so far in the future was written under a wrong clock.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 /// Beyond the task's own deadlines, its Job has ended whatever is seen of it.
 const SETTLE: SignedDuration = SignedDuration::from_mins(30);
 
