@@ -1,5 +1,6 @@
 //! What the kinds share: from references in a spec to what a task needs.
 
+pub(crate) mod digest;
 mod error;
 pub mod files;
 pub mod identity;

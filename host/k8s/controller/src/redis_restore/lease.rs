@@ -9,10 +9,9 @@ use kube::{Api, Resource, ResourceExt};
 use redkeep_k8s_api::labels::{PART_OF, PART_OF_VALUE, RESTORE};
 use redkeep_k8s_api::redis_restore::{RedisRestore, RestoreTarget};
 use redkeep_k8s_api::run::Phase;
-use sha2::{Digest, Sha256};
 
 use crate::apply::{is_conflict, is_not_found};
-use crate::common::ReconcileError;
+use crate::common::{ReconcileError, digest};
 use crate::context::Context;
 
 /// Who may write a target.
@@ -32,9 +31,7 @@ pub(super) enum LeaseState {
 /// `redkeep-restore-` and a digest of how the spec names the target.
 pub(super) fn name(target: &RestoreTarget) -> String {
     let said = serde_json::to_vec(target).unwrap_or_default();
-    let digest: [u8; 32] = Sha256::digest(&said).into();
-    let short = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    format!("redkeep-restore-{short:016x}")
+    format!("redkeep-restore-{}", digest::short(&said))
 }
 
 fn failed(act: &'static str, lease: &str) -> impl FnOnce(kube::Error) -> ReconcileError {

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use redkeep_core::schedule::{self, CHILD_SUFFIX, Decision, Observed, Run, SkipReason};
 use redkeep_k8s_api::redis_scheduled_backup::{InForce, RedisScheduledBackupSpec, RedisScheduledBackupStatus};
-use sha2::{Digest, Sha256};
 
 use super::children::{Child, End};
 use super::validate::Validated;
 use crate::apply::whole_seconds;
+use crate::common::digest::sha256_hex;
 
 /// A schedule and what is known of it.
 pub(super) struct Situation<'a> {
@@ -125,8 +125,7 @@ pub(super) fn decide(valid: &Validated, situation: &Situation<'_>, also_active: 
 /// Named after the value, as long as a slot: however often it is tried, one value makes one run.
 fn run_now(situation: &Situation<'_>, value: &str) -> Start {
     const DIGITS: usize = CHILD_SUFFIX - 2;
-    let digest = Sha256::digest(value).iter().take(8).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
-    let digest = format!("{digest:016x}");
+    let digest = sha256_hex(value.as_bytes());
     Start {
         name: format!("{}-r{}", situation.name, digest.get(..DIGITS).unwrap_or_default()),
         slot: whole_seconds(situation.now),

@@ -1,7 +1,5 @@
 //! The pods of a cluster. Pure.
 
-use std::fmt::Write as _;
-
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
@@ -17,9 +15,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use redkeep_core::managed::{INSTANCE_PORT, LIVE_PATH, READY_PATH, REDIS_PORT};
 use redkeep_k8s_api::common::DeletionPolicy;
 use redkeep_k8s_api::redis_cluster::{EphemeralStorage, ExtraVolume, ImagePullPolicy, RedisCluster};
-use sha2::{Digest, Sha256};
 
 use super::{claim, restore};
+use crate::common::digest;
 use crate::redis_cluster::names;
 use crate::redis_cluster::validate::ValidatedCluster;
 
@@ -135,10 +133,7 @@ fn template_hash(template: &PodTemplateSpec) -> String {
         container.env.get_or_insert_default().retain(|variable| variable.name != "REDKEEP_INSTANCES");
     }
     let text = serde_json::to_vec(&template).unwrap_or_default();
-    Sha256::digest(&text).iter().take(8).fold(String::with_capacity(16), |mut hash, byte| {
-        let _ = write!(hash, "{byte:02x}");
-        hash
-    })
+    digest::short(&text)
 }
 
 /// The hash that pods of this template carry.

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rand::RngCore;
 use rand::distr::{Alphanumeric, SampleString};
 
-use super::pinned;
+use crate::common::digest::sha256_hex;
 
 /// Characters of a password: 190 bits.
 const PASSWORD_LENGTH: usize = 32;
@@ -50,7 +50,7 @@ pub(crate) fn identity(metadata: ObjectMeta, cluster: &str) -> Result<(Secret, S
     let key = rcgen::KeyPair::generate().map_err(failed)?;
     let certificate = parameters.self_signed(&key).map_err(failed)?;
     let token = Alphanumeric.sample_string(&mut rand::rng(), PEER_TOKEN_LENGTH);
-    let digest = pinned::digest(certificate.der());
+    let digest = sha256_hex(certificate.der());
     let data = [("tls.crt", certificate.pem()), ("tls.key", key.serialize_pem()), ("peer-token", token)];
     Ok((secret(metadata, data.into()), digest))
 }
@@ -88,7 +88,7 @@ mod tests {
         let (secret, digest) = identity(ObjectMeta::default(), "carts").unwrap();
         let data = secret.data.unwrap();
         let der = CertificateDer::from_pem_slice(&data["tls.crt"].0).unwrap();
-        assert_eq!(pinned::digest(&der), digest);
+        assert_eq!(sha256_hex(&der), digest);
         assert_eq!(data.keys().collect::<Vec<_>>(), ["peer-token", "tls.crt", "tls.key"]);
     }
 }
