@@ -17,6 +17,10 @@ pub const API: &str = "redis.io/v1";
 /// T of these clusters, in seconds.
 pub const FENCING: u64 = 5;
 
+/// The right of these tests' instances to have tokens reviewed. Not the name that an installation uses: this one is of the
+/// whole cluster and outlives the test, and helm takes over nothing that it did not make.
+const REVIEWS: &str = "instances-of-tests";
+
 /// What the installation gives an operator and instances, for one that runs on this machine.
 pub async fn account(namespace: &TestNamespace) -> Result<()> {
     namespace
@@ -24,15 +28,15 @@ pub async fn account(namespace: &TestNamespace) -> Result<()> {
         .await?;
     namespace
         .apply(&json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "redkeep-instance"},
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": REVIEWS},
             "rules": [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}],
         }))
         .await?;
     namespace
         .apply(&json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": {"name": "redkeep-instance"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "redkeep-instance"},
+            "metadata": {"name": REVIEWS},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": REVIEWS},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:serviceaccounts"}],
         }))
         .await?;
