@@ -52,8 +52,8 @@ pub enum Place {
     Foreign,
 }
 
-/// First and last year that a backup's id may begin with. It lets a listing be split by time without missing any.
-pub const YEARS: std::ops::RangeInclusive<i16> = 1970..=2099;
+/// First and last year that a backup's id may begin with.
+const YEARS: std::ops::RangeInclusive<i16> = 1970..=2099;
 
 /// The id in a folder's name, if that is what it is: a time in [`YEARS`], a name, and a uid.
 pub fn backup_id_of(folder: &str) -> Option<BackupId> {

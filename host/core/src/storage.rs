@@ -160,7 +160,12 @@ pub trait ReadStorage: Send + Sync {
         format!("{}/{key}", self.address().trim_end_matches('/'))
     }
     /// Everything under `prefix` at any depth, by key, as it is found. A prefix that ends in `/` is a folder.
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>>;
+    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+        self.list_after(prefix, "")
+    }
+    /// As [`list`](Self::list), but only keys behind `after` (empty: from the first), without the cost of those before it
+    /// where the storage can do that.
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>>;
     /// What stands directly under the folder `prefix` (empty, or ending in `/`). A missing folder is empty.
     async fn list_folder(&self, prefix: &str) -> Result<Listing, StorageError>;
     /// What is known of one object; `NotFound` when there is none.

@@ -12,7 +12,7 @@ use redkeep_core::{Class, Classify};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use crate::cover;
+use crate::cover::{self, Range};
 use crate::error::EngineError;
 use crate::index::{self, Index, Line, version_of};
 use crate::object::{MAX_MANIFEST, SMALL_MANIFEST};
@@ -125,7 +125,8 @@ pub(crate) async fn backups(storage: &Arc<dyn WriteStorage>, scope: &Scope) -> R
     Ok(found)
 }
 
-/// Lists one cluster's folder: whole when objects are wanted, else side by side where the index says that it is large.
+/// Lists one cluster's folder: whole when objects are wanted, else side by side where the index says that it is large. Where
+/// the storage turns out not to list by key, in whose order the ranges end, whole as well.
 pub(crate) async fn list_cluster(
     storage: &Arc<dyn WriteStorage>,
     namespace: Namespace,
@@ -134,39 +135,61 @@ pub(crate) async fn list_cluster(
     with_objects: bool,
 ) -> Result<ClusterListing, EngineError> {
     let folder = cluster_folder(&namespace, &cluster);
-    let prefixes = if with_objects {
-        vec![String::new()]
+    let ranges = if with_objects {
+        vec![Range::default()]
     } else {
-        cover::prefixes(index.lines.iter().map(|(id, line)| (id, line.listed)))
+        cover::ranges(index.lines.iter().map(|(id, line)| (id, line.listed)))
     };
-    let listed: Result<Vec<Collected>, StorageError> = stream::iter(prefixes)
-        .map(|prefix| collect(storage, format!("{folder}{prefix}"), &folder, with_objects))
+    let divided = ranges.len() > 1;
+    let listed: Result<Vec<Collected>, StorageError> = stream::iter(ranges)
+        .map(|range| collect(storage, &folder, range, with_objects))
         .buffer_unordered(LISTINGS_AT_ONCE)
         .try_collect()
         .await;
-    let listed = listed.map_err(EngineError::storage(format!("list the backups of {namespace}/{cluster}")))?;
+    let failed = EngineError::storage(format!("list the backups of {namespace}/{cluster}"));
+    let listed = match listed {
+        Ok(listed) if divided && listed.iter().any(|collected| !collected.in_order) => {
+            collect(storage, &folder, Range::default(), with_objects).await.map(|collected| vec![collected])
+        }
+        listed => listed,
+    };
+    let listed = listed.map_err(failed)?;
     let mut listing = ClusterListing { namespace, cluster, folders: BTreeMap::new(), foreign: Vec::new() };
-    for (folders, foreign) in listed {
-        // Prefixes do not overlap, and a backup's objects share one.
-        listing.folders.extend(folders);
-        listing.foreign.extend(foreign);
+    for collected in listed {
+        // Ranges do not overlap, and a backup's objects are in one.
+        listing.folders.extend(collected.folders);
+        listing.foreign.extend(collected.foreign);
     }
     Ok(listing)
 }
 
-/// Folders of backups by id, and foreign keys.
-type Collected = (BTreeMap<BackupId, Folder>, Vec<String>);
+/// What one listing found.
+struct Collected {
+    folders: BTreeMap<BackupId, Folder>,
+    foreign: Vec<String>,
+    /// Whether keys came in their order: else a range may have been left before its end.
+    in_order: bool,
+}
 
 async fn collect(
     storage: &Arc<dyn WriteStorage>,
-    prefix: String,
     cluster_folder: &str,
+    range: Range,
     with_objects: bool,
 ) -> Result<Collected, StorageError> {
     let mut folders: BTreeMap<BackupId, Folder> = BTreeMap::new();
     let mut foreign = Vec::new();
-    let mut objects = storage.list(&prefix);
+    let bound = |end: String| format!("{cluster_folder}{end}");
+    let (after, until) = (range.after, range.until.map(bound));
+    let mut objects =
+        if after.is_empty() { storage.list(cluster_folder) } else { storage.list_after(cluster_folder, &bound(after)) };
+    let (mut in_order, mut last) = (true, String::new());
     while let Some(object) = objects.try_next().await? {
+        in_order &= last <= object.key;
+        last.clone_from(&object.key);
+        if until.as_ref().is_some_and(|until| object.key > *until) {
+            break;
+        }
         let place = place(&object.key);
         let (Place::Manifest(backup) | Place::Pin(backup) | Place::Verification(backup, _) | Place::Artifact(backup)) =
             &place
@@ -189,7 +212,7 @@ async fn collect(
             _ => {}
         }
     }
-    Ok((folders, foreign))
+    Ok(Collected { folders, foreign, in_order })
 }
 
 /// Reads the catalog of everything in scope.

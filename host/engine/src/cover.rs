@@ -1,66 +1,56 @@
-//! How a cluster's folder is listed: whole, or by time prefixes side by side, whose union misses no backup.
+//! How a cluster's folder is listed: whole, or in ranges of keys side by side, which together are all of it.
 //!
-//! A storage lists 1000 keys a request and each request waits for the one before. Ids begin with their time, so that prefixes
-//! of it split the work. Where to split is a guess from the index; a wrong guess costs requests, never an answer.
+//! A storage lists 1000 keys a request and each request waits for the one before. Where to divide is a guess from the index; a
+//! wrong guess costs requests, never an answer: the first range has no lower end and the last no upper one.
 
 use std::collections::BTreeMap;
 
-use redkeep_core::catalog::YEARS;
 use redkeep_core::identifier::BackupId;
 
-/// Keys that one request lists.
-const PAGE: u64 = 1000;
-/// Requests in a row that a listing may need before it is split: fewer are not worth the empty requests of a split.
+/// Objects of a range: a little below the 1000 keys of a request, so that a backup or two more do not cost another.
+const OBJECTS: u64 = 950;
+/// Requests in a row that a listing may need before it is divided.
 const PAGES_IN_A_ROW: u64 = 4;
-/// The most prefixes: each costs a request even when it is empty.
-const MAX_PREFIXES: usize = 200;
+/// The most ranges: beyond them each becomes longer.
+const MAX_RANGES: u64 = 200;
 
-/// The prefixes (of ids) to list. `objects`: ids known of, and how many objects each has. A single empty prefix: list it whole.
-pub(crate) fn prefixes<'a>(objects: impl Iterator<Item = (&'a BackupId, u64)>) -> Vec<String> {
-    let known: BTreeMap<&str, u64> = objects.map(|(id, count)| (id.as_str(), count)).collect();
-    let weight = |prefix: &str| -> u64 {
-        known
-            .range(prefix..)
-            .take_while(|(id, _)| id.starts_with(prefix))
-            .fold(0, |sum, (_, count)| sum.saturating_add(*count))
-    };
-    let limit = PAGE * PAGES_IN_A_ROW;
-    if weight("") <= limit {
-        return vec![String::new()];
+/// Keys behind `after` and not behind `until`, both as they go on from the cluster's folder. No bound lies within the folder of
+/// a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// Empty: from the first.
+    pub(crate) after: String,
+    /// `None`: to the last.
+    pub(crate) until: Option<String>,
+}
+
+/// What sorts behind every key of a backup's folder and before every other folder that does: `0` follows `/`.
+fn behind(folder: &str) -> String {
+    format!("{}0", folder.trim_end_matches('/'))
+}
+
+/// The ranges to list. `objects`: ids known of, and how many objects each has.
+pub(crate) fn ranges<'a>(objects: impl Iterator<Item = (&'a BackupId, u64)>) -> Vec<Range> {
+    // By key, not by id: `-` sorts before `/`.
+    let known: BTreeMap<String, u64> = objects.map(|(id, count)| (format!("{id}/"), count)).collect();
+    let total = known.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
+    let mut ranges = vec![Range::default()];
+    if total <= OBJECTS * PAGES_IN_A_ROW {
+        return ranges;
     }
-    let mut done = Vec::new();
-    let mut open: Vec<(u64, String)> = decades().map(|decade| (weight(&decade), decade)).collect();
-    while let Some(heaviest) = (0..open.len()).max_by_key(|index| open.get(*index).map_or(0, |(weight, _)| *weight)) {
-        let (heavy, prefix) = open.swap_remove(heaviest);
-        let children = children(&prefix);
-        // A split pays when the requests that it saves in a row outweigh those that it adds side by side.
-        let worth_it = heavy > limit.max(PAGE * children.len() as u64 / 4);
-        if worth_it && !children.is_empty() && done.len() + open.len() + children.len() <= MAX_PREFIXES {
-            open.extend(children.into_iter().map(|child| (weight(&child), child)));
-        } else {
-            done.push(prefix);
+    let most = OBJECTS.max(total.div_ceil(MAX_RANGES));
+    let (mut begun, mut before) = (0_u64, None::<&str>);
+    for (folder, count) in &known {
+        if let (true, Some(before), Some(last)) = (begun.saturating_add(*count) > most, before, ranges.last_mut()) {
+            let bound = behind(before);
+            last.until = Some(bound.clone());
+            ranges.push(Range { after: bound, until: None });
+            begun = 0;
         }
+        begun = begun.saturating_add(*count);
+        before = Some(folder.as_str());
     }
-    done.sort_unstable();
-    done
-}
-
-/// The first three digits of every year that an id may begin with.
-fn decades() -> impl Iterator<Item = String> {
-    (YEARS.start() / 10..=YEARS.end() / 10).map(|decade| decade.to_string())
-}
-
-/// The next longer prefixes of the times that begin with `prefix`; none below the minute.
-fn children(prefix: &str) -> Vec<String> {
-    let numbered = |range: std::ops::RangeInclusive<u8>| range.map(|number| format!("{prefix}{number:02}")).collect();
-    match prefix.len() {
-        3 => (0..10).map(|year| format!("{prefix}{year}")).collect(),
-        4 => numbered(1..=12),
-        6 => numbered(1..=31),
-        8 => (0..24).map(|hour| format!("{prefix}T{hour:02}")).collect(),
-        11 => numbered(0..=59),
-        _ => Vec::new(),
-    }
+    ranges
 }
 
 #[cfg(test)]
@@ -73,39 +63,48 @@ mod tests {
         BackupId::new(Timestamp::from_second(second).unwrap(), "cache", "x7k2p").unwrap()
     }
 
-    #[test]
-    fn a_small_cluster_is_listed_whole() {
-        let ids: Vec<BackupId> = (0..100).map(|day| id(1_790_000_000 + day * 86_400)).collect();
-        assert_eq!(prefixes(ids.iter().map(|id| (id, 3))), [""]);
+    fn holds(range: &Range, key: &str) -> bool {
+        key > range.after.as_str() && range.until.as_ref().is_none_or(|until| key <= until.as_str())
     }
 
     #[test]
-    fn ten_thousand_backups_are_listed_side_by_side() {
+    fn a_small_cluster_is_listed_whole() {
+        let ids: Vec<BackupId> = (0..100).map(|day| id(1_790_000_000 + day * 86_400)).collect();
+        assert_eq!(ranges(ids.iter().map(|id| (id, 3))), [Range::default()]);
+    }
+
+    #[test]
+    fn ten_thousand_backups_are_listed_side_by_side_a_request_each() {
         for step in [3600, 60, 1, 86_400] {
             let ids: Vec<BackupId> = (0..10_000).map(|index| id(1_790_000_000 + index * step)).collect();
-            let prefixes = prefixes(ids.iter().map(|id| (id, 3)));
-            let longest = prefixes
-                .iter()
-                .map(|prefix| ids.iter().filter(|id| id.as_str().starts_with(prefix)).count() * 3)
-                .max()
-                .unwrap();
-            assert!(longest <= 12_000, "step {step}: {longest} objects in a row, {prefixes:?}");
-            assert!(prefixes.len() <= MAX_PREFIXES);
+            let ranges = ranges(ids.iter().map(|id| (id, 3)));
+            for range in &ranges {
+                let objects = ids.iter().filter(|id| holds(range, &format!("{id}/manifest.json"))).count() * 3;
+                assert!((1..1000).contains(&objects), "step {step}: {objects} objects in {range:?}");
+            }
+            assert_eq!(ranges.len(), 32);
         }
     }
 
     proptest! {
         #[test]
         fn no_backup_is_missed_and_none_is_listed_twice(
-            known in proptest::collection::vec((0_i64..4_102_444_799, 1_u64..5000), 0..60),
-            other in 0_i64..4_102_444_799,
+            known in proptest::collection::vec((0_i64..4, "[a-c0-][a-c0-]{0,3}", "[a-c0]{1,2}", 1_u64..5000), 0..300),
+            other in (0_i64..4, "[a-c0-][a-c0-]{0,3}", "[a-c0]{1,2}"),
+            rest in prop_oneof![Just("manifest.json"), Just("!"), Just("~~~"), Just("\u{10ffff}")],
         ) {
-            let ids: Vec<(BackupId, u64)> = known.iter().map(|(second, count)| (id(*second), *count)).collect();
-            let prefixes = prefixes(ids.iter().map(|(id, count)| (id, *count)));
-            for id in ids.iter().map(|(id, _)| id.clone()).chain([id(other)]) {
-                prop_assert!(redkeep_core::catalog::backup_id_of(id.as_str()).is_some());
-                let hits = prefixes.iter().filter(|prefix| id.as_str().starts_with(prefix.as_str())).count();
-                prop_assert_eq!(hits, 1, "{} in {:?}", id, &prefixes);
+            let id = |second: i64, name: &str, uid: &str| {
+                BackupId::new(Timestamp::from_second(second).unwrap(), name, uid).ok()
+            };
+            let ids: Vec<(BackupId, u64)> =
+                known.iter().filter_map(|(at, name, uid, count)| Some((id(*at, name, uid)?, *count))).collect();
+            let ranges = ranges(ids.iter().map(|(id, count)| (id, *count)));
+            prop_assert!(ranges.len() as u64 <= 2 * MAX_RANGES);
+            for id in ids.iter().map(|(id, _)| id.clone()).chain(id(other.0, &other.1, &other.2)) {
+                let of = |rest: &str| ranges.iter().position(|range| holds(range, &format!("{id}/{rest}")));
+                let hits = ranges.iter().filter(|range| holds(range, &format!("{id}/{rest}"))).count();
+                prop_assert_eq!(hits, 1, "{} in {:?}", id, &ranges);
+                prop_assert_eq!(of("a"), of(rest), "{} is divided by {:?}", id, &ranges);
             }
         }
     }

@@ -5,5 +5,6 @@ mod finding;
 mod keeping;
 mod kept_plugins;
 mod line;
+mod listing;
 mod parts;
 mod restoring;

@@ -75,6 +75,7 @@ const CHECKS: &[Check] = checks![
     objects::deleting_what_is_gone_is_no_error,
     objects::many_objects_are_deleted_at_once,
     objects::a_listing_is_in_order_and_keeps_to_its_prefix,
+    objects::a_listing_begins_behind_a_key,
     objects::a_folder_lists_one_level,
     objects::a_missing_folder_is_empty,
     objects::a_long_listing_is_whole,

@@ -138,9 +138,9 @@ impl ReadStorage for FolderStorage {
         self.root.display().to_string()
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
         match check_prefix(prefix) {
-            Ok(()) => list::stream(self.root.clone(), prefix.to_owned()),
+            Ok(()) => list::stream(self.root.clone(), prefix.to_owned(), after.to_owned()),
             Err(error) => stream::iter([Err(error)]).boxed(),
         }
     }

@@ -93,7 +93,7 @@ impl ReadStorage for MemoryStorage {
         format!("memory://{}", self.name)
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
         let found: Vec<_> = match check_prefix(prefix) {
             Err(error) => vec![Err(error)],
             Ok(()) => self
@@ -101,6 +101,7 @@ impl ReadStorage for MemoryStorage {
                 .objects
                 .range(prefix.to_owned()..)
                 .take_while(|(key, _)| key.starts_with(prefix))
+                .filter(|(key, _)| key.as_str() > after)
                 .map(|(key, object)| Ok(object.meta(key)))
                 .collect(),
         };

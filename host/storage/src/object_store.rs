@@ -122,15 +122,21 @@ impl ReadStorage for CloudStorage {
         self.inner.address.clone()
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
         // That crate lists folders only, so the beginning of a name is looked for in its folder.
         let folder = prefix.rfind('/').map_or("", |end| prefix.get(..=end).unwrap_or_default());
-        let folder = match check_prefix(prefix).and_then(|()| self.inner.folder_path(folder)) {
-            Ok(folder) => folder,
+        let places = check_prefix(prefix).and_then(|()| {
+            Ok((self.inner.folder_path(folder)?, if after.is_empty() { None } else { Some(self.inner.path(after)?) }))
+        });
+        let (folder, after) = match places {
+            Ok(places) => places,
             Err(error) => return stream::iter([Err(error)]).boxed(),
         };
         let (inner, prefix) = (self.inner.clone(), prefix.to_owned());
-        let listing = inner.store.list(folder.as_ref());
+        let listing = match after {
+            Some(after) => inner.store.list_with_offset(folder.as_ref(), &after),
+            None => inner.store.list(folder.as_ref()),
+        };
         listing
             .filter_map(move |found| {
                 let item = match found {

@@ -1,6 +1,7 @@
 //! Checks of small objects, listings and conditional puts.
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use redkeep_core::storage::{PutOutcome, StorageErrorKind};
 
 use super::{Bench, Checked, ensure, expect_kind, pattern, told};
@@ -126,6 +127,24 @@ pub(super) async fn a_listing_is_in_order_and_keeps_to_its_prefix(bench: Bench) 
     ensure!(none.is_empty(), "under a folder that is not there: {none:?}");
     let object = below("b/").await?;
     ensure!(object.is_empty(), "under an object: {object:?}");
+    Ok(())
+}
+
+pub(super) async fn a_listing_begins_behind_a_key(bench: Bench) -> Checked {
+    let names = ["B", "a-b", "a/1", "a/b/2", "a/b/c/3", "ab/4", "b"];
+    for name in names {
+        bench.put(name, "x").await?;
+    }
+    // Keys that are there, parts of them, and keys that are not: each says only where to begin.
+    for after in ["A", "B", "a", "a-b", "a/0", "a/1", "a/b", "a/b/2", "a/b/c/3", "a/zz", "ab", "ab/4", "b", "c"] {
+        let listed = bench.storage.list_after(&bench.folder, &bench.key(after)).map_ok(|meta| meta.key);
+        let listed: Vec<String> = listed.try_collect().await.map_err(told)?;
+        let expected: Vec<String> = names.iter().filter(|name| **name > after).map(|name| bench.key(name)).collect();
+        ensure!(listed == expected, "after {after}: {listed:?}");
+    }
+    let listed = bench.storage.list_after(&bench.key("a/b"), &bench.key("a/b/2")).map_ok(|meta| meta.key);
+    let listed: Vec<String> = listed.try_collect().await.map_err(told)?;
+    ensure!(listed == [bench.key("a/b/c/3")], "within a prefix: {listed:?}");
     Ok(())
 }
 

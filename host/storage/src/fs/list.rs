@@ -25,13 +25,17 @@ enum Message {
 /// The caller went away.
 struct Stopped;
 
-pub(super) fn stream(root: Arc<Path>, prefix: String) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+pub(super) fn stream(
+    root: Arc<Path>,
+    prefix: String,
+    after: String,
+) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
     let address = root.display().to_string();
     // Begun at the first poll, so that a stream which nobody reads costs nothing.
     let start = move || {
         let (sender, receiver) = mpsc::channel(AHEAD);
         tokio::task::spawn_blocking(move || {
-            let sent = match walk(&root, &prefix, &sender) {
+            let sent = match walk(&root, &prefix, &after, &sender) {
                 Ok(result) => match result {
                     Ok(()) => Ok(()),
                     Err(error) => sender.blocking_send(Message::Item(Err(error))).map_err(|_| Stopped),
@@ -66,15 +70,21 @@ pub(super) fn stream(root: Arc<Path>, prefix: String) -> BoxStream<'static, Resu
 
 type Walked = Result<Result<(), StorageError>, Stopped>;
 
-fn walk(root: &Path, prefix: &str, sender: &mpsc::Sender<Message>) -> Walked {
+fn walk(root: &Path, prefix: &str, after: &str, sender: &mpsc::Sender<Message>) -> Walked {
     if let Err(error) = require_root(root) {
         return Ok(Err(error));
     }
     let (folder, name) = prefix.rsplit_once('/').map_or(("", prefix), |(folder, name)| (folder, name));
-    walk_folder(root, folder, name, sender)
+    walk_folder(root, folder, name, after, sender)
 }
 
-fn walk_folder(root: &Path, folder: &str, name_prefix: &str, sender: &mpsc::Sender<Message>) -> Walked {
+/// Whether every key in the folder `key` is at or before `after`.
+fn passed(key: &str, after: &str) -> bool {
+    let inside = format!("{key}/");
+    inside.as_str() < after && !after.starts_with(&inside)
+}
+
+fn walk_folder(root: &Path, folder: &str, name_prefix: &str, after: &str, sender: &mpsc::Sender<Message>) -> Walked {
     let entries = match entries(root, folder, name_prefix) {
         Ok(entries) => entries,
         Err(error) => return Ok(Err(error)),
@@ -82,9 +92,15 @@ fn walk_folder(root: &Path, folder: &str, name_prefix: &str, sender: &mpsc::Send
     for entry in entries {
         let key = join(folder, &entry.name);
         if entry.is_folder {
-            if let Err(error) = walk_folder(root, &key, "", sender)? {
+            if passed(&key, after) {
+                continue;
+            }
+            if let Err(error) = walk_folder(root, &key, "", after, sender)? {
                 return Ok(Err(error));
             }
+            continue;
+        }
+        if key.as_str() <= after {
             continue;
         }
         match stat(root, key) {

@@ -37,8 +37,8 @@ impl ReadStorage for DryRunLayer {
         self.inner.address_of(key)
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
-        self.inner.list(prefix)
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+        self.inner.list_after(prefix, after)
     }
 
     async fn list_folder(&self, prefix: &str) -> Result<Listing, StorageError> {

@@ -137,12 +137,12 @@ impl<I: Intercept> ReadStorage for Intercepted<I> {
         self.inner.address_of(key)
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
-        let (storage, prefix) = (self.clone(), prefix.to_owned());
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+        let (storage, prefix, after) = (self.clone(), prefix.to_owned(), after.to_owned());
         let begin = async move {
             match storage.layer.begin(Operation::List, &prefix).await {
                 Err(error) => stream::iter([Err(error)]).boxed(),
-                Ok(span) => watch(span, storage.inner.list(&prefix)),
+                Ok(span) => watch(span, storage.inner.list_after(&prefix, &after)),
             }
         };
         stream::once(begin).flatten().boxed()

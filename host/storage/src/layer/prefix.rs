@@ -58,12 +58,13 @@ impl ReadStorage for PrefixLayer {
         self.inner.address_of(self.prefix.trim_end_matches('/'))
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
         if let Err(error) = check_prefix(prefix) {
             return stream::iter([Err(error)]).boxed();
         }
         let layer = self.clone();
-        self.inner.list(&format!("{}{prefix}", self.prefix)).map(move |item| layer.up_meta(item?)).boxed()
+        let after = if after.is_empty() { String::new() } else { format!("{}{after}", self.prefix) };
+        self.inner.list_after(&format!("{}{prefix}", self.prefix), &after).map(move |item| layer.up_meta(item?)).boxed()
     }
 
     async fn list_folder(&self, prefix: &str) -> Result<Listing, StorageError> {

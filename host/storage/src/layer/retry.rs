@@ -114,11 +114,11 @@ impl ReadStorage for RetryLayer {
 
     /// A listing that failed before its first object is begun again; one that broke later has shown objects already, so
     /// providers ask for single pages again themselves.
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
-        let (layer, prefix) = (self.clone(), prefix.to_owned());
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+        let (layer, prefix, after) = (self.clone(), prefix.to_owned(), after.to_owned());
         let begin = async move {
             let begun = layer.policy.run(|| async {
-                let mut listing = layer.inner.list(&prefix).fuse();
+                let mut listing = layer.inner.list_after(&prefix, &after).fuse();
                 Ok((listing.next().await.transpose()?, listing))
             });
             match begun.await {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::Object;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt as _};
 use jiff::Timestamp;
 use redkeep_core::storage::{Listing, ObjectMeta, ObjectStream, ReadStorage, StorageError, StorageErrorKind};
 
@@ -55,18 +55,24 @@ impl Inner {
         &self,
         prefix: &str,
         delimiter: Option<&str>,
-        token: Option<String>,
-    ) -> Result<(Vec<ObjectMeta>, Vec<String>, Option<String>), StorageError> {
+        position: &Position,
+    ) -> Result<(Vec<ObjectMeta>, Vec<String>, Position), StorageError> {
         let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(self.key(prefix));
-        let request = request.set_delimiter(delimiter.map(str::to_owned)).set_continuation_token(token.clone());
+        let request = request.set_delimiter(delimiter.map(str::to_owned));
+        let (request, token) = match position {
+            Position::After(key) if key.is_empty() => (request, None),
+            Position::After(key) => (request.start_after(self.key(key)), None),
+            Position::Token(token) => (request.continuation_token(token), Some(token)),
+            Position::End => return Ok((Vec::new(), Vec::new(), Position::End)),
+        };
         let act = || format!("failed to list {}", self.address_of(prefix));
         let answer = request.send().await.map_err(|error| self.context.map(act(), error))?;
         let objects = answer.contents().iter().filter_map(|object| self.object(object)).collect();
         let folders = answer.common_prefixes().iter();
         let folders = folders.filter_map(|folder| self.relative(folder.prefix()?).map(str::to_owned)).collect();
         let next = match (answer.is_truncated().unwrap_or(false), answer.next_continuation_token) {
-            (false, _) => None,
-            (true, Some(next)) if Some(&next) != token.as_ref() => Some(next),
+            (false, _) => Position::End,
+            (true, Some(next)) if Some(&next) != token => Position::Token(next),
             // Ending here would hide objects.
             (true, _) => {
                 let act = format!("{}: the endpoint says there is more and not where", act());
@@ -79,8 +85,10 @@ impl Inner {
 
 /// Where a listing stands.
 enum Position {
-    Start,
+    /// Behind this key; empty: at the first.
     After(String),
+    /// Where the endpoint's token says.
+    Token(String),
     End,
 }
 
@@ -90,41 +98,40 @@ impl ReadStorage for S3Storage {
         self.inner.context.address.clone()
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
         if let Err(error) = check_prefix(prefix) {
             return stream::iter([Err(error)]).boxed();
         }
-        let state = (self.inner.clone(), prefix.to_owned(), Position::Start);
+        let after = after.to_owned();
+        let state = (self.inner.clone(), prefix.to_owned(), Position::After(after.clone()));
         stream::unfold(state, |(inner, prefix, position)| async move {
-            let token = match position {
-                Position::Start => None,
-                Position::After(token) => Some(token),
-                Position::End => return None,
-            };
+            if matches!(position, Position::End) {
+                return None;
+            }
             // A page that broke is asked for again: starting over would show objects twice.
-            let page = inner.retry.run(|| inner.page(&prefix, None, token.clone())).await;
+            let page = inner.retry.run(|| inner.page(&prefix, None, &position)).await;
             let (items, position) = match page {
-                Ok((objects, _, next)) => {
-                    (objects.into_iter().map(Ok).collect(), next.map_or(Position::End, Position::After))
-                }
+                Ok((objects, _, next)) => (objects.into_iter().map(Ok).collect(), next),
                 Err(error) => (vec![Err(error)], Position::End),
             };
             Some((stream::iter(items), (inner, prefix, position)))
         })
         .flatten()
+        // Not every endpoint knows `start-after`.
+        .try_filter(move |object| std::future::ready(object.key.as_str() > after.as_str()))
         .boxed()
     }
 
     async fn list_folder(&self, prefix: &str) -> Result<Listing, StorageError> {
         check_folder(prefix)?;
         let mut listing = Listing::default();
-        let mut token = None;
+        let mut position = Position::After(String::new());
         loop {
-            let (objects, folders, next) = self.inner.page(prefix, Some("/"), token.clone()).await?;
+            let (objects, folders, next) = self.inner.page(prefix, Some("/"), &position).await?;
             listing.objects.extend(objects);
             listing.folders.extend(folders);
-            token = next;
-            if token.is_none() {
+            position = next;
+            if matches!(position, Position::End) {
                 listing.objects.sort_by(|one, other| one.key.cmp(&other.key));
                 listing.folders.sort();
                 return Ok(listing);

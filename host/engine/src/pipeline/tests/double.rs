@@ -101,10 +101,10 @@ impl ReadStorage for Double {
         "double://".to_owned()
     }
 
-    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
+    fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
         let failure = self.call("list").err();
         let objects = self.0.objects.lock().unwrap();
-        let found = objects.iter().filter(|(key, _)| key.starts_with(prefix));
+        let found = objects.iter().filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after);
         let mut items: Vec<_> = found.map(|(key, bytes)| Ok(Self::meta(key, bytes.len() as u64))).collect();
         if let Some(failure) = failure {
             items = vec![Err(failure)];
