@@ -65,8 +65,9 @@ pub(crate) trait Multipart: Send + Sync + 'static {
 /// A part that is through.
 struct Sent<P> {
     number: u32,
-    size: u64,
     part: P,
+    /// Its bytes: their memory takes the next part, for that of the system must be cleared page by page each time.
+    data: Bytes,
 }
 
 pub(crate) struct MultipartUpload<M: Multipart> {
@@ -74,6 +75,8 @@ pub(crate) struct MultipartUpload<M: Multipart> {
     key: String,
     /// The part being gathered.
     gathered: BytesMut,
+    /// Memory of parts that are through.
+    spare: Vec<BytesMut>,
     /// Its number.
     number: u32,
     /// What the parts before it took.
@@ -92,6 +95,7 @@ impl<M: Multipart> MultipartUpload<M> {
             inner,
             key,
             gathered: BytesMut::new(),
+            spare: Vec::new(),
             number: 1,
             sent: 0,
             remaining_parts: capacity_from(1),
@@ -122,7 +126,12 @@ impl<M: Multipart> MultipartUpload<M> {
     fn settled(&mut self, done: Result<Result<Sent<M::Part>, StorageError>, JoinError>) -> Result<(), StorageError> {
         let ended = |error: JoinError| self.error(StorageErrorKind::Other, "a part's task ended").caused_by(error);
         let sent = done.map_err(ended)??;
-        self.in_flight_bytes -= sent.size;
+        self.in_flight_bytes -= sent.data.len() as u64;
+        // Still held elsewhere: not ours to write to.
+        if let Ok(mut memory) = sent.data.try_into_mut() {
+            memory.clear();
+            self.spare.push(memory);
+        }
         self.completed.push((sent.number, sent.part));
         Ok(())
     }
@@ -146,8 +155,7 @@ impl<M: Multipart> MultipartUpload<M> {
         while self.in_flight.len() >= MAX_IN_FLIGHT {
             self.settle_one().await?;
         }
-        let data = self.gathered.split().freeze();
-        self.gathered = BytesMut::new();
+        let data = std::mem::take(&mut self.gathered).freeze();
         let (number, size) = (self.number, data.len() as u64);
         self.number += 1;
         self.sent += size;
@@ -156,7 +164,7 @@ impl<M: Multipart> MultipartUpload<M> {
         let (inner, key) = (self.inner.clone(), self.key.clone());
         self.in_flight.spawn(async move {
             let part = inner.retry().run(|| inner.send(&key, &id, number, data.clone())).await?;
-            Ok(Sent { number, size, part })
+            Ok(Sent { number, part, data })
         });
         Ok(())
     }
@@ -174,6 +182,7 @@ impl<M: Multipart> MultipartUpload<M> {
             }
             if self.number > 1 && self.gathered.capacity() == 0 {
                 // More than one part it is: no growing, which copies.
+                self.gathered = self.spare.pop().unwrap_or_default();
                 self.gathered.reserve(usize::try_from(part_size(self.number)).unwrap_or(0));
             }
             self.gathered.extend_from_slice(&data.split_to(count));
@@ -225,7 +234,7 @@ impl<M: Multipart> MultipartUpload<M> {
     /// Stops what is on its way and tells the endpoint to forget it.
     async fn discard(&mut self) -> Result<(), StorageError> {
         self.failed = true;
-        self.gathered = BytesMut::new();
+        (self.gathered, self.spare) = (BytesMut::new(), Vec::new());
         // Kept until it is through: whoever cancels here leaves it to `drop`.
         let Some(id) = self.upload_id.clone() else { return Ok(()) };
         let aborted = throw_away(self.inner.as_ref(), &self.key, &id, &mut self.in_flight).await;
