@@ -6,22 +6,23 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use redkeep_core::Class;
 use redkeep_core::method::{MethodError, code};
 use redkeep_core::provider::{ProviderError, StagedDirectory};
 use redkeep_core::redis::{FileEntry, Files};
-use redkeep_core::stream::{Artifact, Sink, Source};
+use redkeep_core::stream::{Sink, Source};
 use redkeep_core::task::DirectoryTarget;
-use redkeep_core::{Attribute, Class};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use tokio::task::JoinHandle;
 
+mod sink;
+
+use self::sink::FileSink;
 use super::claim::{self, Claim, PREFIX};
 use super::owner::Owner;
 use super::{LocalFiles, beneath, blocking, file_error};
@@ -270,8 +271,7 @@ impl Files for StagedFiles {
             let file = File::from(beneath::open(&folder, &path, flags, mode).map_err(failed)?);
             let path = components.join("/");
             busy.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-            let sink = FileSink { folder, busy, pen: Pen::Idle(file), path, written: 0 };
-            Ok(Box::new(sink) as Box<dyn Sink>)
+            Ok(Box::new(FileSink::new(folder, busy, file, path)) as Box<dyn Sink>)
         })
         .await
     }
@@ -299,73 +299,12 @@ fn remove(folder: &File, components: &[&str]) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(&parent, *name, AtFlags::empty())?)
 }
 
-/// One file being written; removed again when it is dropped unfinished.
-struct FileSink {
-    folder: Arc<File>,
-    busy: Arc<Mutex<BTreeSet<String>>>,
-    pen: Pen,
-    path: String,
-    written: u64,
-}
-
-/// Who has the file. One write is on its way while the plugin makes the next; its failure is the next call's.
-enum Pen {
-    Idle(File),
-    Writing(JoinHandle<Result<File, MethodError>>),
-    /// A call was cancelled, or a write failed.
-    Lost,
-}
-
-impl FileSink {
-    /// The file, once the write before is through.
-    async fn take(&mut self) -> Result<File, MethodError> {
-        match std::mem::replace(&mut self.pen, Pen::Lost) {
-            Pen::Idle(file) => Ok(file),
-            Pen::Writing(write) => write.await.unwrap_or_else(|error| {
-                Err(file_error("write", &self.path, code::TARGET_IO, &io::Error::other(error)))
-            }),
-            Pen::Lost => {
-                let why = format!("failed to write {}: an earlier write was not finished", self.path);
-                Err(MethodError::new(code::TARGET_IO, why))
-            }
-        }
-    }
-}
-
-impl Drop for FileSink {
-    fn drop(&mut self) {
-        if self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.path) {
-            let _ = remove(&self.folder, &self.path.split('/').collect::<Vec<_>>());
-        }
-    }
-}
-
-#[async_trait]
-impl Sink for FileSink {
-    async fn write(&mut self, data: Bytes) -> Result<(), MethodError> {
-        let length = data.len() as u64;
-        let mut file = self.take().await?;
-        let path = self.path.clone();
-        self.pen = Pen::Writing(tokio::task::spawn_blocking(move || match file.write_all(&data) {
-            Ok(()) => Ok(file),
-            Err(error) => Err(file_error("write", &path, code::TARGET_IO, &error)),
-        }));
-        self.written += length;
-        Ok(())
-    }
-
-    async fn finish(mut self: Box<Self>, attributes: Vec<Attribute>) -> Result<Artifact, MethodError> {
-        let (file, path) = (self.take().await?, self.path.clone());
-        blocking(move || file.sync_all().map_err(|error| file_error("write", &path, code::TARGET_IO, &error))).await?;
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.path);
-        Ok(Artifact { name: self.path.clone(), size: self.written, sha256: String::new(), attributes })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use redkeep_core::Classify as _;
+    use redkeep_core::stream::Artifact;
     use std::os::unix::fs::MetadataExt as _;
 
     fn target(path: &Path) -> DirectoryTarget {
