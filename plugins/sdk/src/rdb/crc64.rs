@@ -1,12 +1,14 @@
 //! CRC64 as Redis has it (Jones, reflected, no start value and no final one: redis `src/crc64.c`).
 //!
-//! Eight bytes a step through tables that fit a first-level cache (16 KiB; twice that does not), and four stretches of the
-//! input side by side, so that a step need not wait for the one before: three times as fast as one stretch alone.
+//! In a plugin by sixteen stretches of the input side by side ([`lanes`]); what is left of it, and all of it elsewhere, in steps
+//! of eight bytes through tables that fit a first-level cache (16 KiB).
+
+mod lanes;
+
+use lanes::STRETCH;
 
 /// The polynomial, reflected.
 const POLYNOMIAL: u64 = 0x95ac_9329_ac4b_c9b5;
-/// Bytes of one of the four stretches.
-const STRETCH: usize = 2048;
 
 /// `TABLES[k][b]`: what byte `b` adds when `k` bytes follow it in its step.
 static TABLES: [[u64; 256]; 8] = tables();
@@ -81,9 +83,11 @@ impl Crc64 {
     /// Takes in more bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
         let mut value = self.0;
-        while let Some((four, rest)) = bytes.split_first_chunk::<{ 4 * STRETCH }>() {
-            value = four_stretches(value, four);
-            bytes = rest;
+        if cfg!(target_arch = "wasm32") {
+            while let Some((block, rest)) = bytes.split_first_chunk() {
+                value = joined(lanes::checksums(value, block));
+                bytes = rest;
+            }
         }
         let mut words = bytes.chunks_exact(8);
         for word in &mut words {
@@ -101,20 +105,9 @@ impl Crc64 {
     }
 }
 
-fn four_stretches(before: u64, four: &[u8; 4 * STRETCH]) -> u64 {
-    let (first, rest) = four.split_at(STRETCH);
-    let (second, rest) = rest.split_at(STRETCH);
-    let (third, fourth) = rest.split_at(STRETCH);
-    let (mut one, mut two, mut three, mut four) = (before, 0, 0, 0);
-    let words =
-        first.chunks_exact(8).zip(second.chunks_exact(8)).zip(third.chunks_exact(8)).zip(fourth.chunks_exact(8));
-    for (((first, second), third), fourth) in words {
-        one = step(one, first);
-        two = step(two, second);
-        three = step(three, third);
-        four = step(four, fourth);
-    }
-    shift(shift(shift(one) ^ two) ^ three) ^ four
+/// The checksum of stretches that follow each other, from that of each.
+fn joined(stretches: [u64; 16]) -> u64 {
+    stretches.into_iter().fold(0, |before, stretch| shift(before) ^ stretch)
 }
 
 #[inline]
@@ -156,6 +149,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn sixteen_stretches_are_what_another_implementation_says(
+            before in prop::collection::vec(any::<u8>(), 0..20), block in prop::collection::vec(any::<u8>(), lanes::BLOCK),
+        ) {
+            let mut crc = Crc64::default();
+            crc.update(&before);
+            let block: &[u8; lanes::BLOCK] = block.first_chunk().unwrap();
+            let joined = joined(lanes::checksums(crc.finalize(), block));
+            prop_assert_eq!(joined, REFERENCE.checksum(&[before.as_slice(), block].concat()));
+        }
+
         #[test]
         fn in_any_chunks_it_is_what_another_implementation_says(
             seed in any::<u64>(), length in 0_usize..40_000, cuts in prop::collection::vec(0_usize..40_000, 0..6),
