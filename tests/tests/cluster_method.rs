@@ -295,12 +295,54 @@ async fn a_plugin_in_each_language_is_made_pushed_registered_and_its_backup_rest
         stage.restores(&storage, name).await?;
     }
 
+    from_a_map_and_a_file(&stage, &methods, &storage, &endpoint, &made[0].1).await?;
     pinned_and_limited(&stage, &methods, &registry, &made[0].1).await?;
     a_live_restore(&stage, &methods, &registry, folder.path(), &endpoint).await?;
 
     ensure!(sha256(&program)? == host, "the host's program was changed");
     ensure!(!stage.operator.has_ended(), "the operator was started again");
     storage_place.remove();
+    Ok(())
+}
+
+/// Without a registry: from a `ConfigMap` of each namespace, and from a file of the image.
+async fn from_a_map_and_a_file(
+    stage: &Stage,
+    methods: &Methods<'_>,
+    storage: &Storage<'_>,
+    endpoint: &str,
+    rust: &Path,
+) -> Result<()> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.encode(std::fs::read(rust)?);
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a-plugin"},
+        "binaryData": {"plugin.wasm": bytes}});
+    for namespace in [&stage.home, &stage.shop] {
+        namespace.apply(&map).await?;
+    }
+    let grants = json!(["redis:replicate", "files:write:**"]);
+    let image = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/example-raw.wasm");
+    for (name, source, component) in [
+        ("from-a-map", json!({"configMap": {"name": "a-plugin"}}), rust),
+        ("from-a-file", json!({"file": "example-raw.wasm"}), image.as_path()),
+    ] {
+        methods.put(name, json!({"source": source, "grants": grants})).await?;
+        let known = methods.known(name, "True").await.with_context(|| stage.operator.log())?;
+        let digest = sha256(component)?;
+        ensure!(known["digest"] == format!("sha256:{digest}"), "{known:#}");
+        stage.back_up(name, name, endpoint, json!({})).await?;
+        let status = stage.backed_up(name).await?;
+        ensure!(status["methodDigest"] == digest, "{status:#}");
+        stage.restores(storage, name).await?;
+    }
+    // The run's own namespace has another component under that name by now: it never runs.
+    let mut other = map;
+    other["binaryData"]["plugin.wasm"] =
+        json!(base64::engine::general_purpose::STANDARD.encode(std::fs::read(&image)?));
+    stage.shop.apply(&other).await?;
+    stage.back_up("another-map", "from-a-map", endpoint, json!({})).await?;
+    let failed = stage.ended("RedisBackup", "another-map").await?;
+    ensure!(failed["phase"] == "Failed" && failed.to_string().contains("PluginDigest"), "{failed:#}");
     Ok(())
 }
 

@@ -15,12 +15,17 @@ const REFERENCE: &str = "localhost/redkeep:dev";
 /// Certificates of the authorities that Debian trusts, where the program looks for them.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const ZONES: &str = "/usr/share/zoneinfo";
+/// Where the operator and its tasks look for plugins that are files.
+const PLUGIN_FOLDER: &str = "/usr/local/share/redkeep/plugins";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The optimised build, for use; without it the development build, for tests
     #[arg(long)]
     release: bool,
+    /// A plugin to pack as well, for `spec.source.file` of a BackupMethod; may be given more than once
+    #[arg(long)]
+    plugin: Vec<PathBuf>,
     /// The image's name and tag
     #[arg(long, default_value = REFERENCE)]
     reference: String,
@@ -36,7 +41,8 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     build.args(["build", "--quiet", "--package", "redkeep", "--bin", "redkeep"]);
     run(build.args(options.release.then_some("--release")))?;
     build_instance(options.release)?;
-    let mut archives = vec![pack_program(if options.release { "release" } else { "debug" }, &options.reference)?];
+    let mut archives =
+        vec![pack_program(if options.release { "release" } else { "debug" }, &options.reference, &options.plugin)?];
     if options.servers {
         archives.extend(pack_servers()?);
     }
@@ -50,7 +56,8 @@ pub(crate) fn start(options: &Options) -> Result<()> {
 pub(crate) fn pack_all() -> Result<Vec<PathBuf>> {
     need_programs(&[("python3", "python3"), ("strip", "binutils")])?;
     build_instance(false)?;
-    let mut archives = vec![pack_program("debug", REFERENCE)?];
+    let example = root().join("plugins/dist/example-raw.wasm");
+    let mut archives = vec![pack_program("debug", REFERENCE, &[example])?];
     archives.extend(pack_servers()?);
     Ok(archives)
 }
@@ -81,7 +88,7 @@ fn build_instance(release: bool) -> Result<()> {
     Ok(())
 }
 
-fn pack_program(profile: &str, reference: &str) -> Result<PathBuf> {
+fn pack_program(profile: &str, reference: &str, plugins: &[PathBuf]) -> Result<PathBuf> {
     let program = target_dir().join(profile).join("redkeep");
     if !program.is_file() {
         bail!("{} is missing: build it first (`cargo build -p redkeep`)", program.display());
@@ -98,7 +105,13 @@ fn pack_program(profile: &str, reference: &str) -> Result<PathBuf> {
     }
     let archive = folder()?.join("redkeep.tar");
     let instance = instance_program(profile);
-    if newer(&archive, &[&program, &instance]) {
+    // Other plugins make another image, and nothing in the archive says which it has.
+    let contents = stage_list(reference, plugins);
+    let list = folder()?.join("redkeep.list");
+    let same = std::fs::read_to_string(&list).is_ok_and(|made| made == contents);
+    let sources: Vec<&Path> =
+        [program.as_path(), instance.as_path()].into_iter().chain(plugins.iter().map(PathBuf::as_path)).collect();
+    if same && newer(&archive, &sources) {
         return Ok(archive);
     }
     let stage = folder()?.join("stage");
@@ -127,9 +140,19 @@ fn pack_program(profile: &str, reference: &str) -> Result<PathBuf> {
     command.arg(format!("{}:/usr/bin/redkeep", stripped.display()));
     // Its init container copies it from here into the pods of Redis.
     command.arg(format!("{}:/usr/bin/redkeep-instance", instance.display()));
+    for plugin in plugins {
+        let name = plugin.file_name().with_context(|| format!("{} is no file", plugin.display()))?;
+        command.arg(format!("{}:{PLUGIN_FOLDER}/{}", plugin.display(), name.to_string_lossy()));
+    }
     run(command.args([AUTHORITIES, ZONES]))?;
+    std::fs::write(&list, contents).with_context(|| format!("failed to write {}", list.display()))?;
     say(&format!("image {reference}: {}", archive.display()));
     Ok(archive)
+}
+
+/// What an archive was made of.
+fn stage_list(reference: &str, plugins: &[PathBuf]) -> String {
+    plugins.iter().fold(format!("{reference}\n"), |list, plugin| list + &plugin.display().to_string() + "\n")
 }
 
 /// Redis, Valkey and the S3 server, with the libraries that they load; each runs as any user.
