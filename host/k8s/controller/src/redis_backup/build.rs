@@ -174,6 +174,7 @@ pub(super) fn verify_request(
         method: method.spec,
         keys,
         record: true,
+        server: None,
     });
     let mut request = short(backup, Purpose::Verify, true, task, storage, pod, settings);
     let seconds = u64::try_from(backup.spec.active_deadline_seconds).unwrap_or(0);

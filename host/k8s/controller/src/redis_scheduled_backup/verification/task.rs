@@ -69,6 +69,7 @@ fn request(
         method: method.spec,
         keys,
         record: true,
+        server: None,
     });
     let mounts = key_mounts.into_iter().chain(method.mounts);
     let what = (key(schedule, started), Purpose::Verify, verify);
