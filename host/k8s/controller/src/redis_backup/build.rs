@@ -93,6 +93,7 @@ pub(super) fn backup_request(
         retries: validated.retries,
         service_account: validated.pod.service_account.clone(),
         resources: validated.pod.resources.clone(),
+        server: None,
     };
     request.placement.labels.extend(labels_of(backup, &access.storage));
     request
@@ -215,5 +216,6 @@ fn short(
         retries: SHORT_RETRIES,
         service_account: pod.service_account.clone(),
         resources: pod.resources.clone(),
+        server: None,
     }
 }
