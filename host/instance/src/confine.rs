@@ -10,7 +10,8 @@ use seccompiler::{
 
 /// For good. An error says in one sentence why it cannot be done.
 pub(crate) fn confine() -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| format!("failed to take the network from the throw-away server: {error}");
+    let failed =
+        |error: &dyn std::fmt::Display| format!("failed to take the network from the throw-away server: {error}");
     // A server of the same user must not look into this process, nor change it.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| failed(&error))?;
     let filter = filter().map_err(|error| failed(&error))?;
@@ -18,12 +19,8 @@ pub(crate) fn confine() -> Result<(), String> {
 }
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let not_unix = SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Ne,
-        u64::from(libc::AF_UNIX.unsigned_abs()),
-    )?;
+    let not_unix =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.unsigned_abs()))?;
     let rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::from([
         (libc::SYS_socket, vec![SeccompRule::new(vec![not_unix])?]),
         // It makes sockets without that call.
