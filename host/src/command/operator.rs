@@ -129,6 +129,8 @@ mod tests {
         assert!(operator("operator --executor in-process").image().is_ok());
         let line = "operator --image redkeep:1 --watch-namespace shop --task-service-account a,b";
         assert_eq!(operator(line).image().unwrap(), "redkeep:1");
+        let line = "operator --image i --verification-image redis:8.2,valkey --verification-image r.io/redis";
+        assert_eq!(operator(line).verification_image, ["redis:8.2", "valkey", "r.io/redis"]);
         for line in ["operator", "operator --executor job"] {
             assert_eq!(operator(line).image().unwrap_err().exit_code(), 2, "{line}");
         }
