@@ -191,8 +191,11 @@ impl Providers for Wiring {
         self.plugins.kept(component, origin, spec).await
     }
 
-    fn boot_check(&self) -> Arc<dyn BootCheck> {
-        Arc::clone(&self.boot)
+    fn boot_check(&self, beside: Option<&Path>) -> Arc<dyn BootCheck> {
+        match beside {
+            Some(folder) => Arc::new(redkeep_redis::RemoteBootCheck::new(folder)),
+            None => Arc::clone(&self.boot),
+        }
     }
 
     async fn secret(&self, place: &SecretRef) -> Result<Secret, ProviderError> {

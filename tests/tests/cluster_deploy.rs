@@ -154,6 +154,22 @@ async fn the_samples_work_with_the_operator_as_installed() -> Result<()> {
     let listed = storage.redkeep("production/my-cluster", &["list", "-o", "json"]).await?;
     ensure!(listed.code == Some(0) && listed.json().as_array().map(Vec::len) == Some(1), "{listed:#?}");
 
+    // A server of the cluster's own image loads it, under the policies as installed.
+    let mut loaded = sample("redisbackup.yaml", "RedisBackup", "my-cluster-backup-001")?;
+    loaded["metadata"]["name"] = json!("loaded");
+    loaded["spec"]["verification"] = json!({"level": "boot"});
+    namespace.apply(&loaded).await?;
+    let run = namespace
+        .wait_for(GROUP, "RedisBackup", "loaded", "to be verified", |run| {
+            run.is_some_and(|run| {
+                matches!(run["status"]["verification"]["phase"].as_str(), Some("Completed" | "Failed"))
+            })
+        })
+        .await
+        .with_context(|| deployed.describe())?;
+    let verification = &run["status"]["verification"];
+    ensure!(verification["phase"] == "Completed", "{:#}\n{}", run["status"], namespace.describe());
+
     let mut schedule = sample("redisscheduledbackup.yaml", "RedisScheduledBackup", "my-cluster-nightly")?;
     schedule["spec"]["immediate"] = json!(true);
     namespace.apply(&schedule).await?;

@@ -661,11 +661,31 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
         json!({"containers": [merge(&base, &more)]})
     };
     let pinned = format!("redis@sha256:{}", "0a".repeat(32));
+    // Somebody else's image: only as the throw-away server of a verification, with nothing but what is laid out for it.
+    let server = |more: Value, pod: Value| {
+        let base = json!({
+            "name": "server", "image": "redis:7.2", "restartPolicy": "Always",
+            "command": ["/redkeep/redkeep-instance", "boot", "/redkeep-boot"],
+            "securityContext": {"allowPrivilegeEscalation": false},
+            "volumeMounts": [
+                {"name": "boot-data", "mountPath": "/redkeep-boot"}, {"name": "boot-scratch", "mountPath": "/tmp"},
+                {"name": "boot-program", "mountPath": "/redkeep", "readOnly": true},
+            ],
+        });
+        let volumes = ["boot-data", "boot-program", "boot-scratch"].map(|name| json!({"name": name, "emptyDir": {}}));
+        merge(&json!({"initContainers": [merge(&base, &more)], "volumes": volumes}), &pod)
+    };
+    let mounts = |name: &str, path: &str, program: &str| {
+        json!({"volumeMounts": [
+            {"name": name, "mountPath": path}, {"name": program, "mountPath": "/redkeep", "readOnly": true},
+        ]})
+    };
+    let secret = json!({"volumes": [
+        {"name": "boot-keys", "secret": {"secretName": "a"}}, {"name": "boot-program", "emptyDir": {}},
+    ]});
+    let (own, folders) = ("runs redkeep's own program", "has nothing but the empty folders");
     for (object, words) in [
-        (
-            job(container(json!({"image": "busybox"})), none()),
-            "redkeep runs only its own image and images pinned by digest, not busybox",
-        ),
+        (job(container(json!({"image": "busybox"})), none()), "redkeep runs only its own image, not busybox"),
         (
             job(json!({"initContainers": container(json!({"name": "i", "image": "busybox"}))["containers"]}), none()),
             "not busybox",
@@ -679,6 +699,20 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
             "no privileges",
         ),
         (job(none(), json!({"ownerReferences": null})), "must be owned by a resource of redis.io"),
+        (job(container(json!({"image": pinned})), none()), "redkeep runs only its own image, not redis@"),
+        (job(server(json!({"name": "other"}), none()), none()), "redkeep runs only its own image, not redis:7.2"),
+        (job(server(json!({"command": ["sh"]}), none()), none()), own),
+        (job(server(json!({"command": null}), none()), none()), own),
+        (job(server(json!({"args": ["run"]}), none()), none()), own),
+        (job(server(json!({"livenessProbe": {"exec": {"command": ["sh"]}}}), none()), none()), own),
+        (job(server(json!({"lifecycle": {"preStop": {"exec": {"command": ["sh"]}}}}), none()), none()), own),
+        (job(server(json!({"volumeMounts": null}), none()), none()), own),
+        (job(server(mounts("boot-data", "/redkeep-boot", "boot-scratch"), none()), none()), own),
+        (job(server(mounts("boot-data", "/redkeep/redkeep-instance", "boot-program"), none()), none()), own),
+        (job(server(none(), json!({"shareProcessNamespace": true})), none()), own),
+        (job(server(json!({"env": [{"name": "A", "value": "b"}]}), none()), none()), folders),
+        (job(server(json!({"envFrom": [{"secretRef": {"name": "a"}}]}), none()), none()), folders),
+        (job(server(mounts("boot-keys", "/redkeep-boot", "boot-program"), secret), none()), folders),
     ] {
         let message = refused(client, place, &object, OPERATOR).await?;
         ensure!(message.contains(words), "{words:?} is not in {message}");
@@ -686,7 +720,7 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
     for object in [
         job(none(), none()),
         job(json!({"serviceAccountName": "redkeep-task"}), none()),
-        job(container(json!({"image": pinned})), none()),
+        job(server(none(), none()), none()),
         job(json!({"volumes": [{"name": "s", "secret": {"secretName": "a", "optional": true}}]}), none()),
     ] {
         let answer = try_create(client, place, &object, Some(OPERATOR)).await?;

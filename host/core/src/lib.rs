@@ -4,6 +4,7 @@
 //! pure functions, and whatever touches the world stands behind a trait.
 
 pub mod attribute;
+pub mod boot;
 pub mod catalog;
 pub mod classify;
 pub mod encoding;

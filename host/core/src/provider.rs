@@ -204,8 +204,8 @@ pub trait Providers: Send + Sync {
         origin: &str,
         spec: &MethodSpec,
     ) -> Result<Arc<dyn Method>, ProviderError>;
-    /// Starts throw-away servers.
-    fn boot_check(&self) -> Arc<dyn BootCheck>;
+    /// Starts throw-away servers: of this machine, or by the program that listens in the folder `beside` ([`crate::boot`]).
+    fn boot_check(&self, beside: Option<&Path>) -> Arc<dyn BootCheck>;
     /// Reads a secret from its place.
     async fn secret(&self, place: &SecretRef) -> Result<Secret, ProviderError>;
     /// Random lower-case letters and digits, `length` of them: the only source of chance.

@@ -33,6 +33,7 @@ impl TaskSpec {
                 storage(&mut task.storage, moved);
                 method(&mut task.method, moved);
                 keys(&mut task.keys, moved);
+                optional(&mut task.server, moved);
             }
             Task::Inspect(task) => {
                 storage(&mut task.storage, moved);

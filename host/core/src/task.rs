@@ -378,6 +378,10 @@ pub struct VerifyTask {
     /// Whether the result is written beside the backup.
     #[serde(default)]
     pub record: bool,
+    /// For level `boot`: the folder shared with the program that starts the throw-away server ([`crate::boot`]); `None`: a
+    /// server of this machine is looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<PathBuf>,
 }
 
 /// `redkeep inspect`.

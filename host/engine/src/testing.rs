@@ -261,6 +261,7 @@ pub(crate) fn verify_task(level: VerifyLevel) -> VerifyTask {
         method: MethodSpec::default(),
         keys: DecryptionKeys::default(),
         record: true,
+        server: None,
     }
 }
 
@@ -424,7 +425,7 @@ impl Providers for FakeProviders {
         self.method(&MethodSpec::default()).await
     }
 
-    fn boot_check(&self) -> Arc<dyn BootCheck> {
+    fn boot_check(&self, _beside: Option<&Path>) -> Arc<dyn BootCheck> {
         Arc::new(FakeBoot { world: Arc::clone(&self.world) })
     }
 

@@ -196,7 +196,7 @@ async fn levels(
     let mut least = Compared::All;
     for shard in &manifest.shards {
         events.stage("boot", &format!("shard {}", shard.name));
-        let (seen, compared) = boot(opened, shard, &method, providers, events, warnings).await?;
+        let (seen, compared) = boot(task, opened, shard, &method, providers, events, warnings).await?;
         least = least.min(compared);
         if let Some(server) = find(&seen, "server") {
             facts.insert("booted-server".to_owned(), server.to_owned());
@@ -288,6 +288,7 @@ pub(crate) fn check_facts(shard: &ShardRecord, found: &BTreeMap<String, String>)
 
 /// A throw-away server loads the shard, and has the keys that the manifest says, as far as they can be compared.
 async fn boot(
+    task: &VerifyTask,
     opened: &OpenedBackup,
     shard: &ShardRecord,
     method: &Arc<dyn Method>,
@@ -296,9 +297,11 @@ async fn boot(
     warnings: &Arc<Warnings>,
 ) -> Result<(Vec<Attribute>, Compared), EngineError> {
     let appendonly = is_append_only(&opened.manifest, shard);
-    let temporary = tempfile::Builder::new()
-        .prefix("redkeep-boot-")
-        .tempdir()
+    let beside = task.server.as_deref();
+    let mut temporary = tempfile::Builder::new();
+    temporary.prefix("redkeep-boot-");
+    let temporary = beside
+        .map_or_else(|| temporary.tempdir(), |folder| temporary.tempdir_in(folder))
         .map_err(|source| EngineError::TemporaryDirectory { source })?;
     let target = DirectoryTarget {
         path: temporary.path().join("data"),
@@ -317,7 +320,7 @@ async fn boot(
     let fact = |key: &str| shard.facts.get(key).map_or("", String::as_str);
     let (name, version) = (fact("server-name"), fact("server-version"));
     let name = if name.is_empty() { "redis" } else { name };
-    let seen = providers.boot_check().boot(&target.path, appendonly, name, version).await?;
+    let seen = providers.boot_check(beside).boot(&target.path, appendonly, name, version).await?;
     let compared = compare_boot(shard, appendonly, &seen, shard_events.as_ref())?;
     Ok((seen, compared))
 }

@@ -1,4 +1,4 @@
-//! The command line: `run` (also without a word) and `install`.
+//! The command line: `run` (also without a word), `install` and `boot`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::error::InstanceError;
 use crate::settings::Settings;
 use crate::supervisor::Supervisor;
-use crate::{child, install, look, program, server};
+use crate::{boot, child, install, look, program, server};
 
 /// Process 1 of a managed Redis pod
 #[derive(Parser)]
@@ -29,6 +29,11 @@ enum Command {
         /// Where to
         path: PathBuf,
     },
+    /// Start throw-away servers of this image for the task in the container beside this one, one at a time
+    Boot {
+        /// The folder that both see: the socket is made there
+        folder: PathBuf,
+    },
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -40,6 +45,7 @@ pub(crate) fn main() -> ExitCode {
         .init();
     match parse().command {
         Command::Install { path } => end(install::install(&path), None),
+        Command::Boot { folder } => end(boot::run(&folder), None),
         Command::Run(settings) => {
             let log = settings.termination_log.clone();
             let result = runtime().and_then(|runtime| {
@@ -67,7 +73,7 @@ fn parse() -> Arguments {
     Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, InstanceError> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, InstanceError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -2,10 +2,12 @@
 
 mod api;
 mod auth;
+mod boot;
 mod child;
 mod clock;
 mod command;
 mod config;
+mod confine;
 mod error;
 mod facts;
 mod fence;

@@ -3,7 +3,11 @@
 //! It listens on a Unix socket in a folder of its own and on no port, saves nothing, has no command that reaches beyond its
 //! data, and is killed by its process id.
 
+mod remote;
+mod serve;
+
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,6 +22,8 @@ use crate::discovery::Endpoint;
 use crate::discovery::probe::Probe;
 use crate::error::AccessError;
 use crate::target::rdb_version_of;
+pub use remote::RemoteBootCheck;
+pub use serve::serve_boots;
 
 /// Programs that are looked for.
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
@@ -42,6 +48,8 @@ const FORBIDDEN: [&str; 13] = [
     "ACL",
     "FAILOVER",
 ];
+/// `SIGKILL`. The only signal that a server never gives itself: one that crashes on what it loads aborts.
+const KILLED: i32 = 9;
 /// Lines of its log in an error.
 const LOG_LINES: usize = 8;
 
@@ -201,6 +209,13 @@ impl BootCheck for LocalBootCheck {
             .with_help(
                 "the log lines above say where the server stopped; `verify --level parse` says what redkeep finds",
             )),
+            // Says nothing about the backup.
+            Err(BootFailure::Killed) => Err(ProviderError::new(
+                Class::Failed,
+                "BootKilled",
+                format!("failed to load the backup: {} {} was killed while it loaded", program.name, program.version),
+            )
+            .with_help("a server that is killed mostly needs more memory: it holds all data of the backup")),
             Err(BootFailure::Other(error)) => Err(error.into()),
         }
     }
@@ -208,6 +223,8 @@ impl BootCheck for LocalBootCheck {
 
 enum BootFailure {
     Refused(String),
+    /// From outside: by the kernel for want of memory, or by somebody.
+    Killed,
     Other(AccessError),
 }
 
@@ -219,6 +236,9 @@ async fn check(child: &mut Child, socket: &Path, log: &Path) -> Result<Vec<Attri
     let mut answered = false;
     loop {
         if let Ok(Some(status)) = child.try_wait() {
+            if status.signal() == Some(KILLED) {
+                return Err(BootFailure::Killed);
+            }
             return Err(BootFailure::Refused(format!("{} ({status})", last_lines(log))));
         }
         match Probe::of(&node).await {

@@ -21,7 +21,7 @@ mod socket;
 mod target;
 mod transport;
 
-pub use boot::LocalBootCheck;
+pub use boot::{LocalBootCheck, RemoteBootCheck, serve_boots};
 pub use discovery::resolve;
 pub use endpoint::{Address, Deployment, EndpointUrl};
 pub use error::{AccessError, LEAST_ACL};

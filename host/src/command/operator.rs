@@ -45,6 +45,10 @@ pub(crate) struct OperatorCommand {
     /// Service account that custom resources may ask for; once for each
     #[arg(long, env = "REDKEEP_TASK_SERVICE_ACCOUNTS", value_delimiter = ',')]
     task_service_account: Vec<String>,
+    /// Image that may load backups when they are verified at level boot; once for each. One without tag and digest allows every
+    /// one of its repository; the first other one is taken where nothing else names one
+    #[arg(long, env = "REDKEEP_VERIFICATION_IMAGES", value_delimiter = ',')]
+    verification_image: Vec<String>,
     /// Folder of plugins in the image of operator and tasks, for BackupMethods with source `file`
     #[arg(long, env = "REDKEEP_PLUGIN_FOLDER", default_value = PLUGIN_FOLDER)]
     plugin_folder: PathBuf,
@@ -87,6 +91,8 @@ impl OperatorCommand {
             listen: self.metrics_listen,
             is_alone: self.no_leader_election,
             task_service_accounts: self.task_service_account.iter().cloned().collect(),
+            // A variable that is set to nothing is one empty entry.
+            verification_images: self.verification_image.iter().filter(|image| !image.is_empty()).cloned().collect(),
             plugin_folder: self.plugin_folder.clone(),
             concurrency: self.concurrency,
             poll_interval: self.poll_interval,
@@ -123,6 +129,8 @@ mod tests {
         assert!(operator("operator --executor in-process").image().is_ok());
         let line = "operator --image redkeep:1 --watch-namespace shop --task-service-account a,b";
         assert_eq!(operator(line).image().unwrap(), "redkeep:1");
+        let line = "operator --image i --verification-image redis:8.2,valkey --verification-image r.io/redis";
+        assert_eq!(operator(line).verification_image, ["redis:8.2", "valkey", "r.io/redis"]);
         for line in ["operator", "operator --executor job"] {
             assert_eq!(operator(line).image().unwrap_err().exit_code(), 2, "{line}");
         }

@@ -66,6 +66,7 @@ impl VerifyCommand {
             method: self.plugin.spec(""),
             keys: self.keys.spec(),
             record: !self.no_record,
+            server: None,
         }
     }
 }

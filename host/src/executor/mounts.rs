@@ -37,6 +37,15 @@ pub(super) fn refusal(request: &TaskRequest, may_read_secrets: bool) -> Option<(
             format!("it runs as service account {account}, which only a pod can: use --executor job"),
         ));
     }
+    if let Some(server) = &request.server {
+        return Some((
+            "ServerNotPossible",
+            format!(
+                "it needs a server of image {} beside it, which only a pod has: use --executor job, or level parse",
+                server.image
+            ),
+        ));
+    }
     request.mounts.iter().find_map(|mount| match &mount.source {
         MountSource::Secret(name) if !may_read_secrets => Some((
             "SecretsNotReadable",

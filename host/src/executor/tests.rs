@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use redkeep_controller::executor::{Mount, MountSource, Placement, Purpose};
+use redkeep_controller::executor::{Mount, MountSource, Placement, Purpose, ThrowAwayServer};
 use redkeep_core::task::TaskSpec;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -38,6 +38,7 @@ fn request(name: &str, task: Value) -> TaskRequest {
         retries: 0,
         service_account: None,
         resources: None,
+        server: None,
     }
 }
 
@@ -125,6 +126,7 @@ async fn a_task_runs_once_for_its_owner_and_is_forgotten_when_told() {
     Mount { source: MountSource::EmptyDir, path: "/d".into() },
     Some("backup"), "ServiceAccountNotPossible", "service account backup"
 )]
+#[case::server(Mount { source: MountSource::EmptyDir, path: "/d".into() }, None, "ServerNotPossible", "redis:7.2")]
 #[tokio::test]
 async fn what_only_a_pod_can_give_is_refused_with_the_reason(
     #[case] mount: Mount,
@@ -136,6 +138,8 @@ async fn what_only_a_pod_can_give_is_refused_with_the_reason(
     let mut request = probe("refused");
     request.mounts = vec![mount];
     request.service_account = account.map(str::to_owned);
+    let server = ThrowAwayServer { image: "redis:7.2".into(), ..ThrowAwayServer::default() };
+    request.server = (wanted == "ServerNotPossible").then_some(server);
     let error = executor.start(&request).await.unwrap_err();
     let ExecutorError::Refused { reason, message, .. } = error else { panic!("{error}") };
     assert_eq!(reason, wanted);

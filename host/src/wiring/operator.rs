@@ -49,6 +49,7 @@ pub(crate) struct OperatorOptions {
     pub(crate) listen: SocketAddr,
     pub(crate) is_alone: bool,
     pub(crate) task_service_accounts: BTreeSet<String>,
+    pub(crate) verification_images: Vec<String>,
     pub(crate) plugin_folder: PathBuf,
     pub(crate) concurrency: u16,
     pub(crate) poll_interval: Duration,
@@ -293,6 +294,7 @@ async fn settings(client: &Client, options: &OperatorOptions) -> Result<Settings
     settings.service_account.clone_from(&options.service_account);
     settings.watch_namespace.clone_from(&options.watch_namespace);
     settings.task_service_accounts.clone_from(&options.task_service_accounts);
+    settings.verification_images.clone_from(&options.verification_images);
     settings.plugin_folder.clone_from(&options.plugin_folder);
     settings.concurrency = options.concurrency;
     settings.poll_interval = options.poll_interval;

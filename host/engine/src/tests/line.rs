@@ -1,12 +1,13 @@
 //! Backup, list, verify, restore: the line, and what each step refuses.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redkeep_core::attribute::find;
 use redkeep_core::encoding::{Compression, DecryptionKeys, Encryption};
 use redkeep_core::secret::SecretRef;
-use redkeep_core::task::{Outcome, Task, TaskSpec, VerifyLevel};
+use redkeep_core::task::{Outcome, Task, TaskSpec, VerifyLevel, VerifyTask};
 use redkeep_core::{Class, Classify};
 use rstest::rstest;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,13 @@ async fn a_backup_is_listed_verified_and_restored() {
     let verified = verify(&verify_task(VerifyLevel::Boot), &world.providers(), &silent()).await.unwrap();
     assert!(verified.error.is_none(), "{:?}", verified.error);
     assert_eq!(verified.record.facts.get("booted-keys").unwrap(), "1000");
+
+    // A server in a container beside the task finds the data in the folder that both see.
+    let shared = tempfile::tempdir().unwrap();
+    let beside = VerifyTask { server: Some(shared.path().to_owned()), ..verify_task(VerifyLevel::Boot) };
+    verify(&beside, &world.providers(), &silent()).await.unwrap();
+    let laid_out = world.directories.lock().unwrap().keys().filter(|path| Path::new(path).starts_with(&shared)).count();
+    assert_eq!((laid_out, std::fs::read_dir(shared.path()).unwrap().count()), (1, 0), "and nothing of it stays");
     let catalog = list(&storage_spec("test"), &Scope::default(), &world.providers(), &silent()).await.unwrap();
     assert!(catalog.entries[0].verified.as_ref().unwrap().ok);
 

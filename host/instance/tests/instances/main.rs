@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
+mod boot;
 mod edges;
 mod fencing;
 mod hand_over;

@@ -132,7 +132,7 @@ impl From<VerificationLevel> for redkeep_core::task::VerifyLevel {
 }
 
 /// Reading stored backups again, to know that they can be restored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verification {
     /// How much is proved.
@@ -146,10 +146,14 @@ pub struct Verification {
     /// With what an encrypted backup is opened; without it only level `checksum` works for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decryption: Option<DecryptionSettings>,
-    /// The image of the throw-away server of level `boot`, pinned by digest. It must be on the operator's list.
+    /// The image of the throw-away server of level `boot`, pinned by digest. It must be on the operator's list. By default that of
+    /// the RedisCluster which `clusterName` names, else the first one of the operator's list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minLength" = 1, "maxLength" = 512, "pattern" = "^[^@\\s]+@sha256:[0-9a-f]{64}$"))]
     pub image: Option<String>,
+    /// Requests and limits of that server. It holds all data of the backup in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// Which backups of this source stay in storage; one that any rule keeps stays. Pinned ones and the floor (the newest

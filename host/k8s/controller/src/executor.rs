@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, SELinuxOptions,
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use redkeep_core::classify::{Class, Classify};
 pub use redkeep_core::progress::{ShardProgress, TaskProgress};
-use redkeep_core::task::{TaskReport, TaskSpec};
+use redkeep_core::task::{Task, TaskReport, TaskSpec};
 
 /// Where the credentials of a storage are mounted.
 pub const CREDENTIALS_PATH: &str = "/backup-credentials";
@@ -38,6 +38,8 @@ pub const REGISTRY_PATH: &str = "/method-registry";
 pub const REGISTRY_CA_PATH: &str = "/method-registry-ca";
 /// Where the `ConfigMap` of a plugin is mounted.
 pub const METHOD_PATH: &str = "/method";
+/// What a task shares with the container of its throw-away server.
+pub const SERVER_PATH: &str = "/redkeep-boot";
 /// Room of a task for what it spools.
 pub const SCRATCH_PATH: &str = "/var/lib/redkeep";
 
@@ -162,6 +164,33 @@ pub struct TaskRequest {
     pub service_account: Option<String>,
     /// Requests and limits.
     pub resources: Option<ResourceRequirements>,
+    /// The throw-away server that a verification has beside it.
+    pub server: Option<ThrowAwayServer>,
+}
+
+impl TaskRequest {
+    /// A verification with this server beside it; any other task stays as it is.
+    #[must_use]
+    pub fn beside(mut self, server: Option<ThrowAwayServer>) -> Self {
+        if let (Some(server), Task::Verify(task)) = (server, &mut self.spec.task) {
+            task.server = Some(SERVER_PATH.into());
+            self.placement.image_pull_secrets.extend(server.image_pull_secrets.iter().cloned());
+            self.server = Some(server);
+        }
+        self
+    }
+}
+
+/// A container of somebody else's image, in which redkeep starts that image's server on a backup. It is given nothing but what
+/// the task lays out for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ThrowAwayServer {
+    /// An image of Redis or Valkey.
+    pub image: String,
+    /// Requests and limits.
+    pub resources: Option<ResourceRequirements>,
+    /// Secrets for pulling it.
+    pub image_pull_secrets: Vec<String>,
 }
 
 /// A volume and where it appears.

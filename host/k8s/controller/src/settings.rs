@@ -33,6 +33,8 @@ pub struct Settings {
     pub run_deadline: Duration,
     /// Service accounts that custom resources may ask for; naming any other would be a way to more rights.
     pub task_service_accounts: BTreeSet<String>,
+    /// Images that may load a backup at level `boot`; one without tag and digest means every one of that repository.
+    pub verification_images: Vec<String>,
     /// Where plugins lie in the image of operator and tasks.
     pub plugin_folder: PathBuf,
     /// How many objects of one kind are reconciled at once.
@@ -54,6 +56,7 @@ impl Settings {
             start_deadline: START_DEADLINE,
             run_deadline: RUN_DEADLINE,
             task_service_accounts: BTreeSet::new(),
+            verification_images: Vec::new(),
             plugin_folder: PLUGIN_FOLDER.into(),
             concurrency: 32,
             poll_interval: Duration::from_secs(10),

@@ -97,3 +97,15 @@ async fn without_a_server_that_reads_it_the_check_says_what_it_needs() {
     assert_eq!(error.class, Class::NotFound);
     assert!(error.help.unwrap().contains("install"));
 }
+
+#[tokio::test]
+async fn a_server_that_is_killed_says_nothing_about_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("redis-server");
+    std::fs::write(&program, "#!/bin/sh\n[ \"$1\" = --version ] && echo Redis server v=99.0.0 && exit\nkill -9 $$\n")
+        .unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let checker = LocalBootCheck::new(vec![folder.path().to_owned()]);
+    let error = checker.boot(folder.path(), false, "redis", "99.0.0").await.unwrap_err();
+    assert_eq!((error.class, error.reason()), (Class::Failed, "BootKilled"));
+}

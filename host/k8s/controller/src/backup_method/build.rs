@@ -35,5 +35,6 @@ pub(super) fn load(method: &BackupMethod, access: MethodAccess, settings: &Setti
         retries: 0,
         service_account: None,
         resources: None,
+        server: None,
     }
 }

@@ -74,5 +74,6 @@ fn request(
         retries: 0,
         service_account: validated.pod.service_account.clone(),
         resources: validated.pod.resources.clone(),
+        server: None,
     }
 }

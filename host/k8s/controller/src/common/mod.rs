@@ -10,6 +10,7 @@ pub(crate) mod overdue;
 pub mod placement;
 pub mod report;
 pub mod selection;
+pub mod server;
 pub mod source;
 pub mod storage;
 pub(crate) mod verdict;

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod observe;
 mod progress;
+pub mod server;
 
 use std::fmt::Debug;
 use std::sync::Arc;

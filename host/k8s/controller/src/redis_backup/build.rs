@@ -93,6 +93,7 @@ pub(super) fn backup_request(
         retries: validated.retries,
         service_account: validated.pod.service_account.clone(),
         resources: validated.pod.resources.clone(),
+        server: None,
     };
     request.placement.labels.extend(labels_of(backup, &access.storage));
     request
@@ -174,6 +175,7 @@ pub(super) fn verify_request(
         method: method.spec,
         keys,
         record: true,
+        server: None,
     });
     let mut request = short(backup, Purpose::Verify, true, task, storage, pod, settings);
     let seconds = u64::try_from(backup.spec.active_deadline_seconds).unwrap_or(0);
@@ -214,5 +216,6 @@ fn short(
         retries: SHORT_RETRIES,
         service_account: pod.service_account.clone(),
         resources: pod.resources.clone(),
+        server: None,
     }
 }

@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 
 use super::dereference::Dereferenced;
 use crate::common::Unresolved;
-use crate::common::keys::verifiable;
 use crate::common::method::{is_bundled, typed};
 use crate::common::placement::{TaskPod, task_pod};
+use crate::common::server;
 use crate::executor::{KEYS_PATH, Mount, SCRATCH_PATH};
 use crate::settings::Settings;
 
@@ -56,7 +56,7 @@ pub(super) fn validate(
         return Err(Unresolved::invalid("spec.limitRate", why));
     }
     if let Some(verification) = &spec.verification {
-        verifiable(verification)?;
+        server::check(verification, spec.cluster_name.as_deref(), settings)?;
     }
     Ok(Validated {
         compression,
@@ -125,7 +125,7 @@ mod tests {
     #[case(json!({"encryption": {}}), "spec.encryption: exactly one")]
     #[case(json!({"limitRate": "5M"}), "spec.limitRate: goes with spec.task.spool")]
     #[case(json!({"limitRate": "fast", "task": {"spool": {"sizeLimit": "1Gi"}}}), "spec.limitRate: `fast`")]
-    #[case(json!({"verification": {"level": "boot"}}), "spec.verification.level: boot needs")]
+    #[case(json!({"verification": {"level": "boot"}}), "spec.verification.image: level boot needs")]
     #[case(json!({"holdLimit": "long"}), "spec.holdLimit: `long`")]
     #[case(json!({"task": {"serviceAccountName": "admin"}}), "spec.task.serviceAccountName: service account admin")]
     fn what_cannot_be_followed_is_refused_by_field(#[case] change: Value, #[case] expected: &str) {

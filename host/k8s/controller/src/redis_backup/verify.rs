@@ -11,8 +11,9 @@ use super::status::Before;
 use super::{Look, apply, build, dereference, identity};
 use crate::apply::{set_condition, whole_seconds};
 use crate::common::ReconcileError;
-use crate::common::keys::{decryption, verifiable};
+use crate::common::keys::decryption;
 use crate::common::method;
+use crate::common::server;
 use crate::common::verdict::{Verdict, verdict};
 use crate::common::{Unresolved, placement};
 use crate::executor::{Purpose, TaskState};
@@ -71,11 +72,13 @@ impl Look<'_> {
             let pod = placement::task_pod(spec.task.as_ref(), storage.service_account.as_deref(), settings)?;
             let identity =
                 identity(self.backup).ok_or_else(|| Unresolved::invalid("status.backupId", "it is not one of ours"))?;
-            verifiable(verification)?;
             let method = method::reader(&self.context.client, &spec.method, settings).await?;
-            Ok::<_, Unresolved>((storage, pod, identity, decryption(verification.decryption.as_ref()), method))
+            let (client, account) = (&self.context.client, pod.service_account.as_deref());
+            let cluster = spec.cluster_name.as_deref();
+            let server = server::resolve(client, &namespace, verification, cluster, account, settings).await?;
+            Ok::<_, Unresolved>((storage, pod, identity, decryption(verification.decryption.as_ref()), method, server))
         };
-        let (storage, pod, identity, (keys, mounts), method) = match resolved.await {
+        let (storage, pod, identity, (keys, mounts), method, server) = match resolved.await {
             Ok(resolved) => resolved,
             Err(error @ Unresolved::Read { .. }) => return Err(error.into()),
             Err(error) => return self.cannot_verify(verification, error.reason(), error.to_string()).await,
@@ -84,7 +87,7 @@ impl Look<'_> {
         let mut request =
             build::verify_request(self.backup, &storage, &pod, &identity, settings, (level, keys, method));
         request.mounts.extend(mounts);
-        match self.context.executor.start(&request).await {
+        match self.context.executor.start(&request.beside(server)).await {
             Ok(()) => Ok(self.again()),
             Err(error) if error.retryable() => Err(error.into()),
             Err(error) => self.cannot_verify(verification, error.reason(), chain(&error)).await,

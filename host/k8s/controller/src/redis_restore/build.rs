@@ -46,5 +46,6 @@ pub(super) fn task(restore: &RedisRestore, validated: ValidatedRestore, now: Tim
         retries: 0,
         service_account: pod.service_account,
         resources: pod.resources,
+        server: None,
     }
 }

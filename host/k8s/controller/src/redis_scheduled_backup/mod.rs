@@ -184,7 +184,7 @@ async fn reconcile(
         children: shared.children.of(&key, &uid),
         now: context.now(),
     };
-    match validate(&key.namespace, &key.name, &schedule.spec) {
+    match validate(&key.namespace, &key.name, &schedule.spec, &context.settings) {
         Ok(valid) => look.follow(&valid).await,
         Err(error) => look.refuse(&error).await,
     }

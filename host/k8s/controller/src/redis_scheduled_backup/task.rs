@@ -61,6 +61,7 @@ pub(super) fn request(
         retries: RETRIES,
         service_account: pod.service_account,
         resources: pod.resources,
+        server: None,
     })
 }
 

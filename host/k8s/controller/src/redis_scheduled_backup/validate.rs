@@ -13,7 +13,8 @@ use redkeep_k8s_api::redis_backup::RedisBackupSpec;
 use redkeep_k8s_api::redis_scheduled_backup::{ConcurrencyPolicy, RedisScheduledBackupSpec};
 
 use crate::common::Unresolved;
-use crate::common::keys::verifiable;
+use crate::common::server;
+use crate::settings::Settings;
 
 /// A spec that can be followed.
 #[derive(Debug)]
@@ -29,7 +30,12 @@ pub(super) struct Validated {
 }
 
 /// Checks what the API server could not.
-pub(super) fn validate(namespace: &str, name: &str, spec: &RedisScheduledBackupSpec) -> Result<Validated, Unresolved> {
+pub(super) fn validate(
+    namespace: &str,
+    name: &str,
+    spec: &RedisScheduledBackupSpec,
+    settings: &Settings,
+) -> Result<Validated, Unresolved> {
     const { assert!(MAX_SCHEDULE_NAME + CHILD_SUFFIX == MAX_RUN_NAME, "a child's name fits") };
     if name.len() > MAX_SCHEDULE_NAME {
         let why = format!("has more than {MAX_SCHEDULE_NAME} characters; the names of its backups are made from it");
@@ -47,7 +53,7 @@ pub(super) fn validate(namespace: &str, name: &str, spec: &RedisScheduledBackupS
     let verification = line.map(|line| Schedule::parse(line, Some(&spec.time_zone))).transpose();
     let verification = verification.map_err(|error| Unresolved::invalid("spec.verification.schedule", error))?;
     if let Some(verification) = &spec.backup.verification {
-        verifiable(verification)?;
+        server::check(verification, spec.backup.cluster_name.as_deref(), settings)?;
     }
     let span = spec.jitter.as_deref().map(parse_duration).transpose();
     let span = span.map_err(|error| Unresolved::invalid("spec.jitter", error))?.unwrap_or_default();
@@ -121,6 +127,10 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
+    fn checked(name: &str, change: Value) -> Result<Validated, Unresolved> {
+        validate("shop", name, &spec(change), &Settings::new("i", "n", "o"))
+    }
+
     #[rstest]
     #[case(json!({"schedule": "0 0 30 2 *"}), "spec.schedule: no year has a day")]
     #[case(json!({"schedule": "@every 5m"}), "spec.schedule: `@every 5m` is unknown")]
@@ -128,17 +138,17 @@ mod tests {
     #[case(json!({"timeZone": "Mars/Olympus"}), "spec.timeZone: `Mars/Olympus` is no time zone")]
     #[case(json!({"jitter": "soon"}), "spec.jitter: `soon`")]
     #[case(json!({"verification": {"schedule": "61 * * * *"}}), "spec.verification.schedule: `61`")]
-    #[case(json!({"verification": {"schedule": "@daily", "level": "boot"}}), "spec.verification.level: boot needs")]
+    #[case(json!({"clusterName": null, "verification": {"schedule": "@daily", "level": "boot"}}), "spec.verification.image: level boot needs")]
     #[case(json!({"retention": {"keepWithin": "long"}}), "spec.retention.keepWithin: `long`")]
     #[case(json!({"retention": {}}), "spec.retention: at least one rule")]
     fn what_cannot_be_followed_is_refused_by_field(#[case] change: Value, #[case] expected: &str) {
-        let error = validate("shop", "nightly", &spec(change)).unwrap_err().to_string();
+        let error = checked("nightly", change).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
 
     #[test]
     fn a_name_too_long_for_its_children_is_refused() {
-        let error = validate("shop", &"n".repeat(40), &spec(json!({}))).unwrap_err().to_string();
+        let error = checked(&"n".repeat(40), json!({})).unwrap_err().to_string();
         assert!(error.starts_with("metadata.name: "), "{error}");
     }
 
@@ -148,7 +158,7 @@ mod tests {
             "concurrencyPolicy": "Replace", "startingDeadlineSeconds": 60, "jitter": "1h", "suspend": true,
             "retention": {"keepDaily": 7, "keepWithin": "2d"}
         });
-        let valid = validate("shop", "nightly", &spec(change)).unwrap();
+        let valid = checked("nightly", change).unwrap();
         assert_eq!(valid.rules.concurrency, Concurrency::Replace);
         assert_eq!(valid.rules.starting_deadline, Some(Duration::from_secs(60)));
         assert!(valid.rules.suspended && valid.rules.jitter <= Duration::from_secs(3600));

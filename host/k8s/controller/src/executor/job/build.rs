@@ -20,6 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use redkeep_k8s_api::labels;
 
+use super::server;
 use crate::executor::{Mount, MountSource, SCRATCH_PATH, TaskRequest};
 
 /// The container that runs the task.
@@ -50,6 +51,8 @@ pub fn build(request: &TaskRequest, image: &str, now: Timestamp) -> Job {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
+    let mut pod_annotations = request.placement.annotations.clone();
+    pod_annotations.extend(request.server.iter().flat_map(|_| server::annotations()));
     let annotations = BTreeMap::from([(START_DEADLINE.to_owned(), request.start_deadline.as_secs().to_string())]);
     Job {
         metadata: ObjectMeta {
@@ -72,7 +75,7 @@ pub fn build(request: &TaskRequest, image: &str, now: Timestamp) -> Job {
                 metadata: Some(ObjectMeta {
                     // Ours last: NetworkPolicies and this executor find the pod by them.
                     labels: Some(request.placement.labels.clone().into_iter().chain(own_labels).collect()),
-                    annotations: some(request.placement.annotations.clone()),
+                    annotations: some(pod_annotations),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(request, image, now)),
@@ -106,7 +109,14 @@ fn pod(request: &TaskRequest, image: &str, now: Timestamp) -> PodSpec {
         request.mounts.iter().any(|mount| matches!(mount.source, MountSource::Claim { read_only: false, .. }));
     let fs_group = placement.fs_group.or((writes_claim && placement.run_as_user.is_none()).then_some(USER));
     let (volumes, volume_mounts) = volumes(&request.mounts, placement.scratch_limit.as_deref());
-    PodSpec {
+    let security = SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
+    };
+    let mut pod = PodSpec {
         restart_policy: Some("Never".to_owned()),
         active_deadline_seconds: Some(seconds(request.deadline + POD_AFTER_TASK)),
         termination_grace_period_seconds: Some(TERMINATION_GRACE),
@@ -152,13 +162,7 @@ fn pod(request: &TaskRequest, image: &str, now: Timestamp) -> PodSpec {
                 ..ContainerPort::default()
             }]),
             resources: Some(request.resources.clone().unwrap_or_else(least_resources)),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                read_only_root_filesystem: Some(true),
-                run_as_non_root: Some(true),
-                capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-                ..SecurityContext::default()
-            }),
+            security_context: Some(security.clone()),
             // A task that dies before its first report leaves the end of its log.
             termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
             volume_mounts: Some(volume_mounts),
@@ -166,7 +170,11 @@ fn pod(request: &TaskRequest, image: &str, now: Timestamp) -> PodSpec {
         }],
         volumes: Some(volumes),
         ..PodSpec::default()
+    };
+    if let Some(server) = &request.server {
+        server::put_beside(&mut pod, server, image, &security);
     }
+    pod
 }
 
 /// The spec as it travels; one without a deadline of its own gets the request's.
@@ -227,7 +235,7 @@ fn volumes(mounts: &[Mount], scratch_limit: Option<&str>) -> (Vec<Volume>, Vec<V
 }
 
 /// Enough for a scheduler to count with; a quota in the namespace may ask for more.
-fn least_resources() -> ResourceRequirements {
+pub(super) fn least_resources() -> ResourceRequirements {
     let quantity = |text: &str| Quantity(text.to_owned());
     ResourceRequirements {
         requests: Some([("cpu".to_owned(), quantity("100m")), ("memory".to_owned(), quantity("128Mi"))].into()),
@@ -276,6 +284,7 @@ pub(crate) mod tests {
             retries: 2,
             service_account: None,
             resources: None,
+            server: None,
         }
     }
 

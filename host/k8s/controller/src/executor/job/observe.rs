@@ -90,18 +90,30 @@ fn ended(pods: &[&Pod], failed: &JobCondition) -> TaskState {
             (Some((TaskReport { outcome: Outcome::Running { stage }, .. }, _)), _) => {
                 ("NoReport", format!("the task ended in stage {stage} without its last report"))
             }
-            (_, Some(end)) => ("TaskFailed", exit_text(end)),
-            (_, None) => ("PodLost", format!("the task's pod did not end: {said}")),
+            (_, Some(end)) => ("TaskFailed", exit_text("the task", end)),
+            (_, None) => match before_the_task(pod) {
+                Some(why) => ("ContainerNotStarted", why),
+                None => ("PodLost", format!("the task's pod did not end: {said}")),
+            },
         },
     };
     TaskState::Failed { reason: reason.to_owned(), message }
 }
 
-fn exit_text(end: &ContainerStateTerminated) -> String {
+/// What kept the pod from coming to its task.
+fn before_the_task(pod: &Pod) -> Option<String> {
+    let statuses = pod.status.as_ref()?.init_container_statuses.as_ref()?;
+    statuses.iter().find_map(|status| {
+        let end = status.state.as_ref()?.terminated.as_ref().filter(|end| end.exit_code != 0)?;
+        Some(exit_text(&format!("container {}", status.name), end))
+    })
+}
+
+fn exit_text(who: &str, end: &ContainerStateTerminated) -> String {
     let code = end.exit_code;
     match end.message.as_deref().map(str::trim).filter(|message| !message.is_empty()) {
-        Some(message) => format!("the task exited with {code}: {message}"),
-        None => format!("the task exited with {code} and said nothing"),
+        Some(message) => format!("{who} exited with {code}: {message}"),
+        None => format!("{who} exited with {code} and said nothing"),
     }
 }
 
@@ -143,7 +155,7 @@ fn killed_by(pod: &Pod) -> Option<(String, String)> {
         return because("OutOfMemory", format!("pod {name} needed more memory than its limit"));
     }
     if matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun")) {
-        return because("ContainerNotStarted", exit_text(end));
+        return because("ContainerNotStarted", exit_text("the task", end));
     }
     match end.exit_code {
         137 | 143 => because("PodKilled", format!("pod {name} was killed (exit code {})", end.exit_code)),
@@ -203,10 +215,18 @@ fn start_deadline(job: &Job) -> Duration {
 fn why_pending(pod: &Pod, events: &[Event]) -> (&'static str, String) {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref();
-    let waiting = container(pod).and_then(|status| status.state.as_ref()?.waiting.as_ref());
-    if let Some(waiting) = waiting {
+    // Those before the task hold it up too.
+    let before = status.into_iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    for one in container(pod).into_iter().chain(before) {
+        let Some(waiting) = one.state.as_ref().and_then(|state| state.waiting.as_ref()) else { continue };
         let message = waiting.message.clone().unwrap_or_else(|| waiting.reason.clone().unwrap_or_default());
+        let message = if one.name == CONTAINER { message } else { format!("container {}: {message}", one.name) };
         match waiting.reason.as_deref() {
+            Some("CrashLoopBackOff") => {
+                let last = one.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+                let last = last.map(|end| exit_text(&format!("container {}", one.name), end));
+                return ("ContainerNotStarted", last.unwrap_or(message));
+            }
             Some(
                 "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable",
             ) => {

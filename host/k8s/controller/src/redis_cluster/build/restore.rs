@@ -80,6 +80,7 @@ pub(in crate::redis_cluster) fn task(
         retries: 0,
         service_account: bootstrap.storage.service_account,
         resources: None,
+        server: None,
     }
 }
 

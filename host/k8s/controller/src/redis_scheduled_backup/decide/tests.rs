@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::redis_scheduled_backup::testing::{child, schedule};
 use crate::redis_scheduled_backup::validate::validate;
+use crate::settings::Settings;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 
 fn at(text: &str) -> Timestamp {
@@ -21,7 +22,7 @@ fn known(children: &[Value]) -> BTreeMap<String, Child> {
 }
 
 fn planned(object: &RedisScheduledBackup, children: &[Value], now: &str, run_now: Option<&str>) -> Plan {
-    let valid = validate("shop", "nightly", &object.spec).unwrap();
+    let valid = validate("shop", "nightly", &object.spec, &Settings::new("i", "n", "o")).unwrap();
     let status = object.status.clone().unwrap_or_default();
     let situation = Situation {
         name: "nightly",

@@ -10,6 +10,7 @@ use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackup;
 
 use crate::common::keys::decryption;
 use crate::common::method::{self, MethodAccess};
+use crate::common::server;
 use crate::common::storage::StorageAccess;
 use crate::common::{ReconcileError, Unresolved};
 use crate::context::Context;
@@ -41,7 +42,11 @@ pub(in super::super) async fn start(
     let resolved = async {
         let storage = dereference_storage(&context.client, &namespace, &schedule.spec.backup).await?;
         let method = method::reader(&context.client, &schedule.spec.backup.method, &context.settings).await?;
-        request(context, schedule, started, verification, &storage, method)
+        let request = request(context, schedule, started, verification, &storage, method)?;
+        let (cluster, account) = (schedule.spec.backup.cluster_name.as_deref(), request.service_account.as_deref());
+        let server =
+            server::resolve(&context.client, &namespace, verification, cluster, account, &context.settings).await?;
+        Ok(request.beside(server))
     };
     task::start(context, resolved.await).await
 }
@@ -69,6 +74,7 @@ fn request(
         method: method.spec,
         keys,
         record: true,
+        server: None,
     });
     let mounts = key_mounts.into_iter().chain(method.mounts);
     let what = (key(schedule, started), Purpose::Verify, verify);

@@ -59,6 +59,17 @@ fn waiting(reason: &str) -> Value {
     }]})
 }
 
+/// The container of a throw-away server, before the task.
+fn beside(state: Value, last: Value) -> Value {
+    json!({"phase": "Pending", "initContainerStatuses": [{
+        "name": "server", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state, "lastState": last
+    }], "containerStatuses": waiting("PodInitializing")["containerStatuses"]})
+}
+
+fn not_started() -> Value {
+    json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": "exec format error"}})
+}
+
 fn event(about: &str, reason: &str, message: &str) -> Event {
     serde_json::from_value(json!({
         "metadata": {"name": "e"}, "involvedObject": {"name": about}, "reason": reason, "message": message,
@@ -115,6 +126,9 @@ fn reason_of(state: &TaskState) -> String {
 #[case::image(json!([]), vec![waiting("ImagePullBackOff")], "waiting ImagePullFailed")]
 #[case::image_name(json!([]), vec![waiting("InvalidImageName")], "waiting ImagePullFailed")]
 #[case::config(json!([]), vec![waiting("CreateContainerConfigError")], "waiting ContainerNotStarted")]
+#[case::image_of_the_server(json!([]), vec![beside(json!({"waiting": {"reason": "ErrImagePull"}}), json!({}))], "waiting ImagePullFailed")]
+#[case::server_that_cannot_run(json!([]), vec![beside(json!({"waiting": {"reason": "CrashLoopBackOff"}}), not_started())], "waiting ContainerNotStarted")]
+#[case::nothing_was_installed(ended_as("Failed", "BackoffLimitExceeded"), vec![beside(not_started(), json!({}))], "failed ContainerNotStarted")]
 #[case::starting(json!([]), vec![waiting("ContainerCreating")], "waiting PodStarting")]
 #[case::no_node(json!([]), vec![json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]})], "waiting Unschedulable")]
 #[case::suspended(json!([{"type": "Suspended", "status": "True"}]), vec![], "waiting Suspended")]
