@@ -22,12 +22,19 @@ struct Deployed {
 
 impl Deployed {
     fn install(cluster: &'static Cluster) -> Result<Self> {
-        let config = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/default");
-        let config = config.to_str().context("a path")?;
-        let built = cluster.succeed(&["kustomize", config])?;
-        let image = regex_free_image(&built).context("the Deployment names no image of redkeep")?;
+        // As a user changes the image: in one place, from which it gets into the policies too.
+        let copy = tempfile::tempdir()?;
+        let config = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config");
+        let copied = std::process::Command::new("cp").arg("-r").arg(&config).arg(copy.path()).status()?;
+        ensure!(copied.success(), "failed to copy {}", config.display());
+        let default = copy.path().join("config/default");
+        let file = default.join("kustomization.yaml");
+        let image = "images:\n- {name: ghcr.io/redkeep/redkeep, newName: localhost/redkeep, newTag: dev}\n";
+        std::fs::write(&file, std::fs::read_to_string(&file)? + image)?;
+        let built = cluster.succeed(&["kustomize", default.to_str().context("a path")?])?;
+        ensure!(!built.contains("ghcr.io/redkeep"), "an image is not changed with the others: {built}");
         let manifests = tempfile::NamedTempFile::new()?;
-        std::fs::write(manifests.path(), built.replace(&image, "localhost/redkeep:dev"))?;
+        std::fs::write(manifests.path(), built)?;
         let this = Self { cluster, manifests };
         let path = this.manifests.path().to_str().context("a path")?;
         // Definitions first: a server-side apply of all at once may meet a kind that is not served yet.
@@ -91,12 +98,6 @@ fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
     let said = String::from_utf8_lossy(&said).into_owned();
     ensure!(output.status.success(), "helm {arguments:?}: {said}");
     Ok(said)
-}
-
-/// The image that the manifests name.
-fn regex_free_image(manifests: &str) -> Option<String> {
-    let lines = manifests.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("image: "));
-    lines.map(str::trim).find(|image| image.contains("redkeep")).map(str::to_owned)
 }
 
 /// A sample as it stands, but for the namespace that it names.

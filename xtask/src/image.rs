@@ -41,8 +41,10 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     build.args(["build", "--quiet", "--package", "redkeep", "--bin", "redkeep"]);
     run(build.args(options.release.then_some("--release")))?;
     build_instance(options.release)?;
-    let mut archives =
-        vec![pack_program(if options.release { "release" } else { "debug" }, &options.reference, &options.plugin)?];
+    let tests = options.servers.then(example);
+    let plugins: Vec<PathBuf> = options.plugin.iter().cloned().chain(tests).collect();
+    let profile = if options.release { "release" } else { "debug" };
+    let mut archives = vec![pack_program(profile, &options.reference, &plugins)?];
     if options.servers {
         archives.extend(pack_servers()?);
     }
@@ -56,10 +58,14 @@ pub(crate) fn start(options: &Options) -> Result<()> {
 pub(crate) fn pack_all() -> Result<Vec<PathBuf>> {
     need_programs(&[("python3", "python3"), ("strip", "binutils")])?;
     build_instance(false)?;
-    let example = root().join("plugins/dist/example-raw.wasm");
-    let mut archives = vec![pack_program("debug", REFERENCE, &[example])?];
+    let mut archives = vec![pack_program("debug", REFERENCE, &[example()])?];
     archives.extend(pack_servers()?);
     Ok(archives)
+}
+
+/// The plugin that a cluster's tests register as a file of the image.
+fn example() -> PathBuf {
+    root().join("plugins/dist/example-raw.wasm")
 }
 
 /// The target that `redkeep-instance` is built for. Named even where it is the machine's own: only then do flags of the
