@@ -14,13 +14,15 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// The program under test: `REDKEEP_BIN`, else the one beside the test's own target folder.
+/// The program under test: `REDKEEP_BIN`, else the one in the target folder that this program is in: beside it (the demo), or beside
+/// its folder `deps` (a test).
 pub fn program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("REDKEEP_BIN") {
         return Ok(PathBuf::from(path));
     }
     let own = std::env::current_exe()?;
-    let profile = own.ancestors().nth(2).context("the test has no target folder")?;
+    let folder = own.parent().context("this program is in no folder")?;
+    let profile = if folder.ends_with("deps") { folder.parent().context("no target folder")? } else { folder };
     let path = profile.join("redkeep");
     if !path.is_file() {
         bail!(
