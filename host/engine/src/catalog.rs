@@ -126,7 +126,7 @@ pub(crate) async fn backups(storage: &Arc<dyn WriteStorage>, scope: &Scope) -> R
 }
 
 /// Lists one cluster's folder: whole when objects are wanted, else side by side where the index says that it is large. Where
-/// the storage turns out not to list by key, in whose order the ranges end, whole as well.
+/// the storage turns out not to list by key, in whose order the ranges end, or not to list from a key on, whole as well.
 pub(crate) async fn list_cluster(
     storage: &Arc<dyn WriteStorage>,
     namespace: Namespace,
@@ -147,11 +147,15 @@ pub(crate) async fn list_cluster(
         .try_collect()
         .await;
     let failed = EngineError::storage(format!("list the backups of {namespace}/{cluster}"));
-    let listed = match listed {
-        Ok(listed) if divided && listed.iter().any(|collected| !collected.in_order) => {
-            collect(storage, &folder, Range::default(), with_objects).await.map(|collected| vec![collected])
-        }
-        listed => listed,
+    let believed = match &listed {
+        // Each range is made of backups that were there: one that finds none may be one that was not answered (OneLake did so).
+        Ok(listed) => !listed.iter().any(|collected| !collected.in_order || collected.folders.is_empty()),
+        Err(error) => !matches!(error.kind, StorageErrorKind::Invalid | StorageErrorKind::Unsupported),
+    };
+    let listed = if divided && !believed {
+        collect(storage, &folder, Range::default(), with_objects).await.map(|collected| vec![collected])
+    } else {
+        listed
     };
     let listed = listed.map_err(failed)?;
     let mut listing = ClusterListing { namespace, cluster, folders: BTreeMap::new(), foreign: Vec::new() };
@@ -180,15 +184,20 @@ async fn collect(
     let mut folders: BTreeMap<BackupId, Folder> = BTreeMap::new();
     let mut foreign = Vec::new();
     let bound = |end: String| format!("{cluster_folder}{end}");
-    let (after, until) = (range.after, range.until.map(bound));
+    let after = if range.after.is_empty() { String::new() } else { bound(range.after) };
+    let until = range.until.map(bound);
     let mut objects =
-        if after.is_empty() { storage.list(cluster_folder) } else { storage.list_after(cluster_folder, &bound(after)) };
+        if after.is_empty() { storage.list(cluster_folder) } else { storage.list_after(cluster_folder, &after) };
     let (mut in_order, mut last) = (true, String::new());
     while let Some(object) = objects.try_next().await? {
         in_order &= last <= object.key;
         last.clone_from(&object.key);
         if until.as_ref().is_some_and(|until| object.key > *until) {
             break;
+        }
+        if object.key <= after {
+            // Of the range before: this storage heeds no `after`, and each range would keep all of them.
+            continue;
         }
         let place = place(&object.key);
         let (Place::Manifest(backup) | Place::Pin(backup) | Place::Verification(backup, _) | Place::Artifact(backup)) =

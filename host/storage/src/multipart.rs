@@ -75,8 +75,8 @@ pub(crate) struct MultipartUpload<M: Multipart> {
     key: String,
     /// The part being gathered.
     gathered: BytesMut,
-    /// Memory of parts that are through.
-    spare: Vec<BytesMut>,
+    /// Memory of a part that is through.
+    spare: Option<BytesMut>,
     /// Its number.
     number: u32,
     /// What the parts before it took.
@@ -95,7 +95,7 @@ impl<M: Multipart> MultipartUpload<M> {
             inner,
             key,
             gathered: BytesMut::new(),
-            spare: Vec::new(),
+            spare: None,
             number: 1,
             sent: 0,
             remaining_parts: capacity_from(1),
@@ -127,10 +127,13 @@ impl<M: Multipart> MultipartUpload<M> {
         let ended = |error: JoinError| self.error(StorageErrorKind::Other, "a part's task ended").caused_by(error);
         let sent = done.map_err(ended)??;
         self.in_flight_bytes -= sent.data.len() as u64;
-        // Still held elsewhere: not ours to write to.
-        if let Ok(mut memory) = sent.data.try_into_mut() {
+        // One that is still held elsewhere is not ours to write to; one is enough, and a smaller one would grow, which copies.
+        if self.spare.is_none()
+            && sent.data.len() as u64 >= part_size(self.number)
+            && let Ok(mut memory) = sent.data.try_into_mut()
+        {
             memory.clear();
-            self.spare.push(memory);
+            self.spare = Some(memory);
         }
         self.completed.push((sent.number, sent.part));
         Ok(())
@@ -182,7 +185,7 @@ impl<M: Multipart> MultipartUpload<M> {
             }
             if self.number > 1 && self.gathered.capacity() == 0 {
                 // More than one part it is: no growing, which copies.
-                self.gathered = self.spare.pop().unwrap_or_default();
+                self.gathered = self.spare.take().unwrap_or_default();
                 self.gathered.reserve(usize::try_from(part_size(self.number)).unwrap_or(0));
             }
             self.gathered.extend_from_slice(&data.split_to(count));
@@ -195,6 +198,7 @@ impl<M: Multipart> MultipartUpload<M> {
     }
 
     async fn complete(&mut self) -> Result<ObjectMeta, StorageError> {
+        self.spare = None;
         let total = self.sent + self.gathered.len() as u64;
         if self.upload_id.is_none() {
             let data = self.gathered.split().freeze();
@@ -234,7 +238,7 @@ impl<M: Multipart> MultipartUpload<M> {
     /// Stops what is on its way and tells the endpoint to forget it.
     async fn discard(&mut self) -> Result<(), StorageError> {
         self.failed = true;
-        (self.gathered, self.spare) = (BytesMut::new(), Vec::new());
+        (self.gathered, self.spare) = (BytesMut::new(), None);
         // Kept until it is through: whoever cancels here leaves it to `drop`.
         let Some(id) = self.upload_id.clone() else { return Ok(()) };
         let aborted = throw_away(self.inner.as_ref(), &self.key, &id, &mut self.in_flight).await;

@@ -128,13 +128,13 @@ impl ReadStorage for CloudStorage {
         let places = check_prefix(prefix).and_then(|()| {
             Ok((self.inner.folder_path(folder)?, if after.is_empty() { None } else { Some(self.inner.path(after)?) }))
         });
-        let (folder, after) = match places {
+        let (folder, offset) = match places {
             Ok(places) => places,
             Err(error) => return stream::iter([Err(error)]).boxed(),
         };
-        let (inner, prefix) = (self.inner.clone(), prefix.to_owned());
-        let listing = match after {
-            Some(after) => inner.store.list_with_offset(folder.as_ref(), &after),
+        let (inner, prefix, after) = (self.inner.clone(), prefix.to_owned(), after.to_owned());
+        let listing = match offset {
+            Some(offset) => inner.store.list_with_offset(folder.as_ref(), &offset),
             None => inner.store.list(folder.as_ref()),
         };
         listing
@@ -143,7 +143,8 @@ impl ReadStorage for CloudStorage {
                     Err(error) => Some(Err(inner.failed("list", &prefix, error))),
                     Ok(found) => inner
                         .relative(&found.location)
-                        .filter(|key| key.starts_with(&prefix))
+                        // Azurite, for one, lists from the first whatever it is told.
+                        .filter(|key| key.starts_with(&prefix) && *key > after.as_str())
                         .map(|key| Ok(meta(key.to_owned(), &found))),
                 };
                 std::future::ready(item)

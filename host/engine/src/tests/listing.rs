@@ -1,4 +1,4 @@
-//! Listing a large cluster in ranges, by storages that keep the order of keys and one that does not.
+//! Listing a large cluster in ranges, by a storage that keeps the order of keys and by some that do it wrong.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,30 +8,48 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use redkeep_core::catalog::CatalogEntry;
 use redkeep_core::storage::{
-    Listing, ObjectMeta, ObjectStream, PutOutcome, ReadStorage, StorageError, UnfinishedUpload, Upload, WriteStorage,
+    Listing, ObjectMeta, ObjectStream, PutOutcome, ReadStorage, StorageError, StorageErrorKind, UnfinishedUpload,
+    Upload, WriteStorage,
 };
 use redkeep_storage::MemoryStorage;
 
 use crate::catalog::list_cluster;
 use crate::index::{Index, Line};
 
-/// Lists the last key first, as a bucket without order may, and heeds `after`.
-struct Backwards(MemoryStorage);
+/// What an endpoint does wrong.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// Lists the last key first, as a bucket without order may.
+    Backwards,
+    /// Answers a listing from a key on with nothing.
+    Empty,
+    /// Begins at the first key whatever it is told.
+    Deaf,
+    /// Refuses to begin at a key.
+    Refuses,
+}
+
+struct Faulty(MemoryStorage, Fault);
 
 #[async_trait]
-impl ReadStorage for Backwards {
+impl ReadStorage for Faulty {
     fn address(&self) -> String {
         self.0.address()
     }
 
     fn list_after(&self, prefix: &str, after: &str) -> BoxStream<'static, Result<ObjectMeta, StorageError>> {
-        let found = self.0.list_after(prefix, after).collect::<Vec<_>>();
-        futures::stream::once(found)
-            .flat_map(|mut found| {
-                found.reverse();
-                futures::stream::iter(found)
-            })
-            .boxed()
+        let refused =
+            || StorageError::new(StorageErrorKind::Unsupported, "failed to list: start-after is not supported");
+        match self.1 {
+            Fault::Empty if !after.is_empty() => futures::stream::empty().boxed(),
+            Fault::Refuses if !after.is_empty() => futures::stream::iter([Err(refused())]).boxed(),
+            Fault::Empty | Fault::Refuses | Fault::Deaf => self.0.list(prefix),
+            Fault::Backwards => {
+                let found = self.0.list_after(prefix, after).collect::<Vec<_>>();
+                let backwards = |found: Vec<_>| futures::stream::iter(found.into_iter().rev());
+                futures::stream::once(found).flat_map(backwards).boxed()
+            }
+        }
     }
 
     async fn list_folder(&self, prefix: &str) -> Result<Listing, StorageError> {
@@ -48,7 +66,7 @@ impl ReadStorage for Backwards {
 }
 
 #[async_trait]
-impl WriteStorage for Backwards {
+impl WriteStorage for Faulty {
     async fn put(&self, key: &str, data: Bytes) -> Result<(), StorageError> {
         self.0.put(key, data).await
     }
@@ -75,7 +93,7 @@ impl WriteStorage for Backwards {
 }
 
 #[tokio::test]
-async fn a_large_cluster_is_listed_whole_in_ranges_and_by_a_storage_without_order() {
+async fn a_large_cluster_is_listed_whole_in_ranges_whatever_its_storage_makes_of_them() {
     const BACKUPS: usize = 2500;
     let memory = MemoryStorage::new("m");
     let mut index = Index::default();
@@ -98,8 +116,9 @@ async fn a_large_cluster_is_listed_whole_in_ranges_and_by_a_storage_without_orde
         }
         expected.push(id);
     }
-    let storages: [Arc<dyn WriteStorage>; 2] = [Arc::new(memory.clone()), Arc::new(Backwards(memory))];
-    for storage in storages {
+    let faults = [Fault::Backwards, Fault::Empty, Fault::Deaf, Fault::Refuses];
+    let faulty = faults.map(|fault| Arc::new(Faulty(memory.clone(), fault)) as Arc<dyn WriteStorage>);
+    for storage in [Arc::new(memory) as Arc<dyn WriteStorage>].into_iter().chain(faulty) {
         let (namespace, cluster) = ("default".parse().unwrap(), "cache".parse().unwrap());
         let listing = list_cluster(&storage, namespace, cluster, &index, false).await.unwrap();
         let found: Vec<&str> = listing.folders.keys().map(redkeep_core::identifier::BackupId::as_str).collect();
