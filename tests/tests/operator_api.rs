@@ -709,6 +709,7 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
         (job(server(json!({"volumeMounts": null}), none()), none()), own),
         (job(server(mounts("boot-data", "/redkeep-boot", "boot-scratch"), none()), none()), own),
         (job(server(mounts("boot-data", "/redkeep/redkeep-instance", "boot-program"), none()), none()), own),
+        (job(server(mounts("boot-data", "//redkeep", "boot-program"), none()), none()), own),
         (job(server(none(), json!({"shareProcessNamespace": true})), none()), own),
         (job(server(json!({"env": [{"name": "A", "value": "b"}]}), none()), none()), folders),
         (job(server(json!({"envFrom": [{"secretRef": {"name": "a"}}]}), none()), none()), folders),

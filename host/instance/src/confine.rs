@@ -21,15 +21,24 @@ pub(crate) fn confine() -> Result<(), String> {
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     let not_unix =
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.unsigned_abs()))?;
-    let rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::from([
+    let rules = BTreeMap::from([
         (libc::SYS_socket, vec![SeccompRule::new(vec![not_unix])?]),
         // It makes sockets without that call.
         (libc::SYS_io_uring_setup, Vec::new()),
         (libc::SYS_ptrace, Vec::new()),
     ]);
+    let rules: BTreeMap<i64, Vec<SeccompRule>> =
+        rules.iter().flat_map(|(number, rules)| [(*number, rules.clone()), (x32(*number), rules.clone())]).collect();
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     let denied = SeccompAction::Errno(libc::EACCES.unsigned_abs());
     SeccompFilter::new(rules, SeccompAction::Allow, denied, architecture)?.try_into()
+}
+
+/// The same call of the x32 ABI, which a kernel may have beside that of x86-64 under one name of an architecture; elsewhere a
+/// number that no call has (linux `arch/x86/entry/syscalls/syscall_64.tbl`).
+fn x32(number: i64) -> i64 {
+    let own = if number == libc::SYS_ptrace { 521 } else { number };
+    own | 0x4000_0000
 }
 
 /// Ends what a server left behind, so that nothing of it meets the next one's data. Only as process 1 of a container: there,

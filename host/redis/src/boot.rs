@@ -52,6 +52,16 @@ const FORBIDDEN: [&str; 13] = [
 const KILLED: i32 = 9;
 /// Lines of its log in an error.
 const LOG_LINES: usize = 8;
+/// The oldest release that knows all of [`FORBIDDEN`]; an older one ends at the first that it does not know.
+const OLDEST: [u64; 2] = [6, 2];
+/// What a server says when it stops for want of something that is no fault of the data.
+const NOT_THE_DATA: [&str; 5] = [
+    "no matching module type",
+    "No space left on device",
+    "Out Of Memory",
+    "Cannot allocate memory",
+    "Read-only file system",
+];
 
 /// Finds and starts servers of this machine.
 pub struct LocalBootCheck {
@@ -109,6 +119,47 @@ fn parse_version(path: &Path, text: &str) -> Option<Program> {
     })
 }
 
+impl Program {
+    /// Starts a server on a directory and sees what it loads. It ends before this returns.
+    async fn load(
+        &self,
+        directory: &Path,
+        appendonly: bool,
+        scratch: &Path,
+    ) -> io::Result<Result<Vec<Attribute>, BootFailure>> {
+        let (socket, log) = (scratch.join("s"), scratch.join("log"));
+        for left in [&socket, &log] {
+            match std::fs::remove_file(left) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let mut command = Command::new(&self.path);
+        command
+            .args(["--port", "0", "--save", "", "--daemonize", "no"])
+            .args(["--appendonly", if appendonly { "yes" } else { "no" }])
+            .args(["--auto-aof-rewrite-percentage", "0", "--databases", "16384", "--supervised", "no"])
+            .args(FORBIDDEN.iter().flat_map(|name| ["--rename-command", name, ""]))
+            // A server that repairs a torn file by itself proves nothing about it.
+            .args(["--aof-load-truncated", "no"])
+            .arg("--unixsocket")
+            .arg(&socket)
+            .arg("--logfile")
+            .arg(&log)
+            .arg("--dir")
+            .arg(directory)
+            .current_dir(scratch)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let checked = check(&mut child, &socket, &log).await;
+        let _ = child.kill().await;
+        Ok(checked)
+    }
+}
+
 fn numbers(version: &str) -> Vec<u64> {
     version.split('.').map(|number| number.parse().unwrap_or(0)).collect()
 }
@@ -125,12 +176,19 @@ fn pick<'a>(programs: &'a [Program], name: &str, version: &str) -> Option<&'a Pr
         // Valkey 9 has types of its own under numbers that Redis uses for others.
         able >= needed && (needed < 80 || program.name == "valkey") && (able < 80 || needed <= 11 || needed >= 80)
     };
+    let programs: Vec<&Program> =
+        programs.iter().filter(|program| numbers(&program.version).as_slice() >= OLDEST.as_slice()).collect();
     programs
         .iter()
+        .copied()
         .filter(|program| program.name == name && release(&program.version) == release(version))
         .max_by_key(|program| numbers(&program.version))
         .or_else(|| {
-            programs.iter().filter(reads).max_by_key(|program| (program.name == name, numbers(&program.version)))
+            programs
+                .iter()
+                .copied()
+                .filter(reads)
+                .max_by_key(|program| (program.name == name, numbers(&program.version)))
         })
 }
 
@@ -165,37 +223,18 @@ impl BootCheck for LocalBootCheck {
         };
         // Short, because a socket's path may have 107 bytes only.
         let scratch = Scratch::new().map_err(|error| failed("make a folder to start", error))?;
-        let (socket, log) = (scratch.0.join("s"), scratch.0.join("log"));
-        let mut command = Command::new(&program.path);
-        command
-            .args([
-                "--port",
-                "0",
-                "--save",
-                "",
-                "--daemonize",
-                "no",
-                "--appendonly",
-                if appendonly { "yes" } else { "no" },
-            ])
-            .args(["--auto-aof-rewrite-percentage", "0", "--databases", "16384", "--supervised", "no"])
-            .args(FORBIDDEN.iter().flat_map(|name| ["--rename-command", name, ""]))
-            // A server that repairs a torn file by itself proves nothing about it.
-            .args(["--aof-load-truncated", "no"])
-            .arg("--unixsocket")
-            .arg(&socket)
-            .arg("--logfile")
-            .arg(&log)
-            .arg("--dir")
-            .arg(directory)
-            .current_dir(&scratch.0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| failed("start", error))?;
-        let checked = check(&mut child, &socket, &log).await;
-        let _ = child.kill().await;
+        let mut checked =
+            program.load(directory, appendonly, &scratch.0).await.map_err(|error| failed("start", error))?;
+        if let Err(BootFailure::Refused(lines)) = &checked {
+            // Only data that stops a server which runs without it speaks against the backup.
+            let empty = scratch.0.join("empty");
+            std::fs::create_dir(&empty).map_err(|error| failed("make an empty folder to start", error))?;
+            let without = program.load(&empty, appendonly, &scratch.0).await;
+            let not_the_data = NOT_THE_DATA.iter().any(|words| lines.contains(words));
+            if not_the_data || !matches!(without, Ok(Ok(_))) {
+                checked = Err(BootFailure::NotTheData(lines.clone()));
+            }
+        }
         match checked {
             Ok(mut attributes) => {
                 attributes.insert(0, Attribute::new("server", format!("{} {}", program.name, program.version)));
@@ -209,7 +248,15 @@ impl BootCheck for LocalBootCheck {
             .with_help(
                 "the log lines above say where the server stopped; `verify --level parse` says what redkeep finds",
             )),
-            // Says nothing about the backup.
+            // What follows says nothing about the backup.
+            Err(BootFailure::NotTheData(lines)) => Err(ProviderError::new(
+                Class::Failed,
+                "BootFailed",
+                format!("failed to run {} {} on the backup: {lines}", program.name, program.version),
+            )
+            .with_help(
+                "the server stopped by itself, but not for the data: see its last lines; level parse needs no server",
+            )),
             Err(BootFailure::Killed) => Err(ProviderError::new(
                 Class::Failed,
                 "BootKilled",
@@ -223,6 +270,8 @@ impl BootCheck for LocalBootCheck {
 
 enum BootFailure {
     Refused(String),
+    /// It stopped by itself for another reason.
+    NotTheData(String),
     /// From outside: by the kernel for want of memory, or by somebody.
     Killed,
     Other(AccessError),
@@ -334,6 +383,8 @@ mod tests {
         assert_eq!(picked(&all[..3], "valkey", "8.1.8"), wanted("redis", "8.2.3"));
         assert_eq!(picked(&all, "valkey", "9.0.0"), None);
         assert_eq!(picked(&all, "redis", "8.4.0"), None, "what a newer release writes is not known");
+        let old = programs(&[("redis", "6.0.20")]);
+        assert_eq!(picked(&old, "redis", "6.0.20"), None, "it does not know every command that is taken from it");
     }
 
     #[test]

@@ -116,8 +116,8 @@ async fn a_large_cluster_is_listed_whole_in_ranges_whatever_its_storage_makes_of
         }
         expected.push(id);
     }
-    let faults = [Fault::Backwards, Fault::Empty, Fault::Deaf, Fault::Refuses];
-    let faulty = faults.map(|fault| Arc::new(Faulty(memory.clone(), fault)) as Arc<dyn WriteStorage>);
+    let wrong = [Fault::Backwards, Fault::Empty, Fault::Deaf, Fault::Refuses];
+    let faulty = wrong.map(|fault| Arc::new(Faulty(memory.clone(), fault)) as Arc<dyn WriteStorage>);
     for storage in [Arc::new(memory) as Arc<dyn WriteStorage>].into_iter().chain(faulty) {
         let (namespace, cluster) = ("default".parse().unwrap(), "cache".parse().unwrap());
         let listing = list_cluster(&storage, namespace, cluster, &index, false).await.unwrap();

@@ -22,6 +22,8 @@ const TRY_EVERY: Duration = Duration::from_millis(100);
 const MAX_ANSWER: u64 = 1 << 20;
 /// Of what the other end says, so much is repeated.
 const MAX_WORDS: usize = 1500;
+/// Of a server's name and version, so much.
+const MAX_NAME: usize = 64;
 
 /// Servers that are started by the program that listens in a folder.
 pub struct RemoteBootCheck {
@@ -92,7 +94,7 @@ impl BootCheck for RemoteBootCheck {
             .retryable()
         })?;
         match answer {
-            BootAnswer::Loaded { found } => Ok(found),
+            BootAnswer::Loaded { found } => Ok(found.into_iter().filter_map(believed).collect()),
             BootAnswer::Failed { class, reason, message, help } => Err(failure(class, &reason, &message, help)),
         }
     }
@@ -111,9 +113,25 @@ async fn ask(stream: &mut UnixStream, request: &BootRequest) -> io::Result<BootA
     Ok(serde_json::from_slice(&answer)?)
 }
 
+/// Counts that are numbers, and the server's name in so many letters: this goes into records and terminals.
+fn believed(said: Attribute) -> Option<Attribute> {
+    let is_count = matches!(said.key.as_str(), "keys" | "keys-loaded" | "keys-expired")
+        || said.key.strip_prefix("keys-db-").is_some_and(|number| number.parse::<u32>().is_ok());
+    match said.key.as_str() {
+        "server" => Some(Attribute::new("server", words(&said.value, MAX_NAME))),
+        "counted-by" => matches!(said.value.as_str(), "server" | "log" | "keys-present").then_some(said),
+        _ => (is_count && said.value.parse::<u64>().is_ok()).then_some(said),
+    }
+}
+
+/// Without what a terminal would obey.
+fn words(text: &str, most: usize) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(most).collect()
+}
+
 /// What the other end failed with. That there is no server for the backup says nothing about the backup.
 fn failure(class: Class, reason: &str, message: &str, help: Option<String>) -> ProviderError {
-    let words = |text: &str| text.chars().filter(|letter| !letter.is_control()).take(MAX_WORDS).collect::<String>();
+    let words = |text: &str| words(text, MAX_WORDS);
     match (class, reason) {
         (Class::Damaged, _) => ProviderError::new(Class::Damaged, "BootRefused", words(message)).with_help(
             "the log lines above say where the server stopped; level `parse` says what redkeep finds in the backup",
@@ -155,8 +173,12 @@ mod tests {
         ) -> Result<Vec<Attribute>, ProviderError> {
             let (class, reason) = match server_version {
                 "1" => {
-                    let seen = format!("{} {appendonly} {server_name}", directory.display());
-                    return Ok(vec![Attribute::new("seen", seen)]);
+                    let seen = format!("{} {appendonly} \x1b{server_name}", directory.display());
+                    let strange = [("keys", "many"), ("keys-db-x", "1"), ("counted-by", "me"), ("more", "1")];
+                    let strange = strange.map(|(key, value)| Attribute::new(key, value));
+                    let known = [("server", seen.as_str()), ("keys-db-3", "5"), ("counted-by", "server")];
+                    let known = known.map(|(key, value)| Attribute::new(key, value));
+                    return Ok(strange.into_iter().chain(known).collect());
                 }
                 "2" => (Class::Damaged, "BootRefused"),
                 "3" => (Class::NotFound, "NoServerToBoot"),
@@ -179,8 +201,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_found_comes_back() {
-        assert_eq!(find(&asked("1").await.unwrap(), "seen"), Some("/d true redis"));
+    async fn what_was_found_comes_back_and_nothing_strange_with_it() {
+        let found = asked("1").await.unwrap();
+        assert_eq!(find(&found, "server"), Some("/d true redis"));
+        assert_eq!((find(&found, "keys-db-3"), find(&found, "counted-by")), (Some("5"), Some("server")));
+        assert_eq!(found.len(), 3, "{found:?}");
     }
 
     #[rstest]

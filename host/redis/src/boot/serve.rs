@@ -34,14 +34,13 @@ pub async fn serve_boots(
     let listener = UnixListener::bind(&path)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        if let Err(error) = answer(stream, check).await {
+        if let Err(error) = answer(stream, check, between).await {
             tracing::warn!(%error, "a request was not answered");
         }
-        between();
     }
 }
 
-async fn answer(stream: UnixStream, check: &dyn BootCheck) -> io::Result<()> {
+async fn answer(stream: UnixStream, check: &dyn BootCheck, between: &(dyn Fn() + Sync)) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader.take(MAX_REQUEST));
     let mut line = Vec::new();
@@ -50,10 +49,13 @@ async fn answer(stream: UnixStream, check: &dyn BootCheck) -> io::Result<()> {
     tracing::info!(directory = %request.directory.display(), "starting a server");
     let (name, version) = (request.server_name.as_str(), request.server_version.as_str());
     let found = tokio::select! {
-        found = check.boot(&request.directory, request.appendonly, name, version) => found,
+        found = check.boot(&request.directory, request.appendonly, name, version) => Some(found),
         // Nothing more is ever sent: whoever asked has gone, and with the other future goes the server.
-        _ = reader.read_u8() => return Err(io::Error::other("whoever asked for the server has gone")),
+        _ = reader.read_u8() => None,
     };
+    // Before the answer: what it is told lays out the next shard's data here.
+    between();
+    let Some(found) = found else { return Err(io::Error::other("whoever asked for the server has gone")) };
     let answer = match found {
         Ok(found) => BootAnswer::Loaded { found },
         Err(error) => {

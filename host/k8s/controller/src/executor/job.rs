@@ -24,8 +24,8 @@ use crate::apply::{FIELD_MANAGER, is_conflict, is_namespace_terminating, is_not_
 use crate::clock::Clock;
 use crate::executor::{ChangedOwner, Executor, ExecutorError, TaskKey, TaskRequest, TaskState};
 
-/// How an API server refuses by a policy whose parameters it has not read yet, or which are gone.
-const PARAMETERS_UNKNOWN: &str = "no params found for policy binding";
+/// How an API server refuses by the policy that comes with the operator.
+const OWN_POLICY: &str = "ValidatingAdmissionPolicy 'redkeep-jobs'";
 
 /// A finished Job whose report was read stays this long, for whoever wants to see its log.
 const KEPT_AFTER_END: i32 = 600;
@@ -105,9 +105,8 @@ impl Executor for JobExecutor {
                 |reason| Err(ExecutorError::Refused { key: key.clone(), reason, message: status.message.clone() });
             match status.code {
                 403 if status.message.contains("exceeded quota") => return refused("QuotaExceeded"),
-                // Of a policy that was just installed the API server does not know the parameters for some seconds; of one that
-                // was taken away and installed again not before it is restarted itself (1.34).
-                403 if status.message.contains(PARAMETERS_UNKNOWN) => return refused("PolicyParametersMissing"),
+                // It names the image of its release: while an upgrade is under way, it and the operator are of two.
+                403 if status.message.contains(OWN_POLICY) => return refused("PolicyRefused"),
                 400 | 403 | 422 => return refused("Forbidden"),
                 _ => {}
             }

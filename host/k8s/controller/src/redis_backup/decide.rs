@@ -19,12 +19,13 @@ const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(300);
 const INSPECTION_LIMIT: Duration = Duration::from_secs(900);
 
 /// What a task without a report had not begun to do: nothing can have been committed.
-const NEVER_STARTED: [&str; 10] = [
+const NEVER_STARTED: [&str; 11] = [
     "ContainerNotStarted",
     "ImagePullFailed",
     "MountFailed",
     "PodRefused",
     "PodSecurityRefused",
+    "PolicyRefused",
     "QuotaExceeded",
     "ServiceAccountMissing",
     "StartDeadlineExceeded",

@@ -46,14 +46,14 @@ async fn a_namespace_that_goes_away_and_a_refusal_are_told_apart() {
     let error = executor.start(&request()).await.unwrap_err();
     assert!(matches!(error, ExecutorError::Refused { reason: "QuotaExceeded", .. }), "{error:?}");
     fake.heal();
-    // As 1.34 says it in the first seconds after the policy and its ConfigMap were installed.
+    // As 1.34 says it of a policy that is newer than the operator.
     fake.fail_when(|call| {
-        let denied = "ValidatingAdmissionPolicy 'redkeep-jobs' with binding 'redkeep-jobs' denied request: failed to \
-                      configure binding: no params found for policy binding with `Deny` parameterNotFoundAction";
+        let denied = "ValidatingAdmissionPolicy 'redkeep-jobs' with binding 'redkeep-jobs' denied request: redkeep runs only \
+                      its own image, not redkeep:1";
         (call.method == Method::POST).then(|| (403, "Forbidden", denied.to_owned()))
     });
     let error = executor.start(&request()).await.unwrap_err();
-    assert!(matches!(error, ExecutorError::Refused { reason: "PolicyParametersMissing", .. }), "{error:?}");
+    assert!(matches!(error, ExecutorError::Refused { reason: "PolicyRefused", .. }), "{error:?}");
     fake.heal();
     fake.terminate_namespace("shop");
     let error = executor.start(&request()).await.unwrap_err();
