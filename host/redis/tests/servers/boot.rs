@@ -54,6 +54,47 @@ async fn loaded_and_expired_keys_are_counted(
     }
 }
 
+/// A program that says it is a server of 7.0 and ends with these words, on `only`'s directories alone.
+fn pretender(folder: &std::path::Path, words: &str, only: &str) -> LocalBootCheck {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = checker_of(Version::Redis70);
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in --version) echo 'Redis server v=7.0.99 sha=0'; exit 0;; {only}) ;; *) exec {server} \"$@\";; esac\n\
+         while [ \"$1\" != --logfile ]; do shift; done\necho '1:M 1 Jan # {words}' > \"$2\"\nexit 1\n"
+    );
+    let path = folder.join("redis-server");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    LocalBootCheck::new(vec![folder.to_path_buf()])
+}
+
+fn checker_of(version: Version) -> String {
+    version.binary().unwrap().display().to_string()
+}
+
+#[rstest]
+#[case::it_never_starts("Fatal error loading the DB", "*", "BootFailed")]
+#[case::it_lacks_a_module(
+    "The RDB file contains module data I cannot load: no matching module type",
+    "*/data*",
+    "BootFailed"
+)]
+#[case::it_has_no_disk("Error writing: No space left on device", "*/data*", "BootFailed")]
+#[case::it_refuses_the_data("Bad file format reading the append only file", "*/data*", "BootRefused")]
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_server_that_runs_without_the_data_speaks_against_it(
+    #[case] words: &str,
+    #[case] only: &str,
+    #[case] reason: &str,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let error = pretender(folder.path(), words, only).boot(&data, false, "redis", "7.0.15").await.unwrap_err();
+    assert_eq!(error.reason(), reason, "{error:?}");
+    assert!(error.to_string().contains(words), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_refuses_says_why_in_its_own_words() {
     let folder = tempfile::tempdir().unwrap();
