@@ -19,6 +19,8 @@ const API: &str = "redis.io/v1";
 const VERSION: Version = Version::Redis70;
 /// This machine, as pods reach it: the node's bridge.
 const NODE: &str = "10.244.0.1";
+/// What a plugin that is kept beside its backups needs to restore into a folder.
+const KEPT: [&str; 2] = ["--grant", "files:write:**"];
 const LIVE_GRANTS: [&str; 6] = [
     "redis:info",
     "redis:command:SELECT",
@@ -146,13 +148,13 @@ impl Stage {
         Ok(status)
     }
 
-    /// From the bucket alone into a folder: the plugin that was kept beside the backup restores it, and a server loads it.
-    async fn restores(&self, storage: &Storage<'_>, method: &str) -> Result<()> {
+    /// From the bucket alone into a folder: the plugin that was kept beside the backup restores it, with these grants, or a bundled
+    /// one that reads it; and a server loads it.
+    async fn restores(&self, storage: &Storage<'_>, method: &str, grants: &[&str]) -> Result<()> {
         let folder = tempfile::tempdir()?;
         let target = folder.path().join("data").display().to_string();
-        let arguments =
-            ["restore", "latest", "--target-dir", &target, "--appendonly", "no", "--grant", "files:write:**"];
-        let said = storage.redkeep(&format!("method/{method}"), &arguments).await?;
+        let arguments = ["restore", "latest", "--target-dir", &target, "--appendonly", "no"];
+        let said = storage.redkeep(&format!("method/{method}"), &[&arguments, grants].concat()).await?;
         ensure!(said.code == Some(0), "{method}: {said:#?}");
         let server = RedisServer::start_in(VERSION, Path::new(&target), &["--appendonly", "no"])?;
         self.equal(&mut server.connect().await?).await.with_context(|| format!("the backup of {method}"))
@@ -292,7 +294,7 @@ async fn a_plugin_in_each_language_is_made_pushed_registered_and_its_backup_rest
         let name = component.file_stem().and_then(|name| name.to_str()).context("no name")?;
         let status = stage.backed_up(&format!("of-{name}")).await?;
         ensure!(status["methodDigest"] == sha256(component)?, "{status:#}");
-        stage.restores(&storage, name).await?;
+        stage.restores(&storage, name, &KEPT).await?;
     }
 
     from_a_map_and_a_file(&stage, &methods, &storage, &endpoint, &made[0].1).await?;
@@ -322,9 +324,10 @@ async fn from_a_map_and_a_file(
     }
     let grants = json!(["redis:replicate", "files:write:**"]);
     let image = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/example-raw.wasm");
-    for (name, source, component) in [
-        ("from-a-map", json!({"configMap": {"name": "a-plugin"}}), rust),
-        ("from-a-file", json!({"file": "example-raw.wasm"}), image.as_path()),
+    // What `example-raw` captures, the bundled `redis-rdb` reads.
+    for (name, source, component, grants_of_restore) in [
+        ("from-a-map", json!({"configMap": {"name": "a-plugin"}}), rust, KEPT.as_slice()),
+        ("from-a-file", json!({"file": "example-raw.wasm"}), image.as_path(), &[]),
     ] {
         methods.put(name, json!({"source": source, "grants": grants})).await?;
         let known = methods.known(name, "True").await.with_context(|| stage.operator.log())?;
@@ -333,7 +336,7 @@ async fn from_a_map_and_a_file(
         stage.back_up(name, name, endpoint, json!({})).await?;
         let status = stage.backed_up(name).await?;
         ensure!(status["methodDigest"] == digest, "{status:#}");
-        stage.restores(storage, name).await?;
+        stage.restores(storage, name, grants_of_restore).await?;
     }
     // The run's own namespace has another component under that name by now: it never runs.
     let mut other = map;

@@ -52,7 +52,8 @@ fn collection(kind: &str, namespace: &str) -> String {
 
 /// One request, as somebody.
 async fn ask(client: &Client, method: Method, path: &str, body: Option<&Value>, user: Option<&str>) -> Result<Answer> {
-    let mut request = Request::builder().method(method).uri(path).header("Content-Type", "application/json");
+    let content = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+    let mut request = Request::builder().method(method).uri(path).header("Content-Type", content);
     if let Some(user) = user {
         request = request.header("Impersonate-User", user);
     }
@@ -727,6 +728,13 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
         let answer = try_create(client, place, &object, Some(OPERATOR)).await?;
         answer.map_err(|message| anyhow::anyhow!("{object}: {message}"))?;
     }
+    // A Job of the release before is let go after an upgrade: its pods are what they were.
+    let old = job(container(json!({"image": "ghcr.io/redkeep/redkeep:0.0.9"})), none());
+    let (all, ttl) =
+        (format!("/apis/batch/v1/namespaces/{place}/jobs"), json!({"spec": {"ttlSecondsAfterFinished": 5}}));
+    ask(client, Method::POST, &all, Some(&old), None).await?.map_err(anyhow::Error::msg)?;
+    let answer = ask(client, Method::PATCH, &format!("{all}/j"), Some(&ttl), Some(OPERATOR)).await?;
+    answer.map_err(|message| anyhow::anyhow!("a Job of the release before is not let go: {message}"))?;
     // It is the operator that is held to it, nobody else.
     let answer = try_create(client, place, &job(container(json!({"image": "busybox"})), none()), None).await?;
     answer.map(drop).map_err(anyhow::Error::msg)
