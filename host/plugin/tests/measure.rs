@@ -77,7 +77,8 @@ async fn native() {
 }
 
 /// The restores of the two examples are one `splice` each: the language must make no difference. Taken in turns, so that a busy
-/// machine slows both alike. Returns each one's median, in seconds for [`STORED_GIBIBYTES`].
+/// machine slows both alike, and of each the best: medians of seven turns of the same bytes lie 14 % apart on a noisy one, either
+/// way. Returns seconds for [`STORED_GIBIBYTES`].
 async fn languages(host: &PluginHost) -> Vec<(&'static str, f64)> {
     let dist = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist");
     let mut methods = Vec::new();
@@ -89,7 +90,7 @@ async fn languages(host: &PluginHost) -> Vec<(&'static str, f64)> {
         let options = LoadOptions { grants: Grants::everything_requested(), ..LoadOptions::default() };
         methods.push((name, host.load(bytes, options).await.unwrap(), Vec::new()));
     }
-    for _ in 0..7 {
+    for _ in 0..15 {
         for (_, method, seconds) in &mut methods {
             let world = Arc::new(World { discard: true, stored_gibibytes: STORED_GIBIBYTES, ..World::default() });
             let start = Instant::now();
@@ -99,11 +100,12 @@ async fn languages(host: &PluginHost) -> Vec<(&'static str, f64)> {
     }
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let bytes = (STORED_GIBIBYTES << 30) as f64;
-    let medians: Vec<(&str, f64)> = methods.into_iter().map(|(name, _, seconds)| (name, median(seconds))).collect();
-    for (name, seconds) in &medians {
+    let best = |seconds: Vec<f64>| seconds.into_iter().fold(f64::INFINITY, f64::min);
+    let bests: Vec<(&str, f64)> = methods.into_iter().map(|(name, _, seconds)| (name, best(seconds))).collect();
+    for (name, seconds) in &bests {
         println!("{name}, one splice: {:.2} GB/s", bytes / seconds / 1e9);
     }
-    medians
+    bests
 }
 
 #[tokio::test]
@@ -183,7 +185,7 @@ async fn measure() {
     let spliced = languages(&host).await;
     figures["languages"] = spliced
         .iter()
-        .map(|(name, seconds)| serde_json::json!({ "plugin": name, "seconds": seconds }))
+        .map(|(name, seconds)| serde_json::json!({ "plugin": name, "seconds": seconds, "bytes": STORED_GIBIBYTES << 30 }))
         .collect::<Vec<_>>()
         .into();
     let [native, splice, read] = seconds.map(median);
