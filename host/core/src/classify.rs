@@ -46,3 +46,18 @@ pub trait Classify: std::error::Error {
         None
     }
 }
+
+/// An error with its causes, outermost first, in one line; a cause that the text ends with already is not said twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = source.source();
+    }
+    text
+}

@@ -186,8 +186,7 @@ async fn collect(
     let bound = |end: String| format!("{cluster_folder}{end}");
     let after = if range.after.is_empty() { String::new() } else { bound(range.after) };
     let until = range.until.map(bound);
-    let mut objects =
-        if after.is_empty() { storage.list(cluster_folder) } else { storage.list_after(cluster_folder, &after) };
+    let mut objects = storage.list_after(cluster_folder, &after);
     let (mut in_order, mut last) = (true, String::new());
     while let Some(object) = objects.try_next().await? {
         in_order &= last <= object.key;

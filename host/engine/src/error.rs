@@ -1,5 +1,6 @@
 //! What can go wrong in a task, told apart by what the user must do about it.
 
+use redkeep_core::classify::chain;
 use redkeep_core::identifier::{BackupId, InvalidIdentifier};
 use redkeep_core::manifest::ManifestError;
 use redkeep_core::method::{MethodError, code};
@@ -298,17 +299,7 @@ impl EngineError {
 
     /// The error and everything below it in one line.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut below = std::error::Error::source(self);
-        while let Some(error) = below {
-            let line = error.to_string();
-            if !text.ends_with(&line) {
-                text.push_str(": ");
-                text.push_str(&line);
-            }
-            below = error.source();
-        }
-        text
+        chain(self)
     }
 }
 

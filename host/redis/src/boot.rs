@@ -229,9 +229,8 @@ impl BootCheck for LocalBootCheck {
             // Only data that stops a server which runs without it speaks against the backup.
             let empty = scratch.0.join("empty");
             std::fs::create_dir(&empty).map_err(|error| failed("make an empty folder to start", error))?;
-            let without = program.load(&empty, appendonly, &scratch.0).await;
             let not_the_data = NOT_THE_DATA.iter().any(|words| lines.contains(words));
-            if not_the_data || !matches!(without, Ok(Ok(_))) {
+            if not_the_data || !matches!(program.load(&empty, appendonly, &scratch.0).await, Ok(Ok(_))) {
                 checked = Err(BootFailure::NotTheData(lines.clone()));
             }
         }

@@ -239,7 +239,7 @@ async fn preflight(
         if !error.retryable() {
             return Err(failure(&error));
         }
-        let text = runtime::chain(&error);
+        let text = redkeep_core::classify::chain(&error);
         if text != said {
             tracing::error!(reason = error.reason(), error = %text, help = error.help(), "not ready");
             said = text;
@@ -268,7 +268,7 @@ async fn check(
         match checked {
             Ok(()) => readiness.open(gate),
             Err(error) => {
-                readiness.wait_for(gate, runtime::chain(&error));
+                readiness.wait_for(gate, redkeep_core::classify::chain(&error));
                 return Err(error);
             }
         }

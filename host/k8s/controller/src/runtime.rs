@@ -17,7 +17,7 @@ use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
-use redkeep_core::classify::Classify;
+use redkeep_core::classify::{Classify, chain};
 use redkeep_k8s_api::backup_method::BackupMethod;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -294,21 +294,6 @@ impl Attempts {
 fn count(context: &Context, controller: &str, outcome: &str) {
     let labels = ReconcileLabels { controller: controller.to_owned(), outcome: outcome.to_owned() };
     context.metrics.reconciles.get_or_create(&labels).inc();
-}
-
-/// An error with its causes, outermost first.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let more = source.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        next = source.source();
-    }
-    text
 }
 
 /// Doubles from the first pause to the longest, less up to a half by what object it is, so that many do not come at once.

@@ -1,12 +1,12 @@
 //! The end that has a server: starts one for each request that comes by the socket, one at a time.
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use redkeep_core::boot::{BootAnswer, BootRequest, SOCKET};
+use redkeep_core::classify::chain;
 use redkeep_core::provider::{BootCheck, ProviderError};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -70,15 +70,6 @@ async fn answer(stream: UnixStream, check: &dyn BootCheck, between: &(dyn Fn() +
 }
 
 fn failed(error: &ProviderError) -> BootAnswer {
-    let mut message = error.message.clone();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !message.ends_with(&cause_text) {
-            message.push_str(": ");
-            message.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
+    let message = chain(error);
     BootAnswer::Failed { class: error.class, reason: error.reason.to_owned(), message, help: error.help.clone() }
 }

@@ -14,7 +14,7 @@ use crate::common::ReconcileError;
 use crate::common::method::MethodAccess;
 use crate::context::Context;
 use crate::outcome::{Outcome, publish};
-use crate::runtime::chain;
+use redkeep_core::classify::chain;
 
 pub(super) async fn apply(
     method: &BackupMethod,

@@ -18,8 +18,8 @@ use crate::common::verdict::{Verdict, verdict};
 use crate::common::{Unresolved, placement};
 use crate::executor::{Purpose, TaskState};
 use crate::outcome::publish;
-use crate::runtime::chain;
 use apply::Written;
+use redkeep_core::classify::chain;
 
 /// Whether a backup that is done is still to be read again.
 pub(super) fn is_due(spec: &RedisBackupSpec, status: &RedisBackupStatus) -> bool {

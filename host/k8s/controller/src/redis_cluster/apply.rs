@@ -326,6 +326,6 @@ async fn tell(cluster: &RedisCluster, context: &Context, fleet: &Fleet, seen: &S
         Step::Label { .. } | Step::Delete { .. } => Ok(()),
     };
     if let Err(error) = told {
-        tracing::warn!(cluster = name, namespace, error = %crate::runtime::chain(&error), "unable to give orders");
+        tracing::warn!(cluster = name, namespace, error = %redkeep_core::classify::chain(&error), "unable to give orders");
     }
 }

@@ -278,7 +278,7 @@ async fn start(
     let Some(cluster) = found else { return Ok(()) };
     let status = cluster.status.as_ref().and_then(|status| status.bootstrap.clone()).unwrap_or_default();
     let failed =
-        bootstrap::failed(context.now(), &status, refused.reason().to_owned(), crate::runtime::chain(&refused));
+        bootstrap::failed(context.now(), &status, refused.reason().to_owned(), redkeep_core::classify::chain(&refused));
     let (next, outcome) = status::restoring(&cluster, &failed, context.now());
     apply::status(&cluster, context, &next, outcome).await.map(drop)
 }

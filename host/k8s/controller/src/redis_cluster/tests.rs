@@ -74,7 +74,7 @@ impl Bench {
     async fn look(&self) -> Action {
         let cluster: RedisCluster = serde_json::from_value(self.cluster()).unwrap();
         let looked = reconcile(Arc::new(cluster), Arc::clone(&self.context), Arc::clone(&self.fleet)).await;
-        looked.unwrap_or_else(|error| panic!("{}", crate::runtime::chain(&error)))
+        looked.unwrap_or_else(|error| panic!("{}", redkeep_core::classify::chain(&error)))
     }
 
     async fn looks(&self, times: usize) {

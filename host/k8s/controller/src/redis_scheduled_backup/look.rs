@@ -27,7 +27,8 @@ use crate::common::verdict::Verdict;
 use crate::context::Context;
 use crate::executor::TaskState;
 use crate::outcome::{Outcome, publish};
-use crate::runtime::{ObjectKey, chain};
+use crate::runtime::ObjectKey;
+use redkeep_core::classify::chain;
 
 /// The object changed while it was looked at; the newer one is on its way.
 const OUTDATED: Duration = Duration::from_secs(1);

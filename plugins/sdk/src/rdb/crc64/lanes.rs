@@ -2,7 +2,7 @@
 //!
 //! What a byte adds to a checksum is linear, so that it is what its two halves add: for each of the eight bytes of a checksum two
 //! tables of sixteen bytes, and such a table is looked up for all stretches at once by one instruction. In WebAssembly that is
-//! two and a half times as fast as tables of 256 words; there is no carry-less multiplication there.
+//! a third faster than tables of 256 words (1.85 GB/s against 1.4, by perf); there is no carry-less multiplication there.
 
 #[cfg(target_arch = "wasm32")]
 mod vector;
