@@ -729,11 +729,11 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
         answer.map_err(|message| anyhow::anyhow!("{object}: {message}"))?;
     }
     // A Job of the release before is let go after an upgrade: its pods are what they were.
-    let old = job(container(json!({"image": "ghcr.io/redkeep/redkeep:0.0.9"})), none());
+    let old = job(container(json!({"image": "ghcr.io/redkeep/redkeep:0.0.9"})), json!({"name": "old"}));
     let (all, ttl) =
         (format!("/apis/batch/v1/namespaces/{place}/jobs"), json!({"spec": {"ttlSecondsAfterFinished": 5}}));
     ask(client, Method::POST, &all, Some(&old), None).await?.map_err(anyhow::Error::msg)?;
-    let answer = ask(client, Method::PATCH, &format!("{all}/j"), Some(&ttl), Some(OPERATOR)).await?;
+    let answer = ask(client, Method::PATCH, &format!("{all}/old"), Some(&ttl), Some(OPERATOR)).await?;
     answer.map_err(|message| anyhow::anyhow!("a Job of the release before is not let go: {message}"))?;
     // It is the operator that is held to it, nobody else.
     let answer = try_create(client, place, &job(container(json!({"image": "busybox"})), none()), None).await?;
