@@ -25,6 +25,8 @@ pub(crate) struct Bench {
     pub(crate) gateway: Gateway,
     pub(crate) recipient: String,
     pub(crate) identity: PathBuf,
+    /// Whether the servers' and our files lie in memory (`TMPDIR=/dev/shm`): a virtual disk is noisier than what is compared.
+    in_memory: bool,
     mixed: Option<Data>,
     small: Option<Data>,
 }
@@ -36,7 +38,11 @@ impl Bench {
         let made = Command::new("age-keygen").arg("-o").arg(&identity).output().context("failed to run age-keygen")?;
         let recipient =
             String::from_utf8_lossy(&made.stderr).split_whitespace().last().context("no public key")?.to_owned();
-        Ok(Self { options, place, gateway: Gateway::start().await?, recipient, identity, mixed: None, small: None })
+        let kind =
+            Command::new("stat").args(["-f", "-c", "%T"]).arg(place.path()).output().context("failed to run stat")?;
+        let in_memory = kind.stdout.trim_ascii() == b"tmpfs";
+        let gateway = Gateway::start().await?;
+        Ok(Self { options, place, gateway, recipient, identity, in_memory, mixed: None, small: None })
     }
 
     pub(crate) async fn run(&mut self) -> Table {
@@ -119,8 +125,11 @@ impl Bench {
 /// Takes rows into the table, and the table to its file: a run that is stopped half-way keeps what it measured.
 fn take(bench: &Bench, table: &mut Table, name: &str, rows: Result<Vec<Row>>) {
     match rows {
-        Ok(rows) => {
-            for row in &rows {
+        Ok(mut rows) => {
+            for row in &mut rows {
+                if bench.in_memory {
+                    row.what.push_str(", files in memory");
+                }
                 eprintln!("bench: {}: {} against {}: {}", row.what, row.ours, row.theirs, row.figure);
             }
             table.rows.extend(rows);

@@ -4,6 +4,7 @@
 //! Nothing starts unless it was asked for: `REDKEEP_TEST_CLUSTER=api` (API server and controllers) or `node` (pods run).
 //! What was asked for and cannot be had is a failure, never a skip.
 
+pub mod ask;
 mod fake_node;
 pub mod faults;
 pub mod managed;

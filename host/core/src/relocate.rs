@@ -42,6 +42,7 @@ impl TaskSpec {
             }
             Task::Prune(task) => storage(&mut task.storage, moved),
             Task::Delete(task) => storage(&mut task.storage, moved),
+            Task::Pin(task) => storage(&mut task.storage, moved),
             Task::Copy(task) => {
                 storage(&mut task.storage, moved);
                 storage(&mut task.to, moved);

@@ -47,6 +47,8 @@ pub const LEVEL: &str = "level";
 pub const VERIFIED_AT: &str = "verified-at";
 /// Of a verification: `yes` or `no`.
 pub const VERIFIED: &str = "verified";
+/// Whether the backup is pinned now: `yes` or `no`.
+pub const PINNED: &str = "pinned";
 /// Of a prune: one for each backup that there is room for, those that go first: `plan-<id>`, `delete: why` or `keep: why`.
 pub const PLAN_PREFIX: &str = "plan-";
 /// Of a prune: how many backups of its plan there was no room for.
@@ -55,7 +57,7 @@ pub const PLAN_LEFT_OUT: &str = "plan-left-out";
 pub const PROGRESS: &str = "progress";
 
 /// Facts that are cut last when a report is too long.
-pub const ESSENTIAL: [&str; 18] = [
+pub const ESSENTIAL: [&str; 19] = [
     PART_SHARD,
     PART_ATTEMPT,
     BACKUP_PATH,
@@ -73,6 +75,7 @@ pub const ESSENTIAL: [&str; 18] = [
     LEVEL,
     VERIFIED_AT,
     VERIFIED,
+    PINNED,
     PROGRESS,
 ];
 

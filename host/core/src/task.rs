@@ -48,6 +48,8 @@ pub enum Task {
     Prune(PruneTask),
     /// Delete one backup.
     Delete(DeleteTask),
+    /// Pin one backup, or unpin it.
+    Pin(PinTask),
     /// Copy backups to another storage.
     Copy(CopyTask),
     /// Try a storage and sum up what it holds.
@@ -464,6 +466,18 @@ pub struct DeleteTask {
     /// Even when it is pinned, or the last of its cluster.
     #[serde(default)]
     pub force: bool,
+}
+
+/// `redkeep pin` and `redkeep unpin`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PinTask {
+    /// Where it lies.
+    pub storage: StorageSpec,
+    /// Which one.
+    pub backup: BackupSelector,
+    /// What it is to be.
+    pub pinned: bool,
 }
 
 /// `redkeep copy`.

@@ -192,6 +192,15 @@ async fn dispatch(
             ended.backup_id = Some(outcome.backup.backup_id);
             ended.fact("objects", outcome.objects);
         }
+        Task::Pin(task) => {
+            let set = if task.pinned {
+                crate::pin::pin(&task.storage, &task.backup, providers, events).await?
+            } else {
+                crate::pin::unpin(&task.storage, &task.backup, providers, events).await?
+            };
+            ended.backup_id = Some(set.backup_id);
+            ended.fact(report_facts::PINNED, if task.pinned { "yes" } else { "no" });
+        }
         Task::Copy(task) => {
             let outcome = crate::copy::copy(task, providers, events).await?;
             let copied = outcome.copies.iter().filter(|copy| copy.copied).count();

@@ -25,6 +25,8 @@ pub const PRUNED: &str = "Pruned";
 pub mod reasons {
     /// The spec can be followed.
     pub const VALID: &str = "Valid";
+    /// Backups are made, and cannot be verified as asked.
+    pub const VERIFICATION_NOT_POSSIBLE: &str = "VerificationNotPossible";
     /// A field says what cannot be followed.
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// The object cannot be read as its kind.

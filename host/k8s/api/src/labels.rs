@@ -26,6 +26,8 @@ pub const SCHEDULE: &str = "redis.io/schedule";
 pub const BACKUP: &str = "redis.io/backup";
 /// On task Jobs and pods: the RedisRestore.
 pub const RESTORE: &str = "redis.io/restore";
+/// On pods of a restore: the Lease of their target.
+pub const RESTORE_TARGET: &str = "redis.io/restore-target";
 /// On task Jobs and pods: the BackupStorage.
 pub const STORAGE: &str = "redis.io/storage";
 /// On task Jobs and pods: the BackupMethod.
@@ -48,6 +50,10 @@ pub const ROLE: &str = "redis.io/role";
 pub const SLOT: &str = "redis.io/slot";
 /// On a RedisBackup: when it was completed, RFC 3339, so that metadata is enough.
 pub const COMPLETED_AT: &str = "redis.io/completed-at";
+/// On a RedisBackup whose `pin` was changed: what its backup in storage is since then, `true`, `false`, or [`PINNED_GONE`].
+pub const PINNED: &str = "redis.io/pinned";
+/// [`PINNED`] of a backup that is not in storage any more.
+pub const PINNED_GONE: &str = "gone";
 /// On a RedisScheduledBackup: changing its value makes a backup now.
 pub const RUN_NOW: &str = "redis.io/run-now";
 /// On a RedisBackup that is being deleted, with value `true`: let go of the object although its storage is gone.

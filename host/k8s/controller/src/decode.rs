@@ -10,9 +10,12 @@ use serde_json::json;
 use redkeep_k8s_api::conditions::ACCEPTED;
 use redkeep_k8s_api::conditions::reasons::UNREADABLE;
 
-use crate::apply::{ConditionUpdate, FIELD_MANAGER, set_condition};
+use crate::apply::{ConditionUpdate, set_condition};
 use crate::context::Context;
 use crate::outcome::{Outcome, publish_for};
+
+/// Not the manager of everything else: what a manager applies is all that it has, so the rest of the status would go.
+const FIELD_MANAGER: &str = "redkeep-unreadable";
 
 /// Says on the object itself that it cannot be understood: `Accepted=False`, and an Event.
 ///

@@ -115,6 +115,8 @@ pub enum Purpose {
     Prune,
     /// Delete one.
     Delete,
+    /// Pin one, or unpin it.
+    Pin,
     /// Try a storage and count what it holds.
     Probe,
     /// Find out whether a backup whose report was lost exists.
@@ -132,6 +134,7 @@ impl fmt::Display for Purpose {
             Self::Verify => "verify",
             Self::Prune => "prune",
             Self::Delete => "delete",
+            Self::Pin => "pin",
             Self::Probe => "probe",
             Self::Inspect => "inspect",
             Self::Load => "load",

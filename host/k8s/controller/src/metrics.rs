@@ -116,6 +116,8 @@ pub struct Metrics {
     pub schedule_success: Family<ScheduleLabels, Seconds>,
     /// When a schedule was made: with it a schedule that never succeeded is seen.
     pub schedule_created: Family<ScheduleLabels, Seconds>,
+    /// How many backups of a schedule failed since its last success: another schedule's success must not hide them.
+    pub schedule_failures: Family<ScheduleLabels, Gauge>,
     /// 1 where the newest verification of a cluster's backups failed, 0 where it went well.
     pub verification_failed: Family<ClusterLabels, Gauge>,
     newest_verification: Mutex<HashMap<ClusterLabels, Timestamp>>,
@@ -145,6 +147,7 @@ impl Metrics {
             phases: Family::default(),
             schedule_success: Family::default(),
             schedule_created: Family::default(),
+            schedule_failures: Family::default(),
             verification_failed: Family::default(),
             newest_verification: Mutex::default(),
             storage_ready: Family::default(),
@@ -171,6 +174,11 @@ impl Metrics {
             "redkeep_schedule_created_timestamp_seconds",
             "When a schedule was made",
             metrics.schedule_created.clone(),
+        );
+        registry.register(
+            "redkeep_schedule_failures",
+            "How many backups of a schedule failed since its last success",
+            metrics.schedule_failures.clone(),
         );
         registry.register(
             "redkeep_verification_failed",
@@ -222,13 +230,21 @@ impl Metrics {
 }
 
 impl Metrics {
-    /// A schedule is there since then, whether or not it ever succeeded.
-    pub fn schedule_seen(&self, namespace: &str, cluster: &str, schedule: &str, created: jiff::Timestamp) {
+    /// A schedule is there since then, whether or not it ever succeeded; so many of its backups failed since it did.
+    pub fn schedule_seen(
+        &self,
+        namespace: &str,
+        cluster: &str,
+        schedule: &str,
+        created: jiff::Timestamp,
+        failures: i32,
+    ) {
         let labels = ScheduleLabels {
             namespace: namespace.to_owned(),
             cluster: cluster.to_owned(),
             schedule: schedule.to_owned(),
         };
+        self.schedule_failures.get_or_create(&labels).set(failures.into());
         raise(&self.schedule_created.get_or_create(&labels), created);
     }
 
@@ -240,6 +256,7 @@ impl Metrics {
             schedule: schedule.to_owned(),
         };
         self.schedule_created.remove(&labels);
+        self.schedule_failures.remove(&labels);
         self.schedule_success.remove(&labels);
     }
 
@@ -301,7 +318,7 @@ mod tests {
         metrics.backup_succeeded("shop", "carts", jiff::Timestamp::from_second(1_000).unwrap());
         metrics.phases.get_or_create(&PhaseLabels { namespace: "shop".into(), phase: "Failed".into() }).set(3);
         metrics.retention_deleted.inc();
-        metrics.schedule_seen("shop", "carts", "nightly", jiff::Timestamp::from_second(500).unwrap());
+        metrics.schedule_seen("shop", "carts", "nightly", jiff::Timestamp::from_second(500).unwrap(), 3);
         metrics.verified("shop", "carts", Timestamp::UNIX_EPOCH, false);
         metrics.storage_probed("shop", "main", Some(false));
         metrics.storage_probed("shop", "old", Some(true));
@@ -316,6 +333,7 @@ mod tests {
             "redis_backup_phase_count{namespace=\"shop\",phase=\"Failed\"} 3",
             "redkeep_retention_deleted_total 1",
             "redkeep_schedule_created_timestamp_seconds{namespace=\"shop\",cluster=\"carts\",schedule=\"nightly\"} 500.0",
+            "redkeep_schedule_failures{namespace=\"shop\",cluster=\"carts\",schedule=\"nightly\"} 3",
             "redkeep_verification_failed{namespace=\"shop\",cluster=\"carts\"} 1",
             "redkeep_storage_ready{namespace=\"shop\",storage=\"main\"} 0",
             "redkeep_method_ready{method=\"mine\"} 1",

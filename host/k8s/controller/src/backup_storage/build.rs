@@ -58,18 +58,15 @@ fn request(
 ) -> TaskRequest {
     let mut placement = validated.pod.placement.clone();
     placement.labels.insert(STORAGE.to_owned(), storage.name_any());
+    let lasts = deadline.saturating_add(settings.start_deadline);
     TaskRequest {
         key: key(storage, purpose),
         owner: storage.controller_owner_ref(&()).unwrap_or_default(),
         purpose,
-        spec: TaskSpec {
-            version: SPEC_VERSION,
-            deadline: now.checked_add(deadline.saturating_add(settings.start_deadline)).ok(),
-            task,
-        },
+        spec: TaskSpec { version: SPEC_VERSION, deadline: now.checked_add(lasts).ok(), task },
         mounts: validated.access.mounts.clone(),
         placement,
-        deadline,
+        deadline: lasts,
         start_deadline: settings.start_deadline,
         retries: 0,
         service_account: validated.pod.service_account.clone(),

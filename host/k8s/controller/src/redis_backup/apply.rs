@@ -1,5 +1,6 @@
 //! What is written for a RedisBackup: status, labels, finalizer. Takes a client.
 
+use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 use redkeep_core::Timestamp;
 use redkeep_k8s_api::common::DeletionPolicy;
@@ -8,7 +9,7 @@ use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupStatus};
 use redkeep_k8s_api::run::Phase;
 use serde_json::{Value, json};
 
-use crate::apply::{is_conflict, patch_metadata, patch_status};
+use crate::apply::{is_conflict, is_namespace_terminating, patch_metadata, patch_status};
 use crate::common::ReconcileError;
 use crate::context::Context;
 
@@ -97,6 +98,39 @@ pub(super) async fn mark_ended(
         metadata["annotations"] = json!({labels::COMPLETED_AT: completed.to_string()});
     }
     write_metadata(context, backup, "labels", metadata).await
+}
+
+/// Says that a backup is complete whose verification goes on.
+pub(super) async fn mark_completed(
+    context: &Context,
+    backup: &RedisBackup,
+    completed: Option<Timestamp>,
+) -> Result<(), ReconcileError> {
+    match completed {
+        Some(completed) if !backup.annotations().contains_key(labels::COMPLETED_AT) => {
+            let metadata = json!({"annotations": {labels::COMPLETED_AT: completed.to_string()}});
+            write_metadata(context, backup, "completion", metadata).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Notes what the backup in storage is: pinned, not pinned, or gone.
+pub(super) async fn note_pin(context: &Context, backup: &RedisBackup, value: &str) -> Result<(), ReconcileError> {
+    write_metadata(context, backup, "annotation", json!({"annotations": {labels::PINNED: value}})).await
+}
+
+/// Whether the namespace is being deleted: no task can run there any more. The API server says so of whatever would be created.
+pub(super) async fn namespace_is_terminating(context: &Context, backup: &RedisBackup) -> Result<bool, ReconcileError> {
+    let mut asked = RedisBackup::new("", backup.spec.clone());
+    asked.metadata = ObjectMeta { generate_name: Some("is-terminating-".to_owned()), ..ObjectMeta::default() };
+    let parameters = PostParams { dry_run: true, ..PostParams::default() };
+    match api(context, backup).create(&parameters, &asked).await {
+        Ok(_) => Ok(false),
+        Err(error) if is_namespace_terminating(&error) => Ok(true),
+        Err(kube::Error::Api(_)) => Ok(false),
+        Err(error) => Err(ReconcileError::api("read", "state of the namespace")(error)),
+    }
 }
 
 async fn write_metadata(

@@ -8,7 +8,8 @@ use kube::{Resource, ResourceExt};
 use redkeep_core::encoding::DecryptionKeys;
 use redkeep_core::identifier::{BackupId, ClusterName, Namespace};
 use redkeep_core::task::{
-    BackupSelector, BackupTask, DeleteTask, FindTask, MethodSpec, SPEC_VERSION, Task, TaskSpec, VerifyLevel, VerifyTask,
+    BackupSelector, BackupTask, DeleteTask, FindTask, MethodSpec, PinTask, SPEC_VERSION, Task, TaskSpec, VerifyLevel,
+    VerifyTask,
 };
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
@@ -157,6 +158,18 @@ pub(super) fn delete_request(
     let backup_selector = selector(identity);
     let task = Task::Delete(DeleteTask { storage: storage.spec.clone(), backup: backup_selector, force: true });
     short(backup, Purpose::Delete, false, task, storage, pod, settings)
+}
+
+pub(super) fn pin_request(
+    backup: &RedisBackup,
+    storage: &StorageAccess,
+    pod: &TaskPod,
+    identity: &Identity,
+    settings: &Settings,
+) -> TaskRequest {
+    let backup_selector = selector(identity);
+    let task = PinTask { storage: storage.spec.clone(), backup: backup_selector, pinned: backup.spec.pin };
+    short(backup, Purpose::Pin, false, Task::Pin(task), storage, pod, settings)
 }
 
 /// Reads a backup again. It may take as long as the backup did.

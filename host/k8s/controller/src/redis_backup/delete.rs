@@ -126,6 +126,8 @@ async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, Reconc
     let (storage, pod) = match resolved {
         Ok(resolved) => resolved,
         Err(error) if matches!(error, crate::common::Unresolved::Read { .. }) => return Err(error.into()),
+        // The storage may have gone first, and would never come back to a namespace that goes as well.
+        Err(_) if apply::namespace_is_terminating(context, backup).await? => return terminating(backup, context).await,
         Err(error) => {
             warn(backup, context, error.reason(), &error.to_string()).await?;
             return Ok(Action::requeue(PAUSE));
@@ -138,17 +140,19 @@ async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, Reconc
     let request = build::delete_request(backup, &storage, &pod, &identity, &context.settings);
     match context.executor.start(&request).await {
         Ok(()) => Ok(poll),
-        // Nothing can run there any more: the object must not keep the namespace.
-        Err(ExecutorError::NamespaceTerminating { .. }) => {
-            let message = "its namespace is being deleted, where no task can run: the artifacts stay";
-            release(backup, context, Outcome::warning("Delete", reasons::NAMESPACE_TERMINATING, message)).await
-        }
+        Err(ExecutorError::NamespaceTerminating { .. }) => terminating(backup, context).await,
         Err(error) if error.retryable() => Err(error.into()),
         Err(error) => {
             warn(backup, context, error.reason(), &error.to_string()).await?;
             Ok(Action::requeue(PAUSE))
         }
     }
+}
+
+/// Nothing can run there any more: the object must not keep the namespace.
+async fn terminating(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
+    let message = "its namespace is being deleted, where no task can run: the artifacts stay";
+    release(backup, context, Outcome::warning("Delete", reasons::NAMESPACE_TERMINATING, message)).await
 }
 
 /// Says why it failed, and tries again after a pause.

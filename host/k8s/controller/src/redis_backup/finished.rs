@@ -13,7 +13,7 @@ use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::run::Phase;
 
-use super::{apply, decide, delete};
+use super::{apply, decide, delete, pin};
 use crate::common::ReconcileError;
 use crate::common::Unresolved;
 use crate::common::overdue::{self, OVERDUE_AFTER};
@@ -41,7 +41,7 @@ pub(super) async fn reconcile(
         return delete::reconcile(&backup, &context).await;
     }
     apply::sync_finalizer(&context, &backup).await?;
-    Ok(Action::await_change())
+    pin::reconcile(&backup, &context).await
 }
 
 /// The last success of a cluster, and of a schedule, from what the object carries: so it survives a restart.

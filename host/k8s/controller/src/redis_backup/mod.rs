@@ -7,6 +7,7 @@ mod decide;
 mod delete;
 mod dereference;
 mod finished;
+mod pin;
 mod plan;
 mod slots;
 mod status;
@@ -145,7 +146,7 @@ impl Look<'_> {
 
     /// Everything that can be refused is refused here, and the backup's id is fixed before there is a task.
     async fn prepare(&self) -> Result<Action, ReconcileError> {
-        let (access, _) = match self.resolve().await {
+        let (access, validated) = match self.resolve().await {
             Ok(resolved) => resolved,
             Err(error) => return self.unresolved(error).await,
         };
@@ -160,7 +161,15 @@ impl Look<'_> {
             Err(error) => return self.unresolved(Unresolved::invalid("metadata.name", error)).await,
         };
         let task = build::key(self.backup, Purpose::Backup);
-        self.write(self.before().prepared(id.as_str(), &access.source.cluster, &task.name)).await
+        let next = self.before().prepared(id.as_str(), &access.source.cluster, &task.name);
+        let written = apply::write_status(self.context, self.backup, &next).await?;
+        if written != Written::Yes || plan::is_due(&self.backup.spec, &next) {
+            return Ok(self.again());
+        }
+        // The id stands there now, so the task may begin. Should this look end here, the next one begins it.
+        let prepared = RedisBackup { status: Some(next.clone()), ..self.backup.clone() };
+        let look = Look { backup: &prepared, status: &next, ..*self };
+        look.start_resolved(&access, &validated).await
     }
 
     async fn resolve(&self) -> Result<(dereference::Dereferenced, validate::Validated), Unresolved> {
@@ -171,6 +180,7 @@ impl Look<'_> {
         storage_names(&namespace, &access.source.cluster)
             .map_err(|error| Unresolved::invalid("spec.source.name", error))?;
         let validated = validate::validate(&self.backup.spec, &access, &self.context.settings)?;
+        validate::check_verification(self.backup, &self.context.settings)?;
         Ok((access, validated))
     }
 
@@ -196,7 +206,15 @@ impl Look<'_> {
             Ok(resolved) => resolved,
             Err(error) => return self.unresolved(error).await,
         };
-        let Some(mut request) = self.request(&access, &validated) else { return self.not_ours().await };
+        self.start_resolved(&access, &validated).await
+    }
+
+    async fn start_resolved(
+        &self,
+        access: &dereference::Dereferenced,
+        validated: &validate::Validated,
+    ) -> Result<Action, ReconcileError> {
+        let Some(mut request) = self.request(access, validated) else { return self.not_ours().await };
         if let Err(done) = self.pin(&mut request).await? {
             return Ok(done);
         }
@@ -340,7 +358,9 @@ impl Look<'_> {
             }
         }
         if verify::is_due(&self.backup.spec, ended) {
-            // Marked as finished only then: until that it stays among those that are looked at.
+            // Marked as finished only then: until that it stays among those that are looked at. To its schedule it has ended: the
+            // next slot neither waits for a verification nor replaces what is a good backup.
+            apply::mark_completed(self.context, self.backup, ended.completed_at.as_ref().map(|time| time.0)).await?;
             return Ok(self.again());
         }
         self.mark(ended).await

@@ -42,6 +42,21 @@ impl World {
         Box::pin(reconcile(&backup, &self.context, &self.slots)).await
     }
 
+    fn metadata(&self) -> Arc<PartialObjectMeta<RedisBackup>> {
+        let mut metadata = self.backup();
+        metadata["apiVersion"] = json!("meta.k8s.io/v1");
+        metadata["kind"] = json!("PartialObjectMetadata");
+        Arc::new(serde_json::from_value(metadata).unwrap())
+    }
+
+    /// As a user does.
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        self.fake.update("RedisBackup", "shop", "nightly", |backup| {
+            change(&mut backup["spec"]);
+            backup["metadata"]["generation"] = json!(backup["metadata"]["generation"].as_i64().unwrap_or(1) + 1);
+        });
+    }
+
     fn phase(&self) -> String {
         self.backup()["status"]["phase"].as_str().unwrap_or("none").to_owned()
     }
@@ -81,11 +96,15 @@ impl World {
 #[tokio::test]
 async fn a_backup_goes_from_the_wish_to_the_end() {
     let world = World::new(json!({}));
+    world.fake.fail_when(|call| (call.method == Method::PATCH).then(|| (500, "InternalError", "away".to_owned())));
+    world.try_look().await.unwrap_err();
+    assert!(world.executor.names().is_empty(), "the id is fixed before there is a task");
+    world.fake.heal();
     world.look().await;
     assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Pending", "Preparing"));
     let id = world.backup()["status"]["backupId"].as_str().unwrap().to_owned();
     assert_eq!(id, "20261127T120000Z-nightly-0f8e9c1d");
-    assert!(world.executor.names().is_empty(), "the id is fixed before there is a task");
+    assert_eq!(world.executor.names(), [TASK], "what was resolved once is not resolved again");
     world.look().await;
     let request = world.executor.started.lock().unwrap()[0].clone();
     let task = serde_json::to_value(&request.spec).unwrap();
@@ -308,21 +327,56 @@ async fn a_finished_backup_costs_a_read_only_when_its_user_touched_it() {
     let world = World::begun(json!({})).await;
     world.ends(TASK, json!({"state": "done"}));
     world.look().await;
-    let metadata = || {
-        let mut metadata = world.backup();
-        metadata["apiVersion"] = json!("meta.k8s.io/v1");
-        metadata["kind"] = json!("PartialObjectMetadata");
-        Arc::new(serde_json::from_value::<PartialObjectMeta<RedisBackup>>(metadata).unwrap())
-    };
     let before = world.fake.calls().len();
-    finished::reconcile(metadata(), Arc::clone(&world.context)).await.unwrap();
+    finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
     assert_eq!(world.fake.calls().len(), before);
-    world.fake.update("RedisBackup", "shop", "nightly", |backup| {
-        backup["spec"]["deletionPolicy"] = json!("Delete");
-        backup["metadata"]["generation"] = json!(2);
-    });
-    finished::reconcile(metadata(), Arc::clone(&world.context)).await.unwrap();
+    world.change(|spec| spec["deletionPolicy"] = json!("Delete"));
+    finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
     assert_eq!(world.backup()["metadata"]["finalizers"], json!([labels::DELETE_ARTIFACTS_FINALIZER]));
+}
+
+#[tokio::test]
+async fn a_pin_that_is_set_after_the_end_reaches_storage() {
+    const PIN: &str = "nightly-0f8e9-pin";
+    let world = World::begun(json!({})).await;
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    let look = async || finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
+    let asked = || serde_json::to_value(&world.executor.started.lock().unwrap().last().unwrap().spec.task).unwrap();
+    let noted = || world.backup()["metadata"]["annotations"][labels::PINNED].clone();
+    let done = |pinned: &str| {
+        let report = json!({
+            "outcome": {"state": "done"}, "startedAt": "2026-11-27T12:00:00Z", "endedAt": "2026-11-27T12:01:00Z",
+            "facts": {"pinned": pinned},
+        });
+        world.executor.set(PIN, TaskState::Ended { report: serde_json::from_value(report).unwrap(), pod: None });
+    };
+    world.change(|spec| spec["pin"] = json!(true));
+    look().await;
+    assert_eq!(world.executor.names(), [TASK, PIN]);
+    assert_eq!((&asked()["kind"], &asked()["pinned"]), (&json!("pin"), &json!(true)));
+    assert!(noted().is_null(), "not before it is done");
+    done("yes");
+    // Taken back while the task ran: what it did is noted, and then undone.
+    world.change(|spec| spec["pin"] = json!(false));
+    look().await;
+    assert_eq!((noted(), world.fake.events().last().map(String::as_str)), (json!("true"), Some("Pinned")));
+    world.executor.started.lock().unwrap().clear();
+    look().await;
+    assert_eq!(asked()["pinned"], false);
+    done("no");
+    look().await;
+    assert_eq!((noted(), world.fake.events().last().map(String::as_str)), (json!("false"), Some("Unpinned")));
+    world.executor.started.lock().unwrap().clear();
+    look().await;
+    assert_eq!(world.executor.names(), [""; 0]);
+    // One that retention deleted meanwhile is looked for once.
+    world.change(|spec| spec["pin"] = json!(true));
+    look().await;
+    let gone = json!({"state": "failed", "class": "not-found", "reason": "R", "message": "m", "help": null, "retryable": false});
+    world.ends(PIN, gone);
+    look().await;
+    assert_eq!((noted(), world.fake.events().last().map(String::as_str)), (json!("gone"), Some("BackupNotFound")));
 }
 
 #[tokio::test]
@@ -340,6 +394,8 @@ async fn a_backup_that_is_to_be_verified_is_finished_only_when_it_was() {
         world.look().await;
         assert_eq!(world.phase(), "Completed");
         assert!(world.backup()["metadata"]["labels"][labels::OUTCOME].is_null());
+        // Its schedule is told at once: it is a backup, not a run that goes on.
+        assert!(world.backup()["metadata"]["annotations"][labels::COMPLETED_AT].is_string());
         world.look().await;
         world.look().await;
         assert_eq!(world.executor.names(), [TASK, "nightly-0f8e9-verify"]);

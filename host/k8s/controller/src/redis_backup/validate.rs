@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kube::ResourceExt;
 use redkeep_core::encoding::{Compression, Encryption};
 use redkeep_core::secret::SecretRef;
 use redkeep_core::units::{parse_duration, parse_size};
 use redkeep_k8s_api::common::EncryptionSettings;
-use redkeep_k8s_api::redis_backup::RedisBackupSpec;
+use redkeep_k8s_api::labels;
+use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupSpec};
 use serde_json::{Map, Value};
 
 use super::dereference::Dereferenced;
@@ -55,9 +57,6 @@ pub(super) fn validate(
         let why = "goes with spec.task.spool: without, the server would be held by it";
         return Err(Unresolved::invalid("spec.limitRate", why));
     }
-    if let Some(verification) = &spec.verification {
-        server::check(verification, spec.cluster_name.as_deref(), settings)?;
-    }
     Ok(Validated {
         compression,
         encryption,
@@ -73,6 +72,16 @@ pub(super) fn validate(
         retries: u32::try_from(spec.backoff_limit).unwrap_or(0),
         pod: task_pod(spec.task.as_ref(), access.storage.service_account.as_deref(), settings)?,
     })
+}
+
+/// Whether what was asked for can be verified at all. A schedule's run is made all the same: an unverified backup is better than none.
+pub(super) fn check_verification(backup: &RedisBackup, settings: &Settings) -> Result<(), Unresolved> {
+    match &backup.spec.verification {
+        Some(verification) if !backup.labels().contains_key(labels::SCHEDULE) => {
+            server::check(verification, backup.spec.cluster_name.as_deref(), settings)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn encryption(settings: &EncryptionSettings) -> Result<(Encryption, Vec<Mount>), Unresolved> {
@@ -120,12 +129,20 @@ mod tests {
         validate(&spec(change), &access(), &Settings::new("i", "n", "o"))
     }
 
+    #[test]
+    fn a_run_by_hand_is_refused_where_it_cannot_be_verified_and_one_of_a_schedule_is_made() {
+        let mut backup = RedisBackup::new("b", spec(json!({"verification": {"level": "boot"}})));
+        let error = check_verification(&backup, &Settings::new("i", "n", "o")).unwrap_err().to_string();
+        assert!(error.starts_with("spec.verification.image: level boot needs"), "{error}");
+        backup.labels_mut().insert(labels::SCHEDULE.to_owned(), "nightly".to_owned());
+        check_verification(&backup, &Settings::new("i", "n", "o")).unwrap();
+    }
+
     #[rstest]
     #[case(json!({"compression": "brotli"}), "spec.compression: `brotli`")]
     #[case(json!({"encryption": {}}), "spec.encryption: exactly one")]
     #[case(json!({"limitRate": "5M"}), "spec.limitRate: goes with spec.task.spool")]
     #[case(json!({"limitRate": "fast", "task": {"spool": {"sizeLimit": "1Gi"}}}), "spec.limitRate: `fast`")]
-    #[case(json!({"verification": {"level": "boot"}}), "spec.verification.image: level boot needs")]
     #[case(json!({"holdLimit": "long"}), "spec.holdLimit: `long`")]
     #[case(json!({"task": {"serviceAccountName": "admin"}}), "spec.task.serviceAccountName: service account admin")]
     fn what_cannot_be_followed_is_refused_by_field(#[case] change: Value, #[case] expected: &str) {

@@ -3,9 +3,11 @@
 use kube::Resource;
 use redkeep_core::Timestamp;
 use redkeep_core::task::{RestoreTask, SPEC_VERSION, TargetSpec, Task, TaskSpec};
+use redkeep_k8s_api::labels::RESTORE_TARGET;
 use redkeep_k8s_api::redis_restore::RedisRestore;
 
 use super::dereference::task_key;
+use super::lease;
 use super::validate::ValidatedRestore;
 use crate::executor::{Purpose, TaskRequest};
 
@@ -28,19 +30,18 @@ pub(super) fn task(restore: &RedisRestore, validated: ValidatedRestore, now: Tim
         shard: None,
         dry_run: false,
     };
+    // What the pod may wait for before it runs counts on top, for the Job as well: it must not end before its task can say why.
+    let lasts = deadline.saturating_add(start_deadline);
+    let mut placement = pod.placement;
+    placement.labels.insert(RESTORE_TARGET.to_owned(), lease::name(&restore.spec.target));
     TaskRequest {
         key: task_key(restore),
         owner: restore.controller_owner_ref(&()).unwrap_or_default(),
         purpose: Purpose::Restore,
-        // What the pod may wait for before it runs counts on top.
-        spec: TaskSpec {
-            version: SPEC_VERSION,
-            deadline: now.checked_add(deadline.saturating_add(start_deadline)).ok(),
-            task: Task::Restore(task),
-        },
+        spec: TaskSpec { version: SPEC_VERSION, deadline: now.checked_add(lasts).ok(), task: Task::Restore(task) },
         mounts,
-        placement: pod.placement,
-        deadline,
+        placement,
+        deadline: lasts,
         start_deadline,
         // A second try would write into a target that is half filled.
         retries: 0,

@@ -1,12 +1,14 @@
 //! One Lease for each target: two restores never write to the same Redis at once.
 //!
-//! Held until the restore ended, however long that takes: not a time frees it but the end of its holder.
+//! Held until the restore ended, however long that takes: not a time frees it but the end of its holder, and of every pod that was
+//! made for the target. A pod outlives its restore's object for its grace period, and on a lost node for longer.
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
-use redkeep_k8s_api::labels::{PART_OF, PART_OF_VALUE, RESTORE};
+use redkeep_k8s_api::labels::{PART_OF, PART_OF_VALUE, RESTORE, RESTORE_TARGET};
 use redkeep_k8s_api::redis_restore::{RedisRestore, RestoreTarget};
 use redkeep_k8s_api::run::Phase;
 
@@ -47,8 +49,22 @@ pub(super) async fn look(restore: &RedisRestore, context: &Context) -> Result<Le
     let name = name(&restore.spec.target);
     match api(restore, context).get_opt(&name).await.map_err(failed("read", &name))? {
         Some(lease) => state(&lease, restore, context).await,
-        None => Ok(LeaseState::Free),
+        None => free_or_written(restore, context).await,
     }
+}
+
+/// Free, unless a pod of an earlier restore may still write there.
+async fn free_or_written(restore: &RedisRestore, context: &Context) -> Result<LeaseState, ReconcileError> {
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &restore.namespace().unwrap_or_default());
+    let name = name(&restore.spec.target);
+    let of_target = ListParams::default().labels(&format!("{RESTORE_TARGET}={name}"));
+    let found = pods.list(&of_target).await.map_err(failed("find pods that write under", &name))?;
+    let writer = found.items.iter().find(|pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        !matches!(phase, Some("Succeeded" | "Failed"))
+    });
+    Ok(writer
+        .map_or(LeaseState::Free, |pod| LeaseState::Held { by: format!("whose pod {} has not ended", pod.name_any()) }))
 }
 
 async fn state(lease: &Lease, restore: &RedisRestore, context: &Context) -> Result<LeaseState, ReconcileError> {
@@ -66,7 +82,7 @@ async fn state(lease: &Lease, restore: &RedisRestore, context: &Context) -> Resu
         let is_over = other.status.and_then(|status| status.phase).is_some_and(Phase::is_terminal);
         other.metadata.uid.as_deref() == Some(holder) && !is_over
     });
-    Ok(if is_live { LeaseState::Held { by } } else { LeaseState::Free })
+    if is_live { Ok(LeaseState::Held { by }) } else { free_or_written(restore, context).await }
 }
 
 /// Takes the Lease; whether this restore has it now.
@@ -74,6 +90,10 @@ pub(super) async fn take(restore: &RedisRestore, context: &Context) -> Result<Le
     let api = api(restore, context);
     let wanted = lease_of(restore, context);
     let name = wanted.name_any();
+    let before = look(restore, context).await?;
+    if before != LeaseState::Free {
+        return Ok(before);
+    }
     match api.create(&PostParams::default(), &wanted).await {
         Ok(_) => return Ok(LeaseState::Ours),
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}

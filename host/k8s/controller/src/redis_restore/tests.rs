@@ -177,6 +177,31 @@ async fn a_lease_whose_restore_is_gone_or_over_is_taken_over() {
 }
 
 #[tokio::test]
+async fn a_pod_of_an_earlier_restore_that_goes_on_keeps_the_target() {
+    let world = World::new();
+    world.put("back", "aaaaaaaa", latest()).await;
+    let target = world.executor.started.lock().unwrap()[0].placement.labels["redis.io/restore-target"].clone();
+    assert_eq!(world.leases()[0]["metadata"]["name"], target.as_str());
+    let pod = |phase: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": phase},
+            "metadata": {"name": "back-aaaaa-restore-x", "namespace": "shop", "labels": {"redis.io/restore-target": target}}})
+    };
+    world.fake.put(pod("Running"));
+    world.fake.remove("RedisRestore", "shop", "back");
+    for round in 0..2 {
+        if round == 1 {
+            // With its object the Lease goes too, the pod later.
+            world.fake.remove("Lease", "shop", &target);
+        }
+        let second = world.put("again", "bbbbbbbb", latest()).await;
+        assert_eq!(condition(&second, "Complete")["reason"], "TargetBusy");
+        assert!(condition(&second, "Complete")["message"].as_str().unwrap().contains("back-aaaaa-restore-x"));
+    }
+    world.fake.put(pod("Failed"));
+    assert_eq!(world.look("again").await["status"]["phase"], "Running");
+}
+
+#[tokio::test]
 async fn an_operator_that_died_after_any_write_is_followed_by_one_that_doubles_nothing() {
     // After the Lease, after the task, after the status: each time all but what was written is forgotten.
     for keep in ["lease", "task", "status"] {

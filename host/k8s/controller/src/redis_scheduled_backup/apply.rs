@@ -5,6 +5,7 @@ use kube::{Api, ResourceExt};
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupStatus};
+use redkeep_k8s_api::run::Phase;
 use serde_json::json;
 
 use super::children::Child;
@@ -62,14 +63,31 @@ pub(super) async fn create(
     Ok(if is_ours { Created::Ours(Box::new(existing)) } else { Created::Foreign })
 }
 
-/// Cancels a run: its Job goes with the object.
+/// Cancels a run that goes on: its Job goes with the object. One that has ended meanwhile stays, for its object may take a
+/// good backup with it.
 pub(super) async fn cancel(
     context: &Context,
     namespace: &str,
     name: &str,
     uid: Option<&str>,
 ) -> Result<(), ReconcileError> {
-    delete(context, namespace, name, uid, None).await
+    let api = backups(context, namespace);
+    loop {
+        let found = api.get_opt(name).await.map_err(ReconcileError::api("read", "run to be replaced"))?;
+        let Some(run) = found.filter(|run| uid.is_none() || run.metadata.uid.as_deref() == uid) else { return Ok(()) };
+        if run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal) {
+            return Ok(());
+        }
+        let preconditions = Preconditions { uid: run.uid(), resource_version: run.resource_version() };
+        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        match api.delete(name, &parameters).await {
+            Ok(_) => return Ok(()),
+            // It may have been its end that was written.
+            Err(error) if is_conflict(&error) => {}
+            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) => return Err(failed("deletion of a run")(error)),
+        }
+    }
 }
 
 /// Lets go of the object of a run that ended, exactly as it was when it was decided upon; its artifacts stay.

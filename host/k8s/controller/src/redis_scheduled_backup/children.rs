@@ -32,7 +32,10 @@ pub(super) struct Child {
     pub(super) owner: Option<String>,
     pub(super) version: String,
     pub(super) slot: Option<Timestamp>,
+    /// A backup that is complete has ended, though its verification goes on.
     pub(super) end: Option<End>,
+    /// Nothing of it goes on, its verification included.
+    pub(super) is_settled: bool,
     pub(super) completed_at: Option<Timestamp>,
     pub(super) is_deleting: bool,
     /// Its finalizer would delete its artifacts.
@@ -45,7 +48,7 @@ impl Child {
         let end = match metadata.labels().get(labels::OUTCOME).map(String::as_str) {
             Some(labels::OUTCOME_COMPLETED) => Some(End::Completed),
             Some(_) => Some(End::Failed),
-            None => None,
+            None => annotation(labels::COMPLETED_AT).map(|_| End::Completed),
         };
         let owner = metadata.owner_references().iter().find(|owner| owner.controller == Some(true));
         Self {
@@ -54,6 +57,7 @@ impl Child {
             version: metadata.resource_version().unwrap_or_default(),
             slot: annotation(labels::SLOT),
             end,
+            is_settled: metadata.labels().contains_key(labels::OUTCOME),
             completed_at: annotation(labels::COMPLETED_AT),
             is_deleting: metadata.meta().deletion_timestamp.is_some(),
             has_finalizer: metadata.finalizers().iter().any(|one| one == labels::DELETE_ARTIFACTS_FINALIZER),
@@ -62,8 +66,8 @@ impl Child {
 
     /// Whether a schedule sees any difference.
     fn says_the_same(&self, other: &Self) -> bool {
-        (&self.uid, &self.owner, self.slot, self.end, self.completed_at, self.is_deleting)
-            == (&other.uid, &other.owner, other.slot, other.end, other.completed_at, other.is_deleting)
+        let seen = |child: &Self| (child.slot, child.end, child.is_settled, child.completed_at, child.is_deleting);
+        (&self.uid, &self.owner, seen(self)) == (&other.uid, &other.owner, seen(other))
     }
 }
 

@@ -141,8 +141,10 @@ pub(super) fn beyond_limits(
     keep_failed: usize,
 ) -> Vec<(&String, &Child)> {
     let of = |end: End, keep: usize| {
-        let mut ended: Vec<(&String, &Child)> =
-            children.iter().filter(|(_, child)| child.end == Some(end) && !child.is_deleting).collect();
+        let mut ended: Vec<(&String, &Child)> = children
+            .iter()
+            .filter(|(_, child)| child.end == Some(end) && child.is_settled && !child.is_deleting)
+            .collect();
         ended.sort_by_key(|(name, child)| (child.completed_at.or(child.slot), *name));
         let count = ended.len().saturating_sub(keep);
         ended.truncate(count);

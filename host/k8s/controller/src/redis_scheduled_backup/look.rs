@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use redkeep_k8s_api::conditions::{READY, reasons};
+use redkeep_k8s_api::conditions::{ACCEPTED, READY, reasons};
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupStatus};
 use redkeep_k8s_api::run::Phase;
@@ -19,7 +19,7 @@ use super::retention::{self, Progress, Retention};
 use super::status::Facts;
 use super::validate::Validated;
 use super::verification::{self, Due};
-use super::{Shared, build, dereference};
+use super::{Shared, build, dereference, siblings};
 use crate::apply::condition;
 use crate::common::ReconcileError;
 use crate::common::Unresolved;
@@ -86,7 +86,8 @@ impl Look<'_> {
             Created::Foreign | Created::Terminating => None,
         });
         let told = started.as_ref().map(|(start, _)| (*start, uid));
-        let mut next = self.facts().followed(self.previous, &plan, valid.rules.jitter, told);
+        let mut next =
+            self.facts().followed(self.previous, &plan, valid.rules.jitter, valid.unverifiable.as_deref(), told);
         let (mut pruning, mut reading) = (Aside::default(), Aside::default());
         // A run that was begun is written down before anything else is tried.
         if started.is_none() {
@@ -203,11 +204,22 @@ impl Look<'_> {
         pruning: &Aside<String>,
         reading: &Aside<Timestamp>,
     ) {
-        let message = |status: &RedisScheduledBackupStatus| {
-            condition(&status.conditions, READY).map(|ready| ready.message.clone()).unwrap_or_default()
+        let said_newly = |kind: &str| {
+            let message = |status: &RedisScheduledBackupStatus| {
+                condition(&status.conditions, kind).map(|condition| condition.message.clone()).unwrap_or_default()
+            };
+            Some(message(next)).filter(|now| *now != message(self.previous))
         };
-        if matches!(plan.state, State::Skipped { .. }) && message(self.previous) != message(next) {
-            publish(self.context, self.schedule, &Outcome::warning("Schedule", reasons::SKIPPED, message(next))).await;
+        if matches!(plan.state, State::Skipped { .. })
+            && let Some(message) = said_newly(READY)
+        {
+            publish(self.context, self.schedule, &Outcome::warning("Schedule", reasons::SKIPPED, message)).await;
+        }
+        let reason = reasons::VERIFICATION_NOT_POSSIBLE;
+        if condition(&next.conditions, ACCEPTED).is_some_and(|accepted| accepted.reason == reason)
+            && let Some(message) = said_newly(ACCEPTED)
+        {
+            publish(self.context, self.schedule, &Outcome::warning("Accept", reason, message)).await;
         }
         if let Some(outcome) = &pruning.outcome {
             let deleted = next.retention.as_ref().and_then(|retention| retention.deleted).unwrap_or(0);
@@ -239,16 +251,20 @@ impl Look<'_> {
         let state = self.context.executor.observe(&retention::key(self.schedule, &task)).await?;
         let (reason, message) = match (retention::progress(state, started, self.now), keep) {
             (Progress::Runs, _) => return Ok(Aside { runs: true, ..Aside::default() }),
-            (Progress::Start, Some(keep)) => match retention::start(self.context, self.schedule, &task, keep).await? {
-                Ok(()) => return Ok(Aside { runs: true, ..Aside::default() }),
-                Err((reason, message)) => (reason.to_owned(), message),
-            },
+            (Progress::Start, Some(keep)) => {
+                let keep = siblings::union(keep, &self.shared.siblings.of(self.schedule));
+                match retention::start(self.context, self.schedule, &task, &keep).await? {
+                    Ok(()) => return Ok(Aside { runs: true, ..Aside::default() }),
+                    Err((reason, message)) => (reason.to_owned(), message),
+                }
+            }
             (Progress::Start, None) => {
                 (reasons::CANCELLED.to_owned(), "spec.retention was taken away, or the schedule suspended".to_owned())
             }
             (Progress::Ended(report), _) => {
-                let outcome = if retention::reported(next, &report, generation, self.now) {
-                    Outcome::normal("Prune", reasons::COMPLETED, retention::summary(next))
+                let remark = siblings::remark(&self.shared.siblings.of(self.schedule));
+                let outcome = if retention::reported(next, &report, &remark, generation, self.now) {
+                    Outcome::normal("Prune", reasons::COMPLETED, retention::summary(next) + &remark)
                 } else {
                     let error = next.retention.as_ref().and_then(|retention| retention.error.clone());
                     Outcome::warning("Prune", "PruneFailed", error.unwrap_or_default())
@@ -313,7 +329,7 @@ impl Look<'_> {
             return;
         }
         let created = self.schedule.metadata.creation_timestamp.as_ref().map_or(self.now, |time| time.0);
-        metrics.schedule_seen(namespace, self.cluster, name, created);
+        metrics.schedule_seen(namespace, self.cluster, name, created, next.failures_in_row.unwrap_or(0));
         if let Some(verification) = &next.verification
             && let Some(at) = &verification.completed_at
         {

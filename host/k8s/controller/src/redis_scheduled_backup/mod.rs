@@ -10,6 +10,7 @@ mod decide;
 mod dereference;
 mod look;
 mod retention;
+mod siblings;
 mod status;
 mod task;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use crate::server::Readiness;
 use crate::timer::Timer;
 use children::Children;
 use look::Look;
+use siblings::Siblings;
 use validate::{cluster_name, validate};
 
 const NAME: &str = "redisscheduledbackup";
@@ -56,6 +58,7 @@ const CACHE_LAG: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Shared {
     children: Children,
+    siblings: Siblings,
     timer: Timer,
     fired: Mutex<HashMap<ObjectKey, Fired>>,
 }
@@ -126,6 +129,7 @@ fn watch_schedules(context: &Arc<Context>, shared: &Arc<Shared>) -> (Store<Guard
         None => Api::all(context.client.clone()),
     };
     let (reader, writer) = store();
+    shared.siblings.are_in(reader.clone());
     let (context, shared, cache) = (Arc::clone(context), Arc::clone(shared), reader.clone());
     let queue = watcher(api, watcher::Config::default())
         .default_backoff()

@@ -104,10 +104,11 @@ pub(super) fn progress(task: TaskState, started: Timestamp, now: Timestamp) -> P
     }
 }
 
-/// The status after a report; true when it went through.
+/// The status after a report; true when it went through. `remark`: what to add to its summary.
 pub(super) fn reported(
     status: &mut RedisScheduledBackupStatus,
     report: &TaskReport,
+    remark: &str,
     generation: Option<i64>,
     now: Timestamp,
 ) -> bool {
@@ -120,7 +121,7 @@ pub(super) fn reported(
     fill(status, report);
     let retention = status.retention.get_or_insert_with(RetentionStatus::default);
     retention.completed_at = Some(Time(whole_seconds(now)));
-    let message = summary(status);
+    let message = summary(status) + remark;
     set(status, true, reasons::COMPLETED, message, generation, now);
     true
 }

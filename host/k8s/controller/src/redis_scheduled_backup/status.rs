@@ -89,12 +89,13 @@ impl Facts<'_> {
         next
     }
 
-    /// A spec that is followed. `started`: the run that was begun just now, and its uid.
+    /// A spec that is followed. `unverifiable`: why nothing can be verified; `started`: the run that was begun just now, and its uid.
     pub(super) fn followed(
         &self,
         previous: &RedisScheduledBackupStatus,
         plan: &Plan,
         jitter: std::time::Duration,
+        unverifiable: Option<&str>,
         started: Option<(&Start, Option<&str>)>,
     ) -> RedisScheduledBackupStatus {
         let mut next = self.common(previous);
@@ -114,12 +115,11 @@ impl Facts<'_> {
                 next.active.push(ActiveBackup { name, uid: Some(uid.to_owned()), slot });
             }
         }
-        let accepted = ConditionUpdate {
-            kind: ACCEPTED,
-            status: Some(true),
-            reason: reasons::VALID,
-            message: "the spec can be followed".to_owned(),
+        let (reason, message) = match unverifiable {
+            Some(why) => (reasons::VERIFICATION_NOT_POSSIBLE, format!("backups are made and not verified: {why}")),
+            None => (reasons::VALID, "the spec can be followed".to_owned()),
         };
+        let accepted = ConditionUpdate { kind: ACCEPTED, status: Some(true), reason, message };
         set_condition(&mut next.conditions, accepted, self.generation, self.now);
         set_condition(&mut next.conditions, ready(plan.state), self.generation, self.now);
         next

@@ -219,6 +219,29 @@ async fn replace_cancels_the_run_before() {
 }
 
 #[tokio::test]
+async fn a_backup_that_is_verified_is_neither_replaced_nor_waited_for() {
+    for policy in ["Replace", "Forbid"] {
+        let world = World::new(nightly(json!({"concurrencyPolicy": policy})), "2026-11-21T02:00:00Z");
+        let mut verified = child("nightly-202611200200", "2026-11-20T02:00:00Z", None);
+        verified["metadata"]["annotations"][labels::COMPLETED_AT] = json!("2026-11-20T02:05:00Z");
+        world.fake.put(verified);
+        world.look().await.unwrap();
+        assert_eq!(world.runs(), ["nightly-202611200200", FIRST], "{policy}");
+        assert_eq!(world.status("lastSuccessfulBackup"), "nightly-202611200200");
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_completed_unseen_is_not_replaced() {
+    let world = World::new(nightly(json!({"concurrencyPolicy": "Replace"})), "2026-11-21T02:00:00Z");
+    let mut done = child("nightly-202611200200", "2026-11-20T02:00:00Z", None);
+    done["status"] = json!({"phase": "Completed"});
+    world.fake.put(done);
+    world.look().await.unwrap();
+    assert_eq!(world.runs(), ["nightly-202611200200", FIRST]);
+}
+
+#[tokio::test]
 async fn history_limits_remove_objects_and_keep_their_artifacts() {
     let world = World::new(nightly(json!({"successfulBackupsHistoryLimit": 1})), "2026-11-20T12:00:00Z");
     for day in [18, 19, 20] {

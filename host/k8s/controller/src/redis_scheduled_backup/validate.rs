@@ -27,6 +27,8 @@ pub(super) struct Validated {
     pub(super) retention: Option<KeepRules>,
     /// When the newest backup is read again, where that has a schedule of its own.
     pub(super) verification: Option<Schedule>,
+    /// Why nothing can be verified as asked. Backups are made all the same.
+    pub(super) unverifiable: Option<String>,
 }
 
 /// Checks what the API server could not.
@@ -52,9 +54,9 @@ pub(super) fn validate(
     let line = spec.backup.verification.as_ref().and_then(|verification| verification.schedule.as_deref());
     let verification = line.map(|line| Schedule::parse(line, Some(&spec.time_zone))).transpose();
     let verification = verification.map_err(|error| Unresolved::invalid("spec.verification.schedule", error))?;
-    if let Some(verification) = &spec.backup.verification {
-        server::check(verification, spec.backup.cluster_name.as_deref(), settings)?;
-    }
+    let cluster = spec.backup.cluster_name.as_deref();
+    let asked = spec.backup.verification.as_ref();
+    let unverifiable = asked.and_then(|asked| server::check(asked, cluster, settings).err()).map(|why| why.to_string());
     let span = spec.jitter.as_deref().map(parse_duration).transpose();
     let span = span.map_err(|error| Unresolved::invalid("spec.jitter", error))?.unwrap_or_default();
     Ok(Validated {
@@ -77,10 +79,11 @@ pub(super) fn validate(
         keep_failed: usize::try_from(spec.failed_backups_history_limit).unwrap_or(0),
         retention: spec.retention.as_ref().map(keep_rules).transpose()?,
         verification,
+        unverifiable,
     })
 }
 
-fn keep_rules(retention: &Retention) -> Result<KeepRules, Unresolved> {
+pub(super) fn keep_rules(retention: &Retention) -> Result<KeepRules, Unresolved> {
     let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok());
     let within = retention.keep_within.as_deref().map(parse_duration).transpose();
     let rules = KeepRules {
@@ -138,12 +141,19 @@ mod tests {
     #[case(json!({"timeZone": "Mars/Olympus"}), "spec.timeZone: `Mars/Olympus` is no time zone")]
     #[case(json!({"jitter": "soon"}), "spec.jitter: `soon`")]
     #[case(json!({"verification": {"schedule": "61 * * * *"}}), "spec.verification.schedule: `61`")]
-    #[case(json!({"clusterName": null, "verification": {"schedule": "@daily", "level": "boot"}}), "spec.verification.image: level boot needs")]
     #[case(json!({"retention": {"keepWithin": "long"}}), "spec.retention.keepWithin: `long`")]
     #[case(json!({"retention": {}}), "spec.retention: at least one rule")]
     fn what_cannot_be_followed_is_refused_by_field(#[case] change: Value, #[case] expected: &str) {
         let error = checked("nightly", change).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
+    }
+
+    #[test]
+    fn a_schedule_whose_verification_is_not_possible_is_followed_and_says_so() {
+        let boot = json!({"clusterName": null, "verification": {"schedule": "@daily", "level": "boot"}});
+        let why = checked("nightly", boot).unwrap().unverifiable.unwrap();
+        assert!(why.starts_with("spec.verification.image: level boot needs"), "{why}");
+        assert_eq!(checked("nightly", json!({})).unwrap().unverifiable, None);
     }
 
     #[test]

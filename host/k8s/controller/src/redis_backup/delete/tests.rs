@@ -110,6 +110,22 @@ async fn a_storage_that_is_gone_does_not_stop_the_annotation() {
     world.look().await.unwrap();
     assert!(world.is_there() && world.executor.names().is_empty());
     assert_eq!(world.fake.events(), ["StorageNotFound"]);
+    world.fake.update("RedisBackup", "shop", "nightly", |backup| {
+        backup["metadata"]["annotations"] = json!({labels::ABANDON_ARTIFACTS: "true"});
+    });
+    world.look().await.unwrap();
+    assert!(!world.is_there());
+}
+
+#[tokio::test]
+async fn in_a_namespace_that_goes_away_a_storage_that_went_first_holds_nothing() {
+    let world = World::with_policy(
+        json!({"destination": null, "storageRef": {"name": "gone"}, "backupCredentialsSecret": null}),
+    );
+    world.fake.terminate_namespace("shop");
+    world.look().await.unwrap();
+    assert!(!world.is_there());
+    assert!(world.executor.names().is_empty());
 }
 
 #[tokio::test]

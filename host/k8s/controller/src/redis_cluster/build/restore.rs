@@ -74,7 +74,7 @@ pub(in crate::redis_cluster) fn task(
         spec: TaskSpec { version: SPEC_VERSION, deadline: now.checked_add(lasts).ok(), task: Task::Restore(task) },
         mounts,
         placement: placement(cluster, validated, target),
-        deadline: bootstrap.deadline,
+        deadline: lasts,
         start_deadline: bootstrap.start_deadline,
         // The cluster's own retries name the reason and wait between them.
         retries: 0,

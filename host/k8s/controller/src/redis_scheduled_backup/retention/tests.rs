@@ -72,7 +72,7 @@ fn report(outcome: Ending) -> TaskReport {
 #[test]
 fn the_plan_and_its_reasons_are_shown_newest_first() {
     let mut shown = RedisScheduledBackupStatus::default();
-    assert!(reported(&mut shown, &report(Ending::Done), Some(1), at(NOW)));
+    assert!(reported(&mut shown, &report(Ending::Done), "", Some(1), at(NOW)));
     let retention = shown.retention.clone().unwrap();
     assert_eq!((retention.kept, retention.deleted, retention.freed_bytes), (Some(2), Some(1), Some(4096)));
     let plan: Vec<(&str, bool, usize)> =
@@ -94,7 +94,7 @@ fn a_run_that_failed_half_way_says_what_it_did() {
         help: None,
         retryable: true,
     };
-    assert!(!reported(&mut shown, &report(outcome), Some(1), at(NOW)));
+    assert!(!reported(&mut shown, &report(outcome), "", Some(1), at(NOW)));
     let retention = shown.retention.clone().unwrap();
     assert_eq!((retention.deleted, retention.error.as_deref()), (Some(1), Some("failed to delete")));
     assert_eq!(condition(&shown.conditions, "Pruned").unwrap().reason, "Storage");

@@ -29,7 +29,7 @@ fn plan() -> Plan {
 fn next(previous: &RedisScheduledBackupStatus, children: &[Value]) -> RedisScheduledBackupStatus {
     let children = known(children);
     let facts = Facts { generation: Some(3), cluster: "carts", children: &children, now: at("2026-11-21T12:00:00Z") };
-    facts.followed(previous, &plan(), std::time::Duration::from_secs(192), None)
+    facts.followed(previous, &plan(), std::time::Duration::from_secs(192), None, None)
 }
 
 #[test]
@@ -79,11 +79,27 @@ fn a_run_that_was_begun_is_written_down_before_the_watch_shows_it() {
         replace: Vec::new(),
     };
     let previous = RedisScheduledBackupStatus::default();
-    let next = facts.followed(&previous, &plan(), std::time::Duration::ZERO, Some((&start, Some("u"))));
+    let next = facts.followed(&previous, &plan(), std::time::Duration::ZERO, None, Some((&start, Some("u"))));
     assert_eq!(next.last_schedule_time, Some(Time(start.slot)));
     assert_eq!(next.active.iter().map(|active| active.name.as_str()).collect::<Vec<_>>(), ["nightly-202611210200"]);
-    let foreign = facts.followed(&previous, &plan(), std::time::Duration::ZERO, Some((&start, None)));
+    let foreign = facts.followed(&previous, &plan(), std::time::Duration::ZERO, None, Some((&start, None)));
     assert_eq!((foreign.last_schedule_time, foreign.active), (Some(Time(start.slot)), vec![]));
+}
+
+#[test]
+fn a_schedule_that_cannot_verify_is_accepted_and_says_what_it_does_not_do() {
+    let children = known(&[]);
+    let facts = Facts { generation: Some(4), cluster: "carts", children: &children, now: at("2026-11-21T12:00:00Z") };
+    let next = facts.followed(
+        &RedisScheduledBackupStatus::default(),
+        &plan(),
+        std::time::Duration::ZERO,
+        Some("spec.verification.image: valkey:9 is not on the operator's list"),
+        None,
+    );
+    let accepted = condition(&next.conditions, ACCEPTED).unwrap();
+    assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("True", reasons::VERIFICATION_NOT_POSSIBLE));
+    assert!(accepted.message.ends_with("valkey:9 is not on the operator's list"), "{}", accepted.message);
 }
 
 #[test]

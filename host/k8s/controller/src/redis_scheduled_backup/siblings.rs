@@ -1,0 +1,156 @@
+//! Schedules of one source and one storage share its backups there, so what one of them keeps no other may delete.
+
+use std::sync::{Arc, OnceLock};
+
+use kube::ResourceExt;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
+use redkeep_core::task::KeepRules;
+use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupSpec};
+
+use super::validate::{cluster_name, keep_rules};
+
+type Guarded = DeserializeGuard<RedisScheduledBackup>;
+
+/// Another schedule, and what it keeps; `None`: everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sibling {
+    pub(super) name: String,
+    pub(super) keep: Option<KeepRules>,
+}
+
+/// The cache of all schedules, once there is one.
+#[derive(Default)]
+pub(super) struct Siblings(OnceLock<Store<Guarded>>);
+
+impl Siblings {
+    pub(super) fn are_in(&self, cache: Store<Guarded>) {
+        let _ = self.0.set(cache);
+    }
+
+    /// Those of this schedule, by name.
+    pub(super) fn of(&self, schedule: &RedisScheduledBackup) -> Vec<Sibling> {
+        let all = self.0.get().map(Store::state).unwrap_or_default();
+        find(schedule, &all)
+    }
+}
+
+fn find(schedule: &RedisScheduledBackup, all: &[Arc<Guarded>]) -> Vec<Sibling> {
+    let others = all.iter().filter_map(|guarded| guarded.0.as_ref().ok()).filter(|other| {
+        other.namespace() == schedule.namespace()
+            && other.uid() != schedule.uid()
+            && other.metadata.deletion_timestamp.is_none()
+            && share_storage(&other.spec, &schedule.spec)
+    });
+    let mut found: Vec<Sibling> = others
+        .map(|other| Sibling {
+            name: other.name_any(),
+            // Rules that nobody can follow are no reason to delete.
+            keep: other.spec.retention.as_ref().and_then(|retention| keep_rules(retention).ok()),
+        })
+        .collect();
+    found.sort_by(|left, right| left.name.cmp(&right.name));
+    found
+}
+
+/// As they are written: one storage that is named in two ways is not recognized.
+fn share_storage(one: &RedisScheduledBackupSpec, other: &RedisScheduledBackupSpec) -> bool {
+    let (one, other) = (&one.backup, &other.backup);
+    cluster_name(one) == cluster_name(other)
+        && one.destination == other.destination
+        && one.storage_ref == other.storage_ref
+}
+
+/// Rules that keep what any of them keeps. Where one keeps everything no rule is left, and only garbage goes.
+pub(super) fn union(own: &KeepRules, siblings: &[Sibling]) -> KeepRules {
+    siblings.iter().try_fold(own.clone(), |sum, sibling| Some(larger(&sum, sibling.keep.as_ref()?))).unwrap_or_default()
+}
+
+/// Each rule keeps the more the larger its number is, and a backup that any rule keeps is kept.
+fn larger(one: &KeepRules, other: &KeepRules) -> KeepRules {
+    KeepRules {
+        last: one.last.max(other.last),
+        hourly: one.hourly.max(other.hourly),
+        daily: one.daily.max(other.daily),
+        weekly: one.weekly.max(other.weekly),
+        monthly: one.monthly.max(other.monthly),
+        yearly: one.yearly.max(other.yearly),
+        within_seconds: one.within_seconds.max(other.within_seconds),
+    }
+}
+
+/// What to add to what a retention run says; empty without siblings.
+pub(super) fn remark(siblings: &[Sibling]) -> String {
+    const MOST_NAMES: usize = 5;
+    let listed = |of: &mut dyn Iterator<Item = &Sibling>| {
+        of.take(MOST_NAMES).map(|sibling| sibling.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let greedy = listed(&mut siblings.iter().filter(|sibling| sibling.keep.is_none()));
+    if !greedy.is_empty() {
+        return format!("; nothing is deleted, for {greedy} backs up the same source and has no retention");
+    }
+    match listed(&mut siblings.iter()) {
+        names if names.is_empty() => names,
+        names => format!("; what the rules of {names} keep of the same source stays too"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn schedule(name: &str, change: Value) -> RedisScheduledBackup {
+        let mut made = RedisScheduledBackup::new(name, crate::redis_scheduled_backup::testing::spec(change));
+        made.metadata.namespace = Some("shop".to_owned());
+        made.metadata.uid = Some(format!("uid-of-{name}"));
+        made
+    }
+
+    fn cached(schedule: RedisScheduledBackup) -> Arc<Guarded> {
+        Arc::new(DeserializeGuard(Ok(schedule)))
+    }
+
+    #[test]
+    fn siblings_are_those_of_the_same_source_and_storage() {
+        let own = schedule("hourly", json!({"retention": {"keepLast": 24}}));
+        let mut elsewhere = schedule("elsewhere", json!({}));
+        elsewhere.metadata.namespace = Some("other".to_owned());
+        let mut going = schedule("going", json!({}));
+        going.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+        let all = [
+            own.clone(),
+            schedule("yearly", json!({"retention": {"keepYearly": 3}})),
+            schedule("monthly", json!({"suspend": true, "retention": {"keepMonthly": 12}})),
+            schedule("another-source", json!({"clusterName": "other"})),
+            schedule("off-site", json!({"destination": {"s3": {"bucket": "far"}}, "storageRef": null})),
+            elsewhere,
+            going,
+        ]
+        .map(cached);
+        let found = find(&own, &all);
+        assert_eq!(found.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["monthly", "yearly"]);
+        let rules = union(&KeepRules { last: Some(24), ..KeepRules::default() }, &found);
+        let all_of_them = KeepRules { last: Some(24), monthly: Some(12), yearly: Some(3), ..KeepRules::default() };
+        assert_eq!(rules, all_of_them);
+        assert_eq!(remark(&found), "; what the rules of monthly, yearly keep of the same source stays too");
+    }
+
+    #[rstest]
+    #[case(Some((Some(7), None)), (Some(24), Some(60)))]
+    #[case(Some((Some(48), Some(90))), (Some(48), Some(90)))]
+    #[case(None, (None, None))]
+    fn what_any_of_them_keeps_is_kept(
+        #[case] sibling: Option<(Option<u32>, Option<u64>)>,
+        #[case] expected: (Option<u32>, Option<u64>),
+    ) {
+        let rules = |(last, within_seconds)| KeepRules { last, within_seconds, ..KeepRules::default() };
+        let siblings = [Sibling { name: "other".to_owned(), keep: sibling.map(rules) }];
+        assert_eq!(union(&rules((Some(24), Some(60))), &siblings), rules(expected));
+        assert_eq!(union(&rules((Some(24), None)), &[]), rules((Some(24), None)));
+        let is_kept_whole = remark(&siblings).contains("nothing is deleted, for other");
+        assert_eq!(is_kept_whole, sibling.is_none());
+    }
+}
