@@ -167,6 +167,55 @@ async fn a_replica_without_its_primary_is_told() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_old_append_only_file_of_a_server_is_refused_without_the_right_to_read_its_configuration() {
+    for version in Version::ALL {
+        let server = RedisServer::start_with(version, &["--appendonly", "yes"]).unwrap();
+        apply(&mut server.connect().await.unwrap(), &Shape::standalone(version), 1, 100).await.unwrap();
+        let rules =
+            ["on", ">secret-word", "resetkeys", "resetchannels", "-@all", "+psync", "+replconf", "+ping", "+info"];
+        server.command(&[&["ACL", "SETUSER", "keeper"][..], &rules].concat()).await.unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let store = place.path().join("store");
+        let backup = || {
+            let mut command = redkeep();
+            command
+                .args(["backup", "--source", &server.url(), "--user", "keeper", "--method", "aof", "--cluster", "old"])
+                .args(["--param", "source=files", "--data-dir"])
+                .arg(server.dir())
+                .arg("--storage")
+                .arg(&store)
+                .env("REDISCLI_AUTH", "secret-word");
+            finish(command)
+        };
+        server.command(&["CONFIG", "SET", "appendonly", "no"]).await.unwrap();
+        server.command(&["SET", "later", "than the file"]).await.unwrap();
+        refused(&backup(), 5, &["aof_enabled:0", "source=replication"], &format!("{version:?}"));
+        nothing_stored(&store);
+        server.command(&["CONFIG", "SET", "appendonly", "yes"]).await.unwrap();
+        let said = backup();
+        assert_eq!(said.code, Some(0), "{version:?}: {said:#?}");
+    }
+}
+
+#[test]
+fn an_old_dump_tells_its_age() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    // One field, no key, no checksum.
+    std::fs::write(data.join("dump.rdb"), b"REDIS0011\xfa\x05ctime\x0a1700000000\xff\0\0\0\0\0\0\0\0").unwrap();
+    let mut command = redkeep();
+    command.args(["backup", "--cluster", "old", "--method", "rdb", "-o", "json", "--source"]).arg(&data);
+    command.arg("--storage").arg(place.path().join("store"));
+    let said = finish(command);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let manifest = said.json();
+    let time = "2023-11-14T22:13:20.000Z";
+    assert_eq!(manifest["facts"]["snapshot-time"], time, "{manifest:#}");
+    assert!(manifest["warnings"][0].as_str().is_some_and(|line| line.contains(time)), "{manifest:#}");
+}
+
 #[test]
 fn a_hostile_file_is_refused_at_its_offset() {
     let place = tempfile::tempdir().unwrap();

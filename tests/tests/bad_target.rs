@@ -247,6 +247,34 @@ async fn what_a_killed_restore_left_in_a_directory_goes_with_the_next() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_a_command_gave_a_time_which_has_passed_is_not_lost_in_a_live_server() -> Result<()> {
+    for (version, number) in [(Version::Redis62, "6.2"), (Version::Redis70, "7.0")] {
+        let source = RedisServer::start_with(version, &["--appendonly", "yes", "--appendfsync", "always"])?;
+        source.command(&["SET", "token", "v", "PX", "3000"]).await?;
+        source.command(&["PERSIST", "token"]).await?;
+        let place = tempfile::tempdir()?;
+        let store = place.path().join("store").display().to_string();
+        let directory = source.dir().to_str().context("a path")?;
+        succeed(["backup", "--source", directory, "--method", "aof", "--storage", &store, "--cluster", "given"]);
+        // The same time, on a key that is not kept.
+        source.command(&["SET", "clock", "v", "PX", "3000"]).await?;
+        while source.command(&["EXISTS", "clock"]).await? == redis::Value::Int(1) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let target = RedisServer::start(version)?;
+        fail(5, &["expiry", "--target-dir"], ["restore", "--storage", &store, "latest", "--target", &target.url()]);
+        ensure!(keys(&target).await? == 0, "{version:?}: something was written");
+        let folder = place.path().join("data");
+        let folder_text = folder.to_str().context("a path")?;
+        let target = ["--target-dir", folder_text, "--appendonly", "yes", "--server-version", number];
+        succeed([&["restore", "--storage", &store, "latest"][..], &target].concat());
+        let restored = RedisServer::start_in(version, &folder, &["--appendonly", "yes"])?;
+        ensure!(restored.command(&["PTTL", "token"]).await? == redis::Value::Int(-1), "{version:?}: the key is lost");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_of_a_single_server_are_refused_by_a_cluster() -> Result<()> {
     let shape = Shape { databases: vec![0], ..Shape::standalone(Version::Redis70) };
     let (_place, store) = stored(Version::Redis70, "aof", &shape).await?;

@@ -120,6 +120,57 @@ async fn kill(runs: u32) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_backup_that_is_killed_leaves_nothing_that_prune_does_not_find() {
+    kill_the_first().await.unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// The storage holds no object of the cluster: whoever looks for clusters by their folders finds none.
+async fn kill_the_first() -> Result<()> {
+    let server = filled().await?;
+    let storage = tempfile::tempdir()?;
+    let store = storage.path().join("store");
+    let store_text = store.display().to_string();
+    let url = server.url();
+    let arguments = ["backup", "--source", &url, "--method", "rdb", "--storage", &store_text, "--cluster", "killed"];
+    let prune = ["prune", "--storage", &store_text, "--grace", "0s"];
+    let left = || -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        files_under(&store, &mut files)?;
+        Ok(files)
+    };
+    for scope in [&[][..], &["--cluster", "killed"], &["--namespace", "default"]] {
+        // 24 MB at this rate take longer than the wait below.
+        let mut child = redkeep()
+            .args(arguments)
+            .args(["--limit-rate", "1M", "--compression", "none"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !store.exists() || left()?.is_empty() {
+            ensure!(Instant::now() < deadline && child.try_wait()?.is_none(), "the backup began no object");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        child.kill()?;
+        child.wait()?;
+        let begun = left()?;
+        let is_placed = |path: &Path| path.strip_prefix(&store).is_ok_and(|key| !key.starts_with(".redkeep-tmp"));
+        ensure!(!begun.iter().any(|path| is_placed(path)), "the kill came too late: {begun:#?}");
+
+        succeed(["prune", "--storage", &store_text]);
+        ensure!(left()? == begun, "within the grace period it may be going on");
+        succeed(prune.iter().chain(&["--cluster", "other"]));
+        ensure!(left()? == begun, "it is not the other cluster's");
+        let outcome = succeed(prune.iter().chain(scope).chain(&["-o", "json"])).json();
+        ensure!(outcome["uploads"].as_array().map(Vec::len) == Some(begun.len()), "{outcome:#}");
+        ensure!(left()?.is_empty(), "prune left {:#?}", left()?);
+    }
+    succeed(arguments);
+    succeed(["verify", "--storage", &store_text, "latest"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_during_a_backup_leaves_nothing_that_counts() {
     let mut server = filled().await.unwrap();
     let storage = tempfile::tempdir().unwrap();

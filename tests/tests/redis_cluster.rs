@@ -1,14 +1,16 @@
-//! A real Redis Cluster of six nodes and three shards, backed up under load, restored into one server and into three shards
-//! with other slot borders.
+//! A real Redis Cluster of six nodes and three shards, backed up under load, restored into one server, into three shards
+//! with other slot borders, and into directories of which a new cluster is made.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use redkeep_testing::dataset::values;
 use redkeep_testing::server::{RedisServer, Version};
-use redkeep_testing::topology::RedisCluster;
+use redkeep_testing::topology::{RedisCluster, wait_until};
 use redkeep_testing::workload::{Shape, Writer, applied, apply};
-use redkeep_tests::{fail, full, succeed};
+use redkeep_tests::{fail, full, need, succeed};
 
 const BEFORE: u64 = 2000;
 
@@ -47,6 +49,7 @@ async fn check(version: Version) -> Result<()> {
 
     let storage = tempfile::tempdir()?;
     let store = storage.path().display().to_string();
+    let mut shards = serde_json::Value::Null;
     for method in ["rdb", "aof"] {
         let manifest = succeed([
             "backup",
@@ -71,6 +74,9 @@ async fn check(version: Version) -> Result<()> {
             .map(|range| range["last"].as_u64().unwrap_or(0) + 1 - range["first"].as_u64().unwrap_or(0))
             .sum();
         ensure!(slots == 16_384, "the slot map covers {slots} slots");
+        if method == "rdb" {
+            shards = manifest["shards"].clone();
+        }
     }
     for writer in writers {
         ensure!(writer.stop().await? > BEFORE, "a writer wrote nothing");
@@ -99,11 +105,65 @@ async fn check(version: Version) -> Result<()> {
     }
     ensure!(held == expected, "the other cluster holds {} keys, expected {}", held.len(), expected.len());
 
+    // Into a directory for each shard.
+    if need("redis-cli") {
+        let held = from_directories(version, &store, &rdb, &shards, storage.path()).await?;
+        ensure!(held == expected, "the new cluster holds {} keys, expected {}", held.len(), expected.len());
+    }
+
     // Never one shard silently for the whole, and never into data that is there.
     let folder = storage.path().join("data").display().to_string();
     fail(5, &["shard"], ["restore", "--storage", &store, &rdb, "--target-dir", &folder]);
     fail(5, &["empty"], ["restore", "--storage", &store, &rdb, "--target", &other.url()]);
     Ok(())
+}
+
+/// Makes a cluster of a directory for each shard, by the lines that a restore prints and the steps of `docs/redis-notes.md`.
+async fn from_directories(
+    version: Version,
+    store: &str,
+    backup: &str,
+    shards: &serde_json::Value,
+    folder: &Path,
+) -> Result<BTreeMap<Vec<u8>, String>> {
+    let arguments = ["--appendonly", "no", "--cluster-enabled", "yes", "--cluster-node-timeout", "5000"];
+    let says = async |node: &RedisServer, line: &str| -> Result<bool> {
+        let text: String = redis::from_redis_value(node.command(&["CLUSTER", "INFO"]).await?)?;
+        Ok(text.lines().any(|found| found.trim_end() == line))
+    };
+    let mut nodes: Vec<RedisServer> = Vec::new();
+    for shard in shards.as_array().context("no shards")? {
+        let name = shard["name"].as_str().context("a shard without a name")?;
+        let directory = folder.join(format!("shard-{name}"));
+        let directory_text = directory.display().to_string();
+        let restore = ["restore", "--storage", store, backup, "--shard", name, "--target-dir", &directory_text];
+        let outcome = succeed(restore.iter().chain(&["-o", "json"])).json();
+        let next = outcome["next"].as_str().context("no next step")?;
+        ensure!(next.ends_with(" --appendonly no --cluster-enabled yes"), "{next}");
+
+        let node = RedisServer::start_in(version, &directory, &arguments)?;
+        wait_until("the shard to load", || async { Ok(node.info("loading").await? == "0") }).await?;
+        let line = outcome["nextSlots"].as_str().context("no line for the slots")?;
+        let client = if version == Version::Valkey81 { "valkey-cli" } else { "redis-cli" };
+        ensure!(line.contains(client), "{line}");
+        let line = line.replace(client, &format!("redis-cli -p {}", node.port()));
+        let said = Command::new("sh").args(["-c", &line]).output()?;
+        let (first, last) = (&shard["slots"][0]["first"], &shard["slots"][0]["last"]);
+        let count = last.as_u64().zip(first.as_u64()).map(|(last, first)| last + 1 - first).context("no slots")?;
+        ensure!(says(&node, &format!("cluster_slots_assigned:{count}")).await?, "{line}: {said:?}");
+        node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(nodes.len() + 1).to_string()]).await?;
+        nodes.push(node);
+    }
+    let seed = nodes.first().context("no shards")?.port().to_string();
+    for node in nodes.iter().skip(1) {
+        node.command(&["CLUSTER", "MEET", "127.0.0.1", &seed]).await?;
+    }
+    let mut held = BTreeMap::new();
+    for node in &nodes {
+        wait_until("the cluster to be whole", || says(node, "cluster_state:ok")).await?;
+        held.extend(values(node).await?);
+    }
+    Ok(held)
 }
 
 /// What a server must hold that names its own counters: each shard's operations, replayed.

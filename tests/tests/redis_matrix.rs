@@ -67,6 +67,32 @@ async fn what_comes_back_equals_the_source_at_the_captured_point() {
     }
 }
 
+/// Above 8 MiB a live restore rebuilds a value in pieces; one element above 16 MiB goes whole, in a second pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_values_go_back_live_by_either_method() -> Result<()> {
+    for (version, method) in [(Version::Redis62, "aof"), (Version::Redis70, "rdb"), (Version::Redis82, "aof")] {
+        let source = RedisServer::start(version)?;
+        let mut connection = source.connect().await?;
+        redis::cmd("SET").arg("string").arg(vec![b's'; 9 << 20]).query_async::<()>(&mut connection).await?;
+        redis::cmd("SELECT").arg(3).query_async::<()>(&mut connection).await?;
+        redis::cmd("RPUSH")
+            .arg("list")
+            .arg(vec![b'l'; 17 << 20])
+            .arg("next")
+            .query_async::<()>(&mut connection)
+            .await?;
+        let storage = tempfile::tempdir()?;
+        let store = storage.path().to_str().context("a path")?;
+        succeed(["backup", "--source", &source.url(), "--method", method, "--storage", store, "--cluster", "large"]);
+        let target = RedisServer::start(version)?;
+        succeed(["restore", "--storage", store, "latest", "--target", &target.url()]);
+        let (left, right) = (Dataset::of(&target).await?, Dataset::of(&source).await?);
+        let differences = left.differences(&right, version == Version::Redis62);
+        ensure!(differences.is_empty() && left.keys.len() == 2, "{version:?} {method}: {differences:?}");
+    }
+    Ok(())
+}
+
 async fn check(case: Case) -> Result<()> {
     let shape = Shape::standalone(case.version);
     let appendonly = if case.method == "aof" && case.route == Route::Files { "yes" } else { "no" };

@@ -30,7 +30,7 @@ fn rule(key: &str) -> Rule {
     match key {
         "keys" | "expires" | "commands" => Rule::Sum,
         "functions" => Rule::Largest,
-        "first-time" => Rule::Earliest,
+        "first-time" | "snapshot-time" => Rule::Earliest,
         "last-time" => Rule::Latest,
         "databases" | "modules" => Rule::Union,
         "checksum" => Rule::WeakestChecksum,

@@ -22,6 +22,7 @@ use redkeep_core::{Attribute, Class, Classify};
 
 use crate::attempt::Attempt;
 use crate::cancel;
+use crate::clock;
 use crate::error::EngineError;
 use crate::events::{ShardEvents, TaskEvents, Warnings};
 use crate::kept_plugin;
@@ -230,6 +231,11 @@ pub(crate) async fn prepare(
     let mut plans = Vec::new();
     for shard in prepared.source.shards() {
         shard.warnings.iter().for_each(|warning| note(warnings, events, warning));
+        if let Some(redis) = &shard.redis
+            && let Some(warning) = clock::warning(providers, &shard.node, redis.as_ref()).await
+        {
+            note(warnings, events, &warning);
+        }
         let run = prepared.run(shard, Arc::new(NoArtifacts), ShardEvents::new(&shard.name, events, warnings));
         let act = format!("plan the backup of shard {} with the method {}", shard.name, prepared.method.info().name);
         let attributes = prepared.method.plan(run).await.map_err(EngineError::method(act))?;

@@ -63,6 +63,13 @@ fn chunk_name(id: &BackupId) -> Option<String> {
     Some(format!("{}-{}.jsonl", text.get(0..4)?, text.get(4..6)?))
 }
 
+/// Whether a key's name is that of a chunk: `<YYYY-MM>.jsonl`, directly in an index folder.
+pub(crate) fn is_chunk(key: &str) -> bool {
+    let Some(month) = key.splitn(4, '/').nth(3).and_then(|name| name.strip_suffix(".jsonl")) else { return false };
+    month.len() == 7
+        && month.bytes().enumerate().all(|(at, byte)| if at == 4 { byte == b'-' } else { byte.is_ascii_digit() })
+}
+
 /// Reads the whole index of a cluster. What cannot be read is as if it were not there.
 pub(crate) async fn read(storage: &Arc<dyn WriteStorage>, namespace: &Namespace, cluster: &ClusterName) -> Index {
     let listing = storage.list_folder(&index_folder(namespace, cluster)).await.unwrap_or_default();

@@ -27,6 +27,7 @@ pub mod watch;
 
 mod attempt;
 mod cancel;
+mod clock;
 mod cover;
 mod index;
 mod kept_plugin;

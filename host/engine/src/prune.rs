@@ -9,6 +9,7 @@ use std::time::Duration;
 use redkeep_core::Timestamp;
 use redkeep_core::catalog::{BackupRef, CatalogEntry, Place, garbage, older_than, place};
 use redkeep_core::identifier::{BackupId, ClusterName, Namespace};
+use redkeep_core::layout::cluster_folder;
 use redkeep_core::method::LogLevel;
 use redkeep_core::provider::Providers;
 use redkeep_core::retention::{self, Decision};
@@ -77,6 +78,7 @@ pub async fn prune(
         for (namespace, cluster) in catalog::clusters(&work.storage, &scope).await? {
             work.cluster(namespace, cluster, &mut outcome, &mut failures).await?;
         }
+        work.uploads(&scope, &mut outcome, &mut failures).await;
         let total = failures.len() + outcome.deleted.len() + outcome.garbage.len() + outcome.uploads.len();
         let failed = failures.len();
         outcome.error = failures.into_iter().next().map(|source| EngineError::Partly {
@@ -146,7 +148,6 @@ impl Prune<'_> {
             }
         }
         self.garbage(&listing, &catalog.entries, &gone, outcome, failures).await?;
-        self.uploads(&listing, outcome, failures).await;
         outcome.decisions.extend(decisions);
         outcome.problems.extend(catalog.problems);
         Ok(())
@@ -226,15 +227,19 @@ impl Prune<'_> {
         Ok(found.into_iter().map(garbage_of).collect())
     }
 
-    /// Throws away uploads under the cluster's folder that were begun longer ago than the grace period.
-    async fn uploads(&self, listing: &ClusterListing, outcome: &mut PruneOutcome, failures: &mut Vec<EngineError>) {
-        let folder = redkeep_core::layout::cluster_folder(&listing.namespace, &listing.cluster);
-        let uploads = match self.storage.unfinished_uploads(&folder).await {
+    /// Throws away uploads in scope that were begun longer ago than the grace period. The storage is asked once for the whole scope,
+    /// not by the folders of clusters: one whose every backup was killed has uploads and no folder.
+    async fn uploads(&self, scope: &Scope, outcome: &mut PruneOutcome, failures: &mut Vec<EngineError>) {
+        self.events.stage("plan", "unfinished uploads");
+        let uploads = match self.storage.unfinished_uploads(&prefix_of(scope)).await {
             Ok(uploads) => uploads,
             Err(error) if error.kind == StorageErrorKind::Unsupported => return,
             Err(error) => return self.failed(EngineError::storage("find unfinished uploads")(error), failures),
         };
-        for upload in uploads.iter().filter(|upload| self.is_abandoned(upload, &folder)) {
+        let is_abandoned = |upload: &&UnfinishedUpload| {
+            is_ours(&upload.key, scope) && older_than(upload.started, self.now, self.grace())
+        };
+        for upload in uploads.iter().filter(is_abandoned) {
             let aborted = if self.task.dry_run { Ok(()) } else { self.storage.abort_unfinished(upload).await };
             match aborted {
                 Ok(()) => outcome.uploads.push(upload.key.clone()),
@@ -244,11 +249,31 @@ impl Prune<'_> {
             }
         }
     }
+}
 
-    fn is_abandoned(&self, upload: &UnfinishedUpload, folder: &str) -> bool {
-        let is_ours = upload.key.starts_with(folder) && !matches!(place(&upload.key), Place::Foreign);
-        is_ours && older_than(upload.started, self.now, self.grace())
+/// What all keys in a scope begin with. A cluster of any namespace has no beginning of its own.
+fn prefix_of(scope: &Scope) -> String {
+    match (&scope.namespace, &scope.cluster) {
+        (Some(namespace), Some(cluster)) => cluster_folder(namespace, cluster),
+        (Some(namespace), None) => format!("{namespace}/"),
+        (None, _) => String::new(),
     }
+}
+
+/// Whether an upload of this key was begun by redkeep and is in scope. The prefix of a storage may hold what others upload, so
+/// that only keys count that redkeep itself writes.
+fn is_ours(key: &str, scope: &Scope) -> bool {
+    let (namespace, cluster) = match place(key) {
+        Place::Manifest(backup) | Place::Pin(backup) | Place::Verification(backup, _) | Place::Artifact(backup) => {
+            (backup.namespace, backup.cluster)
+        }
+        Place::Index(namespace, cluster) if index::is_chunk(key) => (namespace, cluster),
+        // It is no cluster's: whoever names one does not mean it.
+        Place::Plugin => return scope.namespace.is_none() && scope.cluster.is_none(),
+        Place::Index(..) | Place::Foreign => return false,
+    };
+    scope.namespace.as_ref().is_none_or(|wanted| *wanted == namespace)
+        && scope.cluster.as_ref().is_none_or(|wanted| *wanted == cluster)
 }
 
 /// Whether a folder holds exactly as many artifacts as its manifest names, all of the winning attempt: then none is garbage and
@@ -261,4 +286,59 @@ fn is_tidy(entry: &CatalogEntry, folder: &Folder) -> bool {
         count += 1;
         object.key.starts_with(&attempt)
     }) && count == entry.objects
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn scope(namespace: Option<&str>, cluster: Option<&str>) -> Scope {
+        Scope {
+            namespace: namespace.map(|name| name.parse().expect("a namespace")),
+            cluster: cluster.map(|name| name.parse().expect("a cluster")),
+        }
+    }
+
+    const ARTIFACT: &str = "default/cache/20261121T091348Z-cache-x7k2p/c3/0/dump.rdb.zst";
+    const PLUGIN: &str = "plugins/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.wasm";
+
+    #[rstest]
+    #[case::everything(None, None, "", true)]
+    #[case::its_namespace(Some("default"), None, "default/", true)]
+    #[case::its_cluster(None, Some("cache"), "", true)]
+    #[case::both(Some("default"), Some("cache"), "default/cache/", true)]
+    #[case::another_namespace(Some("other"), None, "other/", false)]
+    #[case::another_cluster(None, Some("cach"), "", false)]
+    #[case::its_name_in_another_namespace(Some("other"), Some("cache"), "other/cache/", false)]
+    fn a_scope_narrows_which_uploads_are_meant(
+        #[case] namespace: Option<&str>,
+        #[case] cluster: Option<&str>,
+        #[case] prefix: &str,
+        #[case] meant: bool,
+    ) {
+        let scope = scope(namespace, cluster);
+        assert_eq!(prefix_of(&scope), prefix);
+        assert_eq!(is_ours(ARTIFACT, &scope), meant);
+        assert!(!meant || ARTIFACT.starts_with(prefix), "the storage is asked too narrowly");
+        assert_eq!(is_ours(PLUGIN, &scope), namespace.is_none() && cluster.is_none());
+    }
+
+    #[rstest]
+    #[case::an_artifact(ARTIFACT, true)]
+    #[case::a_manifest("default/cache/20261121T091348Z-cache-x7k2p/manifest.json", true)]
+    #[case::a_pin("default/cache/20261121T091348Z-cache-x7k2p/pin.json", true)]
+    #[case::an_index("default/cache/index/2026-11.jsonl", true)]
+    #[case::a_plugin(PLUGIN, true)]
+    #[case::a_page_of_a_site("site/static/index/page.html", false)]
+    #[case::a_chunk_of_nothing("site/static/index/a/2026-11.jsonl", false)]
+    #[case::a_folder_without_a_time("default/cache/backup-1/c3/0/dump.rdb.zst", false)]
+    #[case::deeper("default/cache/20261121T091348Z-cache-x7k2p/c3/0/1/dump.rdb.zst", false)]
+    #[case::beside("default/cache/20261121T091348Z-cache-x7k2p/mine.txt", false)]
+    #[case::at_the_top("video.mp4", false)]
+    #[case::no_key("", false)]
+    fn only_keys_that_redkeep_writes_are_its_uploads(#[case] key: &str, #[case] ours: bool) {
+        assert_eq!(is_ours(key, &Scope::default()), ours);
+    }
 }

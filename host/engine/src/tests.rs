@@ -1,5 +1,6 @@
 //! Whole lines of tasks over the doubles of [`crate::testing`].
 
+mod abandoned;
 mod faults;
 mod finding;
 mod keeping;

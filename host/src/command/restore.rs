@@ -1,8 +1,10 @@
 //! `redkeep restore`.
 
+mod next;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgGroup, Args, ValueEnum};
@@ -207,26 +209,13 @@ fn shards_of(outcome: &RestoreOutcome) -> (bool, &[RestoredShard]) {
     }
 }
 
-/// What the user does next: nothing for a live target, and for a directory the server that loads it.
-fn next_step(outcome: &RestoreOutcome, task: &RestoreTask) -> Option<String> {
-    let TargetSpec::Directory(target) = &task.target else { return None };
-    let manifest = &outcome.manifest;
-    let is_append_only = |kind: &str| kind.starts_with("aof");
-    let appendonly = target
-        .appendonly
-        .unwrap_or_else(|| manifest.artifacts.iter().any(|artifact| is_append_only(&artifact.artifact_type)));
-    let server = manifest.facts.get("server-name").map_or("redis", String::as_str);
-    let server = if server == "valkey" { "valkey" } else { "redis" };
-    let directory = std::path::absolute(&target.path).unwrap_or_else(|_| target.path.clone());
-    Some(start_line(&directory, target, appendonly, server, outcome.databases))
-}
-
 fn value(outcome: &RestoreOutcome, task: &RestoreTask) -> Value {
     let (planned, shards) = shards_of(outcome);
     let shards: Vec<Value> = shards
         .iter()
         .map(|shard| serde_json::json!({"shard": shard.shard, "facts": to_map(&shard.attributes)}))
         .collect();
+    let next = next::of(outcome, task);
     serde_json::json!({
         "backupId": outcome.backup_id,
         "manifest": outcome.address,
@@ -234,7 +223,8 @@ fn value(outcome: &RestoreOutcome, task: &RestoreTask) -> Value {
         "planned": planned,
         "facts": outcome.facts,
         "shards": shards,
-        "next": next_step(outcome, task),
+        "next": next.as_ref().map(|next| &next.start),
+        "nextSlots": next.as_ref().and_then(|next| next.slots.as_ref()),
         "warnings": outcome.warnings,
     })
 }
@@ -259,50 +249,10 @@ fn text(outcome: &RestoreOutcome, task: &RestoreTask) -> String {
             text.push_str(&table::pairs(&lines));
         }
     }
-    if let Some(next) = next_step(outcome, task).filter(|_| !planned) {
-        let _ = write!(text, "\nThe server that loads it starts with\n  {next}\n");
+    if let Some(next) = next::of(outcome, task).filter(|_| !planned) {
+        text.push_str(&next.text());
     }
     text
-}
-
-/// The command line of a server that will load the directory; quoted for a shell.
-fn start_line(
-    directory: &Path,
-    target: &DirectoryTarget,
-    appendonly: bool,
-    server: &str,
-    databases: Option<u64>,
-) -> String {
-    let mut words = vec![
-        format!("{server}-server"),
-        "--dir".to_owned(),
-        quoted(&directory.display().to_string()),
-        "--appendonly".to_owned(),
-        if appendonly { "yes" } else { "no" }.to_owned(),
-    ];
-    let names = [
-        ("--dbfilename", &target.dbfilename),
-        ("--appenddirname", &target.appenddirname),
-        ("--appendfilename", &target.appendfilename),
-    ];
-    for (option, name) in names {
-        if let Some(name) = name {
-            words.extend([option.to_owned(), quoted(name)]);
-        }
-    }
-    if let Some(databases) = databases {
-        words.extend(["--databases".to_owned(), databases.to_string()]);
-    }
-    words.join(" ")
-}
-
-fn quoted(text: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-:+@%,=".contains(character);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]
@@ -380,23 +330,5 @@ mod tests {
         let failure = add(&mut parameters, Map::from_iter([("on-conflict".to_owned(), json!("skip"))])).unwrap_err();
         assert_eq!(failure.exit_code(), 2);
         assert!(failure.help.unwrap().contains("--on-conflict"));
-    }
-
-    #[test]
-    fn the_next_step_can_be_pasted_into_a_shell() {
-        let plain = DirectoryTarget::default();
-        assert_eq!(
-            start_line(Path::new("/data"), &plain, true, "redis", None),
-            "redis-server --dir /data --appendonly yes"
-        );
-        assert_eq!(
-            start_line(Path::new("/data"), &plain, false, "redis", Some(18)),
-            "redis-server --dir /data --appendonly no --databases 18"
-        );
-        let named = DirectoryTarget { dbfilename: Some("my dump.rdb".into()), ..DirectoryTarget::default() };
-        assert_eq!(
-            start_line(Path::new("/it's data"), &named, false, "valkey", None),
-            r"valkey-server --dir '/it'\''s data' --appendonly no --dbfilename 'my dump.rdb'"
-        );
     }
 }

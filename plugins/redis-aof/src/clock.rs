@@ -1,15 +1,8 @@
 //! Times and durations as text: RFC 3339 in and out, and durations such as `10s`. Pure; the host is asked for the time elsewhere.
 
-const MILLISECONDS_A_DAY: i64 = 86_400_000;
+pub(crate) use redkeep_sdk::time::rfc3339;
 
-/// Milliseconds since the epoch as RFC 3339 in UTC, with milliseconds.
-pub(crate) fn rfc3339(milliseconds: u64) -> String {
-    let milliseconds = i64::try_from(milliseconds).unwrap_or(i64::MAX);
-    let (year, month, day) = civil(milliseconds.div_euclid(MILLISECONDS_A_DAY));
-    let rest = milliseconds.rem_euclid(MILLISECONDS_A_DAY);
-    let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1000)
-}
+const MILLISECONDS_A_DAY: i64 = 86_400_000;
 
 /// RFC 3339 as milliseconds since the epoch, further digits cut; `None` where the text is no such time or before 1970.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<u64> {
@@ -104,19 +97,6 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     era * 146_097 + day_of_era - 719_468
-}
-
-/// The inverse of [`days_from_civil`].
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -152,6 +152,12 @@ impl<'run> Content<'run> {
         }
     }
 
+    /// Whether the words of commands are wanted, by [`Scanner::words`].
+    pub(crate) fn keeping_words(mut self, wanted: bool) -> Self {
+        self.scanner = self.scanner.keeping_words(wanted);
+        self
+    }
+
     /// Takes the next bytes.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<(), Error> {
         self.push_observed(chunk, |_, _| {})
@@ -191,7 +197,8 @@ impl<'run> Content<'run> {
                     rest = rest.get(used..).unwrap_or_default();
                     if snapshot.is_ended() {
                         self.preamble_end = self.position;
-                        self.scanner = Scanner::starting_at(self.position);
+                        let wanted = self.scanner.words().is_some();
+                        self.scanner = Scanner::starting_at(self.position).keeping_words(wanted);
                         if let Stage::Snapshot(snapshot) = std::mem::replace(&mut self.stage, Stage::Commands) {
                             self.snapshot = Some(snapshot);
                         }

@@ -20,6 +20,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod words;
 
 use redkeep_sdk::{Attribute, Context, Error, Facts, Host, Info, Method, code};
 

@@ -2,6 +2,7 @@
 
 mod cut;
 mod directory;
+mod expiry;
 mod live;
 mod trim;
 
@@ -39,7 +40,7 @@ fn decide(host: &dyn Host) -> Result<Plan, Error> {
     let target = match context.target() {
         "directory" => Target::Directory(directory::Layout::decide(&context, &fact, &form)?),
         "server" | "cluster" => {
-            live::check(&context, &facts)?;
+            live::check(host, &context, &facts)?;
             Target::Live
         }
         other => return Err(Error::new(code::NOT_SUPPORTED, format!("a restore into \"{other}\" is not known here"))),

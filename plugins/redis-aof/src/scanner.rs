@@ -1,9 +1,12 @@
 //! Finds command boundaries in the command part of an append-only file, whatever the chunks are.
 //!
-//! Nothing is held but a command's name: arguments are skipped by their length, so a value of any size costs no memory.
+//! Nothing is held but a command's name, and the starts of its first words where they are wanted: arguments are skipped by their
+//! length, so a value of any size costs no memory.
 //! Follows `loadSingleAppendOnlyFile` of Redis, but takes only what a server writes: `*N`, `$N`, CR LF, and `#` lines.
 
 use std::fmt;
+
+use crate::words::Words;
 
 /// More bytes of a command's name are not kept. The longest name of Redis 8.2 has 20.
 const NAME_CAPACITY: usize = 64;
@@ -81,6 +84,7 @@ pub(crate) struct Scanner {
     arguments_left: u64,
     first_argument: bool,
     name: Vec<u8>,
+    words: Option<Words>,
     annotation: Vec<u8>,
     in_transaction: bool,
     safe_position: u64,
@@ -103,11 +107,23 @@ impl Scanner {
             arguments_left: 0,
             first_argument: false,
             name: Vec::with_capacity(NAME_CAPACITY),
+            words: None,
             annotation: Vec::new(),
             in_transaction: false,
             safe_position: position,
             transaction_start: position,
         }
+    }
+
+    /// Whether the words behind a command's name are wanted.
+    pub(crate) fn keeping_words(mut self, wanted: bool) -> Self {
+        self.words = wanted.then(Words::default);
+        self
+    }
+
+    /// The words of the command that ended last, where they are wanted.
+    pub(crate) fn words(&self) -> Option<&Words> {
+        self.words.as_ref()
     }
 
     /// The last position at which the stream may end: after a whole command or annotation, outside a transaction.
@@ -138,6 +154,8 @@ impl Scanner {
                     if self.first_argument {
                         let room = NAME_CAPACITY - self.name.len();
                         self.name.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+                    } else if let Some(words) = &mut self.words {
+                        words.extend(bytes);
                     }
                     self.position += taken;
                     rest = remaining;
@@ -169,6 +187,7 @@ impl Scanner {
                         self.arguments_left = count;
                         self.first_argument = true;
                         self.name.clear();
+                        self.words.iter_mut().for_each(Words::clear);
                         self.state = State::ArgumentStart;
                     }
                 }
@@ -199,7 +218,9 @@ impl Scanner {
                     }
                     self.position += 1;
                     rest = after;
-                    self.first_argument = false;
+                    if !std::mem::take(&mut self.first_argument) {
+                        self.words.iter_mut().for_each(Words::end_word);
+                    }
                     self.arguments_left -= 1;
                     if self.arguments_left == 0 {
                         self.end_command()?;

@@ -127,6 +127,11 @@ impl Visitor for Both<'_> {
         self.visitor.module(id)
     }
 
+    fn module_aux(&mut self, id: u64) -> Result<(), Error> {
+        self.facts.module_aux(id)?;
+        self.visitor.module_aux(id)
+    }
+
     fn key(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
         self.facts.key(entry)?;
         self.visitor.key(entry)

@@ -69,6 +69,10 @@ pub(crate) trait Visitor {
     fn manifest(&mut self, _manifest: &Manifest) -> Result<(), Error> {
         Ok(())
     }
+    /// Whether `event` looks at [`Scanner::words`].
+    fn wants_words(&self) -> bool {
+        false
+    }
     /// A command or annotation of file `index` that ended in the chunk which `chunk` tells next.
     fn event(&mut self, _index: usize, _scanner: &Scanner, _event: &Event<'_>) {}
     /// The next bytes of a file, understood already. `false`: nothing more of any file is wanted.
@@ -135,7 +139,7 @@ struct Walk<'host, 'visitor, 'run> {
 
 impl<'run> Walk<'_, '_, 'run> {
     fn stream(&mut self, mut reader: Reader, name: &str) -> Result<(), Error> {
-        let mut content = Content::wanting(name, std::mem::take(&mut self.wanted));
+        let mut content = self.content(name);
         loop {
             let chunk = reader.chunk(u64::MAX)?;
             if chunk.is_empty() {
@@ -165,7 +169,7 @@ impl<'run> Walk<'_, '_, 'run> {
                 let name = &file.name;
                 return Err(Error::damaged(format!("expected {name} in {}, found {found}", archive::ARTIFACT)));
             }
-            let mut content = Content::wanting(&file.name, std::mem::take(&mut self.wanted));
+            let mut content = self.content(&file.name);
             loop {
                 let chunk = archive.chunk()?;
                 if chunk.is_empty() {
@@ -186,6 +190,11 @@ impl<'run> Walk<'_, '_, 'run> {
                 extra.name
             ))),
         }
+    }
+
+    /// The reader of the next file; only the first can begin with a snapshot, of which more is wanted.
+    fn content(&mut self, name: &str) -> Content<'run> {
+        Content::wanting(name, std::mem::take(&mut self.wanted)).keeping_words(self.visitor.wants_words())
     }
 
     fn pass(

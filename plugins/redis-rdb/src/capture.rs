@@ -2,7 +2,7 @@
 
 use redkeep_sdk::rdb::{DatasetFacts, Parser};
 use redkeep_sdk::resp::Reply;
-use redkeep_sdk::{Attribute, CHUNK, Context, Error, Facts, Host, Progress, Source, attribute, code};
+use redkeep_sdk::{Attribute, CHUNK, Context, Error, Facts, Host, Progress, Source, attribute, code, time};
 
 use crate::parameters::{Parameters, SourceRoute};
 use crate::save::{self, Saved};
@@ -11,6 +11,9 @@ use crate::{DUMP, USERS};
 /// What a snapshot that the server wrote to its disk first leaves behind.
 const DISK_BASED_SYNC: &str = "the server wrote its own dump.rdb for this backup (disk-based sync): with appendonly no it \
                                loads that at its next start; set repl-diskless-sync yes";
+
+/// A dump of a data directory may be older than this, in milliseconds, before it is told: `save` settings write one much more often.
+const OLD_MS: u64 = 24 * 3_600_000;
 
 /// The way that was chosen.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -131,6 +134,9 @@ pub(crate) fn capture(host: &dyn Host) -> Result<Facts, Error> {
             let mut source =
                 host.files().open(&path).map_err(|error| error.during(&format!("failed to open {path}")))?;
             let dataset = copy(host, source.as_mut(), saved.as_ref())?;
+            if let Some(warning) = old_dump(&path, dataset.created_ms(), host.now_ms()).filter(|_| saved.is_none()) {
+                host.warn(&warning);
+            }
             let mut facts = dataset.facts();
             if let (Some(id), Some(offset)) = (dataset.aux("repl-id"), dataset.aux("repl-offset")) {
                 facts.set("replication-id", id).set("replication-offset", offset);
@@ -166,6 +172,18 @@ fn copy(host: &dyn Host, source: &mut dyn Source, saved: Option<&Saved>) -> Resu
     progress.tell(facts.keys())?;
     sink.finish(&[])?;
     Ok(facts)
+}
+
+/// What is told of a dump that was taken as it lay there: how old its data is, where that is [old](OLD_MS).
+fn old_dump(path: &str, created_ms: Option<u64>, now_ms: u64) -> Option<String> {
+    let created = created_ms?;
+    let age = now_ms.checked_sub(created).filter(|age| *age > OLD_MS)?;
+    Some(format!(
+        "{path} was made at {}, {} hours ago, and this backup holds nothing newer: name the server as the source too, which is \
+         then asked for its data of now",
+        time::rfc3339(created),
+        age / 3_600_000
+    ))
 }
 
 /// The dump of a directory without a server, and its size.

@@ -4,7 +4,7 @@ mod layout;
 
 use redkeep_sdk::rdb::DatasetFacts;
 use redkeep_sdk::rdb::restore::{
-    RestoreParameters, Restorer, check_target, reads, target_rdb_version, version_refusal,
+    RestoreParameters, Restorer, check_modules, check_target, reads, target_rdb_version, version_refusal,
 };
 use redkeep_sdk::{CHUNK, Context, Error, Facts, Host, Sink, code};
 
@@ -29,6 +29,7 @@ pub(crate) fn plan(host: &dyn Host) -> Result<Facts, Error> {
         }
         "server" | "cluster" => {
             check_target(&context, &captured, &parameters)?;
+            check_modules(host, &captured, &parameters)?;
             facts.set("layout", "commands");
         }
         other => {

@@ -101,6 +101,29 @@ fn a_directory_without_a_server_is_taken_as_it_lies_with_a_warning_about_an_appe
 }
 
 #[rstest]
+#[case::as_it_is_made(0, false)]
+#[case::a_day(86_400_000, false)]
+#[case::more_than_a_day(86_400_001, true)]
+#[case::the_clock_is_behind(-5000, false)]
+fn a_dump_tells_when_it_was_made_and_an_old_one_is_warned_of(#[case] later_ms: i64, #[case] warned: bool) {
+    let created_ms = created(REDIS_70) * 1000;
+    let now_ms = u64::try_from(created_ms + later_ms).expect("small");
+    let time = redkeep_sdk::time::rfc3339(u64::try_from(created_ms).expect("small"));
+    let directory =
+        FakeHost::with_context("capture", &[("capabilities", "files")]).with_files([("dump.rdb", REDIS_70.to_vec())]);
+    // A snapshot that the server has just made is as new as its clock says.
+    let replicated = capture_host(FakeRedis::with_snapshot(REDIS_70.to_vec()));
+    for (host, warned) in [(directory, warned), (replicated, false), (saving_host(saves(true), "ok"), false)] {
+        host.now_ms.set(now_ms);
+        let facts = RedisRdb::capture(&host).expect("captured");
+        assert_eq!(facts.get("snapshot-time"), Some(time.as_str()));
+        let logged = host.logged.borrow();
+        let found = logged.iter().any(|(level, line)| *level == Level::Warn && line.contains(&time));
+        assert_eq!(found, warned, "{logged:?}");
+    }
+}
+
+#[rstest]
 #[case(r#"{"source":"files"}"#, "redis")]
 #[case(r#"{"source":"replication"}"#, "files")]
 #[case(r#"{"acl":true}"#, "files")]

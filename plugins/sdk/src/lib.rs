@@ -97,6 +97,7 @@ pub mod rdb;
 pub mod resp;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+pub mod time;
 
 pub use attribute::{Attribute, Facts};
 pub use context::Context;

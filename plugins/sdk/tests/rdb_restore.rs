@@ -7,7 +7,7 @@ use redkeep_sdk::rdb::restore::{RestoreCounts, RestoreParameters, Restorer};
 use redkeep_sdk::rdb::{DatasetFacts, Element, Parser, ValueDecoder, ValueType};
 use redkeep_sdk::resp::{CommandScanner, RespError, Scanned};
 use redkeep_sdk::testing::{FakeHost, FakeRedis};
-use redkeep_sdk::{Error, Facts, code};
+use redkeep_sdk::{Error, Facts, Level, code};
 
 fn length(out: &mut Vec<u8>, length: usize) {
     out.push(0x80);
@@ -246,6 +246,41 @@ fn a_modules_value_is_sent_whole_or_refused_by_its_modules_name() {
     let mut facts = DatasetFacts::new();
     Parser::new().push_all(&file(7, &module(10)), &mut facts).expect("sound");
     assert_eq!(facts.facts().get("modules"), Some("ReJSON-RL"));
+}
+
+#[rstest::rstest]
+#[case::everything(&[], true)]
+#[case::chosen_keys(&["the*"], false)]
+fn what_a_module_keeps_outside_keys_is_told_once_as_left_out(#[case] patterns: &[&str], #[case] told: bool) {
+    // Before the keys and after them: its number, the moment (2, before or after), a string, the end.
+    let mut aux = vec![247];
+    aux.extend(&module(0)[..9]);
+    aux.extend([2, 1, 5]);
+    text(&mut aux, b"an index");
+    aux.push(0);
+    let mut plain = Vec::new();
+    text(&mut plain, b"value");
+    let one_key = file(0, &plain);
+    let (end, start) = (one_key.len() - 9, 9);
+    let bytes = [&one_key[..start], &aux, &one_key[start..end], &aux, &one_key[end..]].concat();
+    let host = FakeHost::with_context("restore", &[("target", "server")]).with_redis(FakeRedis::default());
+    let patterns = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+    let parameters = RestoreParameters { patterns, ..RestoreParameters::default() };
+    let mut restorer = Restorer::new(&host, &parameters).expect("opened");
+    Parser::new().push_all(&bytes, &mut restorer).expect("sound");
+    let (counts, _) = restorer.finish().expect("restored");
+    assert_eq!(counts.sent, 1);
+    let logged = host.logged.borrow();
+    assert_eq!(logged.len(), usize::from(told), "{logged:?}");
+    assert!(
+        logged.iter().all(|(level, line)| {
+            *level == Level::Warn && line.contains("ReJSON-RL") && line.contains("--target-dir")
+        })
+    );
+    // No value needs the module.
+    let mut facts = DatasetFacts::new();
+    Parser::new().push_all(&bytes, &mut facts).expect("sound");
+    assert_eq!(facts.facts().get("modules"), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use redkeep_core::attribute::{find, merge};
 use redkeep_core::manifest::ShardRecord;
-use redkeep_core::method::Run;
+use redkeep_core::method::{LogLevel, Run};
 use redkeep_core::provider::{LiveTarget, ProviderError};
 use redkeep_core::redis::RedisServer;
 use redkeep_core::restore_plan::{self, LiveFacts};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::stopping::Stoppable;
 use super::{Restore, RestoreResult, RestoredShard};
 use crate::cancel;
+use crate::clock;
 use crate::error::EngineError;
 use crate::events::ShardEvents;
 use crate::verify::checksums;
@@ -68,6 +69,12 @@ async fn plan(work: &Restore<'_>, endpoint: &EndpointSpec) -> Result<(LiveTarget
     restore_plan::check_live(&work.opened.manifest, work.task, facts)?;
     check_policy(&target).await?;
     check_functions(work, &target).await?;
+    for (address, server) in &target.primaries {
+        if let Some(warning) = clock::warning(work.providers, address, server.as_ref()).await {
+            work.events.log(LogLevel::Warn, &warning, &[]);
+            work.warnings.add(warning);
+        }
+    }
     let mut planned = Vec::new();
     for shard in &work.shards {
         let events = ShardEvents::new(shard.name.as_str(), work.events, &work.warnings);

@@ -241,6 +241,58 @@ async fn an_upload_survives_broken_connections() {
     assert!(begun.len() <= 6, "{begun:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_uploads_are_found_by_any_prefix_but_never_those_outside_of_the_storage() {
+    let Some((_server, endpoint)) = versitygw().await else { return };
+    let (_secret, ours) = spec(&endpoint, SECRET);
+    // No object is there, and what is begun beside the storage's prefix is somebody else's.
+    let (_other_secret, mut beside) = spec(&endpoint, SECRET);
+    beside.url = format!("s3://{BUCKET}/some/prefix-of-others");
+    let (ours, beside) = (crate::open(&ours).await.unwrap(), crate::open(&beside).await.unwrap());
+    let keys = ["default/cache/a/1/dump", "default/carts/a/1/dump", "shop/cache/a/1/dump"];
+    for (storage, key) in keys.map(|key| (&ours, key)).into_iter().chain([(&beside, "default/cache/theirs")]) {
+        let mut upload = storage.create(key).await.unwrap();
+        upload.write(pattern(17 << 20, 1)).await.unwrap();
+        std::mem::forget(upload);
+    }
+    for (prefix, expected) in [
+        ("", &keys[..]),
+        ("default/", &keys[..2]),
+        ("default/ca", &keys[..2]),
+        ("default/cache/", &keys[..1]),
+        ("shop/", &keys[2..]),
+        ("nobody/", &[]),
+    ] {
+        let found = ours.unfinished_uploads(prefix).await.unwrap();
+        let mut found: Vec<&str> = found.iter().map(|upload| upload.key.as_str()).collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{prefix:?}");
+    }
+}
+
+#[tokio::test]
+async fn unfinished_uploads_are_listed_page_after_page() {
+    let (endpoint, seen) = scripted(|head| {
+        if head.contains("key-marker=some%2fprefix%2fa&") && head.contains("upload-id-marker=one") {
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
+             <ListMultipartUploadsResult><IsTruncated>false</IsTruncated>\
+             <Upload><Key>some/prefix/b</Key><UploadId>two</UploadId></Upload></ListMultipartUploadsResult>"
+        } else {
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
+             <ListMultipartUploadsResult><IsTruncated>true</IsTruncated>\
+             <NextKeyMarker>some/prefix/a</NextKeyMarker><NextUploadIdMarker>one</NextUploadIdMarker>\
+             <Upload><Key>some/prefix/a</Key><UploadId>one</UploadId></Upload></ListMultipartUploadsResult>"
+        }
+    })
+    .await;
+    let (_secret, spec) = spec(&endpoint, SECRET);
+    let found = S3Storage::open(&spec).await.unwrap().unfinished_uploads("").await.unwrap();
+    let found: Vec<(&str, &str)> =
+        found.iter().map(|upload| (upload.key.as_str(), upload.upload_id.as_str())).collect();
+    assert_eq!(found, [("a", "one"), ("b", "two")]);
+    assert_eq!(seen.lock().unwrap().len(), 2);
+}
+
 /// Answers every request with what `answer` says of its first line and headers.
 async fn scripted(
     answer: impl Fn(&str) -> &'static str + Send + Sync + 'static,

@@ -78,13 +78,33 @@ fn setting(host: &dyn Host, context: &Context, name: &str) -> Option<String> {
     reply.elements().get(1)?.text().map(str::to_owned)
 }
 
-fn locate(host: &dyn Host, context: &Context) -> Result<Layout, Error> {
-    if setting(host, context, "appendonly").as_deref() == Some("no") {
-        return Err(Error::refused(
+/// Refuses the file of a server that does not write it now. `enabled` is `aof_enabled` of `INFO`, for `CONFIG` is often
+/// denied or renamed; what neither tells passes.
+fn check_written(appendonly: Option<&str>, enabled: Option<&str>) -> Result<(), Error> {
+    let other_way = "use the parameter source=replication, or the method rdb";
+    match (appendonly, enabled) {
+        (Some("no"), _) => Err(Error::refused(
             "this server runs with appendonly no, so its append-only file, if any, is old",
-            "use the parameter source=replication, or the method rdb, or set appendonly yes on the server",
-        ));
+            format!("{other_way}, or set appendonly yes on the server"),
+        )),
+        // A replica stops writing while it takes its primary's whole dataset.
+        (Some("yes"), Some("0")) => Err(Error::refused(
+            "this server runs with appendonly yes but writes no append-only file now (aof_enabled:0 in INFO), so the one in its \
+             directory is old",
+            format!("wait for its synchronisation with its primary to end, then try again, or {other_way}"),
+        )
+        .retryable()),
+        (_, Some("0")) => Err(Error::refused(
+            "this server writes no append-only file (aof_enabled:0 in INFO), so the one in its directory, if any, is old",
+            format!("{other_way}, or set appendonly yes on the server"),
+        )),
+        _ => Ok(()),
     }
+}
+
+fn locate(host: &dyn Host, context: &Context) -> Result<Layout, Error> {
+    let appendonly = setting(host, context, "appendonly");
+    check_written(appendonly.as_deref(), persistence(host, context, "aof_enabled").as_deref())?;
     let folder = setting(host, context, "appenddirname");
     let file = setting(host, context, "appendfilename");
     let file_name = file.as_deref().unwrap_or("appendonly.aof");
@@ -148,13 +168,18 @@ fn wait_for_rewrite(host: &dyn Host) -> Result<(), Error> {
     Err(Error::new(code::TIMEOUT, "the rewrite of the append-only file did not end within an hour").retryable())
 }
 
-/// Bytes of the server's append-only file, where there is a server that tells: what it has written, whole files.
-fn size_by_server(host: &dyn Host, context: &Context) -> Option<u64> {
+/// One line of the server's `INFO persistence`, where there is a server that tells.
+fn persistence(host: &dyn Host, context: &Context, key: &str) -> Option<String> {
     if !context.has_capability("redis") {
         return None;
     }
     let info = host.redis().info(Some("persistence")).ok()?;
-    attribute::find(&info, "aof_current_size")?.trim().parse().ok()
+    Some(attribute::find(&info, key)?.trim().to_owned())
+}
+
+/// Bytes of the server's append-only file: what it has written, whole files.
+fn size_by_server(host: &dyn Host, context: &Context) -> Option<u64> {
+    persistence(host, context, "aof_current_size")?.parse().ok()
 }
 
 /// Opens files that are those of the server, where one is at hand: the directory may be another's, or one that it has left.
@@ -348,4 +373,33 @@ fn capture_single(
     progress.tell(content.keys())?;
     sink.finish(&[])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::on(Some("yes"), Some("1"), None)]
+    #[case::nothing_known(None, None, None)]
+    #[case::only_info(None, Some("1"), None)]
+    #[case::only_configuration(Some("yes"), None, None)]
+    #[case::off(Some("no"), Some("0"), Some("appendonly no"))]
+    #[case::off_by_configuration(Some("no"), None, Some("appendonly no"))]
+    #[case::off_and_configuration_not_readable(None, Some("0"), Some("aof_enabled:0"))]
+    #[case::a_replica_that_synchronises(Some("yes"), Some("0"), Some("appendonly yes but"))]
+    fn a_file_that_its_server_does_not_write_is_refused(
+        #[case] appendonly: Option<&str>,
+        #[case] enabled: Option<&str>,
+        #[case] message: Option<&str>,
+    ) {
+        let found = check_written(appendonly, enabled).err();
+        assert_eq!(found.is_some(), message.is_some(), "{found:?}");
+        if let (Some(error), Some(message)) = (found, message) {
+            assert!(error.is(code::REFUSED) && error.message.contains(message), "{error:?}");
+            assert!(error.detail("help").is_some());
+            assert_eq!(error.retryable, appendonly == Some("yes"));
+        }
+    }
 }

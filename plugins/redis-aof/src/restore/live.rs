@@ -1,4 +1,5 @@
 //! Restores into an empty live server or cluster: the snapshot as the SDK's `RESTORE` commands, then the commands as they are.
+//! Values that can be neither held nor rebuilt take a second pass over the snapshot, before the commands.
 //!
 //! The commands may be anything (`FLUSHALL`, `SWAPDB`, transactions over many keys), so only an empty target of the same mode takes
 //! them (REDIS.md 3). That it is empty is the host's check.
@@ -6,11 +7,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use redkeep_sdk::rdb::restore::{RestoreParameters, Restorer, check_target};
+use redkeep_sdk::rdb::restore::{RestoreParameters, Restorer, check_modules, check_target};
 use redkeep_sdk::rdb::{self, Checksum, Entry, Header};
 use redkeep_sdk::{Attribute, Context, Error, Facts, Host, attribute, code};
 
 use super::cut::End;
+use super::expiry::{self, Expiry};
 use super::trim::Trim;
 use crate::scanner::{Event, Scanner};
 use crate::snapshot::Wanted;
@@ -18,17 +20,9 @@ use crate::stored::{self, Form, Passing, Visitor};
 
 /// Commands without a key: the host sends them to every primary, also to those that hold another shard's keys by then.
 const WHOLE_CLUSTER: [&str; 5] = ["FLUSHALL", "FLUSHDB", "SWAPDB", "FUNCTION", "SCRIPT"];
-/// Commands whose keys behave otherwise on a live server once their time has passed.
-const EXPIRING: [&str; 8] = ["EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT", "SETEX", "PSETEX", "GETEX", "HPEXPIREAT"];
-
-/// Commands that touch no key.
-const WITHOUT_EFFECT: [&str; 3] = ["SELECT", "MULTI", "EXEC"];
-
-/// Bytes within which a snapshot is told from commands.
-const MAGIC: u64 = 16;
 
 /// Refuses a target that the commands do not fit.
-pub(super) fn check(context: &Context, facts: &[Attribute]) -> Result<(), Error> {
+pub(super) fn check(host: &dyn Host, context: &Context, facts: &[Attribute]) -> Result<(), Error> {
     let cluster = context.target() == "cluster";
     let mode = attribute::find(facts, "mode").unwrap_or("directory");
     if cluster != (mode == "cluster") {
@@ -38,7 +32,8 @@ pub(super) fn check(context: &Context, facts: &[Attribute]) -> Result<(), Error>
             "restore into a target of the source's mode, or use a backup of the method rdb",
         ));
     }
-    check_target(context, facts, &RestoreParameters::default())
+    check_target(context, facts, &RestoreParameters::default())?;
+    check_modules(host, facts, &RestoreParameters::default())
 }
 
 /// Refuses commands that would reach other shards' keys. Read before anything is written.
@@ -61,23 +56,28 @@ struct Onlooker;
 
 impl Visitor for Onlooker {}
 
-/// Refuses commands behind a snapshot with keys whose time has passed by now: a server that loads a file keeps such keys
-/// until the commands have run, which may have given them a new expiry or none; a live server has them no more. Read
-/// before anything is written.
-fn check_expiries(host: &dyn Host, form: &Form, end: Option<&End>) -> Result<(), Error> {
+/// Refuses commands that come after keys whose time has passed by now, of the snapshot or of a command before: a server that loads
+/// a file keeps such keys until all commands have run, which may have given them a new expiry or none; a live server has them no
+/// more, and a command that writes to one makes it anew. Read before anything is written.
+fn check_expiries(host: &dyn Host, form: &Form, end: Option<&End>, now_ms: u64) -> Result<(), Error> {
     let expired = Rc::new(Cell::new(0));
-    let wanted = Wanted::Contents(Box::new(ExpiredKeys { now_ms: host.now_ms(), count: Rc::clone(&expired) }));
-    let mut tail = FirstCommand { end, expired: Rc::clone(&expired), found: false };
-    stored::walk_wanting(host, form, "check", &mut tail, wanted)?;
-    if expired.get() == 0 || !tail.found {
+    let wanted = Wanted::Contents(Box::new(ExpiredKeys { now_ms, count: Rc::clone(&expired) }));
+    let mut commands = CommandsAfter { end, now_ms, expired: Rc::clone(&expired), expires: false, found: false };
+    stored::walk_wanting(host, form, "check", &mut commands, wanted)?;
+    if !commands.found {
         return Ok(());
     }
-    Err(Error::refused(
-        format!(
-            "the snapshot of this backup holds {} keys whose expiry has passed by now, and commands follow that may have \
-             prolonged it: on a live server these keys would be lost",
-            expired.get()
+    let message = match expired.get() {
+        0 => "a command of this backup gives a key an expiry that has passed by now, and commands follow that may have prolonged \
+              it or written to the key: on a live server it would be lost, or made anew without expiry"
+            .to_owned(),
+        keys => format!(
+            "the snapshot of this backup holds {keys} keys whose expiry has passed by now, and commands follow that may have \
+             prolonged it: on a live server these keys would be lost"
         ),
+    };
+    Err(Error::refused(
+        message,
         "restore into a data directory by --target-dir, which is exact, and start a server on it",
     ))
 }
@@ -99,43 +99,73 @@ impl rdb::Visitor for ExpiredKeys {
     }
 }
 
-/// Whether a command before the end can touch a key. Reads on only while that matters.
-struct FirstCommand<'end> {
+/// Whether a command before the end may depend on a key that has expired. Reads on only while none was found.
+struct CommandsAfter<'end> {
     end: Option<&'end End>,
+    now_ms: u64,
+    /// Keys of the snapshot that have expired.
     expired: Rc<Cell<u64>>,
+    /// Whether a command gave a time that has passed.
+    expires: bool,
     found: bool,
 }
 
-impl Visitor for FirstCommand<'_> {
-    fn event(&mut self, index: usize, _scanner: &Scanner, event: &Event<'_>) {
+impl Visitor for CommandsAfter<'_> {
+    fn wants_words(&self) -> bool {
+        true
+    }
+
+    fn event(&mut self, index: usize, scanner: &Scanner, event: &Event<'_>) {
         let Event::Command { name, end: position, .. } = *event else { return };
-        let wanted = self.end.is_none_or(|end| (index, position) <= (end.index, end.position));
-        self.found |= wanted && !WITHOUT_EFFECT.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+        let Some(words) = scanner.words().filter(|_| is_wanted(self.end, index, position)) else { return };
+        self.found |= (self.expires || self.expired.get() > 0) && expiry::depends(name, words);
+        self.expires |= matches!(expiry::of(name, words), Some(Expiry::At(time)) if time <= self.now_ms);
     }
 
     fn chunk(&mut self, passing: &Passing<'_>, _bytes: &[u8]) -> Result<bool, Error> {
-        // Before its magic is whole a file may still turn out to begin with a snapshot.
-        let in_commands = passing.content.is_in_commands() && passing.content.position() > MAGIC;
-        Ok(!in_commands || (self.expired.get() > 0 && !self.found))
+        let (index, position) = (passing.index, passing.content.position());
+        Ok(!self.found && self.end.is_none_or(|end| (index, position) < (end.index, end.position)))
     }
+}
+
+/// Whether a command that ends there lies before the end.
+fn is_wanted(end: Option<&End>, index: usize, position: u64) -> bool {
+    end.is_none_or(|end| (index, position) <= (end.index, end.position))
 }
 
 pub(super) fn restore(host: &dyn Host, form: &Form, end: Option<&End>) -> Result<Facts, Error> {
     check_commands(host, form)?;
-    check_expiries(host, form, end)?;
-    let restorer = Rc::new(RefCell::new(Restorer::new(host, &RestoreParameters::default())?));
-    let mut live = Live { restorer: Rc::clone(&restorer), trim: Trim::new(end, true), expiring: false };
-    let wanted = Wanted::Contents(Box::new(SharedRestorer(Rc::clone(&restorer))));
-    let walked = stored::walk_wanting(host, form, "restore", &mut live, wanted)?;
-    drop(walked);
-    let Live { trim, expiring, restorer: shared } = live;
+    let now_ms = host.now_ms();
+    check_expiries(host, form, end, now_ms)?;
+    let restorer = Restorer::new(host, &RestoreParameters::default())?.for_empty_target().with_second_pass();
+    let restorer = Rc::new(RefCell::new(restorer));
+    let times = Rc::new(Cell::new(Times { now_ms, next_ms: None, relative: false }));
+    let pass = || -> Result<Live<'_>, Error> {
+        let mut live = Live {
+            restorer: Rc::clone(&restorer),
+            times: Rc::clone(&times),
+            trim: Trim::new(end, true),
+            end,
+            depends: false,
+            postponed: false,
+        };
+        let visitor = SharedRestorer { restorer: Rc::clone(&restorer), times: Rc::clone(&times) };
+        stored::walk_wanting(host, form, "restore", &mut live, Wanted::Contents(Box::new(visitor)))?;
+        Ok(live)
+    };
+    let mut live = pass()?;
+    if live.postponed {
+        host.info("values that can be neither held nor rebuilt go whole, in a second pass");
+        live = pass()?;
+    }
+    let Live { trim, depends, restorer: shared, .. } = live;
     drop(shared);
     let restorer =
         Rc::into_inner(restorer).ok_or_else(|| Error::new(code::INTERNAL, "the restorer is still in use"))?;
-    let (counts, mut facts) = restorer.into_inner().finish()?;
+    let (_, mut facts) = restorer.into_inner().finish()?;
     facts.set("commands", trim.commands());
     // A file is loaded without expiring anything until its end; a live server expires at once.
-    if trim.commands() > 1 && (counts.expired > 0 || expiring) {
+    if depends && times.get().may_have_passed(host.now_ms()) {
         host.warn(
             "keys whose expiry has passed by now were gone while the commands ran: a command that wrote to one of them may have made \
              it anew, without expiry; a restore into a data directory is exact",
@@ -144,17 +174,56 @@ pub(super) fn restore(host: &dyn Host, form: &Form, end: Option<&End>) -> Result
     Ok(facts)
 }
 
+/// Expiries that lay ahead when the restore began.
+#[derive(Clone, Copy)]
+struct Times {
+    now_ms: u64,
+    /// The next one.
+    next_ms: Option<u64>,
+    /// Whether there are any that count from when their command ran.
+    relative: bool,
+}
+
+impl Times {
+    fn with(self, expiry: Expiry) -> Self {
+        match expiry {
+            // What had passed by then was held against the commands already.
+            Expiry::At(time) if time <= self.now_ms => self,
+            Expiry::At(time) => Self { next_ms: Some(self.next_ms.map_or(time, |next| next.min(time))), ..self },
+            Expiry::Relative => Self { relative: true, ..self },
+        }
+    }
+
+    fn may_have_passed(self, now_ms: u64) -> bool {
+        self.relative || self.next_ms.is_some_and(|next| next <= now_ms)
+    }
+}
+
 /// Sends the commands; the snapshot goes to the same restorer by way of the parser.
 struct Live<'run> {
     restorer: Rc<RefCell<Restorer<'run>>>,
+    times: Rc<Cell<Times>>,
     trim: Trim<'run>,
-    expiring: bool,
+    end: Option<&'run End>,
+    /// Whether there was a command that may depend on the keys there.
+    depends: bool,
+    /// Whether values of the snapshot wait for another pass. No command was sent then.
+    postponed: bool,
 }
 
 impl Visitor for Live<'_> {
-    fn event(&mut self, index: usize, _scanner: &Scanner, event: &Event<'_>) {
-        if let Event::Command { name, .. } = event {
-            self.expiring |= EXPIRING.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+    fn wants_words(&self) -> bool {
+        true
+    }
+
+    fn event(&mut self, index: usize, scanner: &Scanner, event: &Event<'_>) {
+        if let Event::Command { name, end: position, .. } = *event
+            && let Some(words) = scanner.words().filter(|_| is_wanted(self.end, index, position))
+        {
+            self.depends |= expiry::depends(name, words);
+            if let Some(expiry) = expiry::of(name, words) {
+                self.times.set(self.times.get().with(expiry));
+            }
         }
         self.trim.event(index, event);
     }
@@ -163,6 +232,11 @@ impl Visitor for Live<'_> {
         let (pieces, more) = self.trim.pieces(passing, bytes);
         if !passing.content.is_in_commands() {
             return Ok(more);
+        }
+        // The commands may be about any key, so all of the snapshot goes before them.
+        if self.restorer.borrow_mut().begin_second_pass() {
+            self.postponed = true;
+            return Ok(false);
         }
         let preamble_end = passing.content.preamble_end();
         for (position, piece) in pieces {
@@ -176,50 +250,60 @@ impl Visitor for Live<'_> {
     }
 }
 
-struct SharedRestorer<'run>(Rc<RefCell<Restorer<'run>>>);
+struct SharedRestorer<'run> {
+    restorer: Rc<RefCell<Restorer<'run>>>,
+    times: Rc<Cell<Times>>,
+}
 
 impl rdb::Visitor for SharedRestorer<'_> {
     fn wants_keys(&self) -> bool {
-        self.0.borrow().wants_keys()
+        self.restorer.borrow().wants_keys()
     }
 
     fn wants_values(&self) -> bool {
-        self.0.borrow().wants_values()
+        self.restorer.borrow().wants_values()
     }
 
     fn header(&mut self, header: Header) -> Result<(), Error> {
-        self.0.borrow_mut().header(header)
+        self.restorer.borrow_mut().header(header)
     }
 
     fn aux(&mut self, name: &[u8], value: &[u8]) -> Result<(), Error> {
-        self.0.borrow_mut().aux(name, value)
+        self.restorer.borrow_mut().aux(name, value)
     }
 
     fn database(&mut self, number: u64) -> Result<(), Error> {
-        self.0.borrow_mut().database(number)
+        self.restorer.borrow_mut().database(number)
     }
 
     fn library(&mut self, code: &[u8], length: u64) -> Result<(), Error> {
-        self.0.borrow_mut().library(code, length)
+        self.restorer.borrow_mut().library(code, length)
     }
 
     fn module(&mut self, id: u64) -> Result<(), Error> {
-        self.0.borrow_mut().module(id)
+        self.restorer.borrow_mut().module(id)
+    }
+
+    fn module_aux(&mut self, id: u64) -> Result<(), Error> {
+        self.restorer.borrow_mut().module_aux(id)
     }
 
     fn key(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
-        self.0.borrow_mut().key(entry)
+        if let Some(time) = entry.expires_at {
+            self.times.set(self.times.get().with(Expiry::At(time)));
+        }
+        self.restorer.borrow_mut().key(entry)
     }
 
     fn value(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.0.borrow_mut().value(bytes)
+        self.restorer.borrow_mut().value(bytes)
     }
 
     fn value_end(&mut self, length: u64) -> Result<(), Error> {
-        self.0.borrow_mut().value_end(length)
+        self.restorer.borrow_mut().value_end(length)
     }
 
     fn end(&mut self, checksum: Checksum) -> Result<(), Error> {
-        self.0.borrow_mut().end(checksum)
+        self.restorer.borrow_mut().end(checksum)
     }
 }

@@ -11,9 +11,9 @@ use crate::marks::{Mark, Marks};
 use crate::reader::Reader;
 
 /// An empty snapshot without checksum (`rdbchecksum no`).
-const SNAPSHOT: &[u8] = b"REDIS0009\xff\0\0\0\0\0\0\0\0";
+pub(super) const SNAPSHOT: &[u8] = b"REDIS0009\xff\0\0\0\0\0\0\0\0";
 
-fn commands(list: &[&[&str]]) -> Vec<u8> {
+pub(super) fn commands(list: &[&[&str]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for command in list {
         let arguments: Vec<&[u8]> = command.iter().map(|argument| argument.as_bytes()).collect();
@@ -22,13 +22,13 @@ fn commands(list: &[&[&str]]) -> Vec<u8> {
     bytes
 }
 
-fn stream() -> Vec<u8> {
+pub(super) fn stream() -> Vec<u8> {
     let tail =
         commands(&[&["SELECT", "0"], &["SET", "a", "1"], &["MULTI"], &["INCR", "a"], &["EXEC"], &["SET", "b", "2"]]);
     [SNAPSHOT, &tail].concat()
 }
 
-fn archive_of(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn archive_of(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let host = FakeHost::default();
     let mut sink = host.artifacts().create("x", &[]).unwrap();
     for (path, bytes) in files {
@@ -51,7 +51,7 @@ fn good_archive() -> Vec<u8> {
     ])
 }
 
-fn restoring(kind: &str, bytes: Vec<u8>, context: &[(&str, &str)], parameters: &str) -> FakeHost {
+pub(super) fn restoring(kind: &str, bytes: Vec<u8>, context: &[(&str, &str)], parameters: &str) -> FakeHost {
     let name = if kind == "aof" { "appendonly.aof" } else { archive::ARTIFACT };
     FakeHost::with_context("restore", context)
         .with_parameters(parameters)
@@ -390,6 +390,22 @@ fn files_that_are_not_as_long_as_the_servers_are_refused(
 }
 
 #[test]
+fn the_old_file_of_a_server_without_one_is_refused_also_where_its_configuration_may_not_be_read() {
+    // With appendonly no a server tells no `aof_current_size` either.
+    let redis = FakeRedis::default()
+        .with_info("persistence", &[("aof_enabled", "0"), ("aof_rewrite_in_progress", "0")])
+        .with_script(|_| Err(Error::new(code::SERVER_REPLY, "NOPERM no permissions to run the 'config|get' command")));
+    let host = FakeHost::with_context("capture", &[("capabilities", "redis files")])
+        .with_parameters(r#"{"source":"files"}"#)
+        .with_redis(redis)
+        .with_files([("appendonly.aof", stream())]);
+    for error in [RedisAof::plan(&host).unwrap_err(), RedisAof::capture(&host).unwrap_err()] {
+        assert!(error.is(code::REFUSED) && error.message.contains("aof_enabled:0"), "{error:?}");
+    }
+    assert!(host.artifacts.borrow().is_empty());
+}
+
+#[test]
 fn a_directory_without_an_append_only_file_says_what_to_do() {
     let host =
         FakeHost::with_context("capture", &[("capabilities", "files")]).with_files([("dump.rdb", SNAPSHOT.to_vec())]);
@@ -418,36 +434,6 @@ fn an_offset_that_is_not_reached_is_told() {
         assert_eq!(facts.get("restored-offset"), Some(reached.to_string().as_str()));
         let told = host.logged.borrow().iter().any(|(_, line)| line.contains("offset 100, not 110"));
         assert_eq!(told, until != reached);
-    }
-}
-
-#[rstest]
-#[case::prolonged(1, &["PERSIST", "k"], "{}", true)]
-#[case::nothing_follows(1, &["SELECT", "0"], "{}", false)]
-#[case::not_expired(u64::MAX, &["PERSIST", "k"], "{}", false)]
-#[case::behind_the_point(1, &["PERSIST", "k"], r#"{"until":"100"}"#, false)]
-fn expired_keys_that_commands_may_prolong_are_not_restored_live(
-    #[case] expires_at: u64,
-    #[case] command: &[&str],
-    #[case] parameters: &str,
-    #[case] refused: bool,
-) {
-    // Expiry, type string, key, value.
-    let key = [b"REDIS0009\xfe\0\xfc", &expires_at.to_le_bytes()[..], b"\0\x01k\x01v", &SNAPSHOT[9..]].concat();
-    let select = commands(&[&["SELECT", "0"]]);
-    let position = (key.len() + select.len()) as u64;
-    let marks = Marks::starting_with(Mark { time_ms: 5, offset: 100, position });
-    let mut host =
-        restoring("aof", [&key[..], &select, &commands(&[command])].concat(), &[("target", "server")], parameters)
-            .with_artifact("m", "aof-marks", marks.to_json().unwrap())
-            .with_redis(FakeRedis::default());
-    host.facts.set("mode", "standalone");
-    host.short_reads = Some(3);
-    let result = RedisAof::restore(&host);
-    assert_eq!(result.is_err(), refused, "{result:?}");
-    if let Err(error) = result {
-        assert!(error.is(code::REFUSED) && error.detail("help").is_some(), "{error:?}");
-        assert!(host.redis.unwrap().loaded.borrow().is_empty());
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::format::{Header, ValueType, module_name};
+use super::format::{Header, module_name};
 use super::parser::{Checksum, Entry, Visitor};
-use crate::{Error, Facts};
+use crate::{Error, Facts, time};
 
 /// Counts of one database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,6 @@ pub struct DatasetFacts {
     databases: BTreeMap<u64, DatabaseCounts>,
     functions: u64,
     modules: Vec<String>,
-    module_value: bool,
     checksum: Option<Checksum>,
 }
 
@@ -83,6 +82,7 @@ impl DatasetFacts {
         if let Some(header) = self.header {
             facts.set("rdb-version", header.version).set("rdb-magic", header.magic.name());
         }
+        facts.set_some("snapshot-time", self.created_ms().map(time::rfc3339));
         facts.set("keys", self.keys());
         facts.set("expires", self.databases.values().map(|counts| counts.expires).sum::<u64>());
         for (number, counts) in &self.databases {
@@ -124,13 +124,10 @@ impl Visitor for DatasetFacts {
     }
 
     fn module(&mut self, id: u64) -> Result<(), Error> {
-        // A module's field about the file is no value: only modules that values need are named.
-        if self.module_value {
-            let name = module_name(id);
-            if !self.modules.contains(&name) && self.modules.len() < 64 {
-                self.modules.push(name);
-                self.modules.sort();
-            }
+        let name = module_name(id);
+        if !self.modules.contains(&name) && self.modules.len() < 64 {
+            self.modules.push(name);
+            self.modules.sort();
         }
         Ok(())
     }
@@ -142,12 +139,6 @@ impl Visitor for DatasetFacts {
         let counts = self.databases.entry(entry.database).or_default();
         counts.keys += 1;
         counts.expires += u64::from(entry.expires_at.is_some());
-        self.module_value = entry.kind == ValueType::MODULE_2;
-        Ok(())
-    }
-
-    fn value_end(&mut self, _length: u64) -> Result<(), Error> {
-        self.module_value = false;
         Ok(())
     }
 

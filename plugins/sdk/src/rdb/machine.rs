@@ -284,7 +284,7 @@ impl Machine {
                 Op::ModuleItems,
                 Op::Number(Role::Ignored),
                 Op::Expect(2, "the kind of a module's moment"),
-                Op::Number(Role::ModuleId),
+                Op::Number(Role::ModuleAuxId),
             ]),
             opcode::SLOT_INFO if self.magic == Magic::Redis => {
                 self.stack.extend([Op::Number(Role::Ignored); 3]);

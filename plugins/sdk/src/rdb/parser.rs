@@ -78,8 +78,12 @@ pub trait Visitor {
     fn library(&mut self, _code: &[u8], _length: u64) -> Result<(), Error> {
         Ok(())
     }
-    /// A module's value (after its key) or a module's field about the file.
+    /// The value of the key before is this module's.
     fn module(&mut self, _id: u64) -> Result<(), Error> {
+        Ok(())
+    }
+    /// This module's data outside keys, e.g. the definitions of indexes.
+    fn module_aux(&mut self, _id: u64) -> Result<(), Error> {
         Ok(())
     }
     /// A key; its value follows.
@@ -283,6 +287,7 @@ impl<V: Visitor> Listener for FileListener<'_, V> {
                 Ok(())
             }
             Role::ModuleId => self.visitor.module(number),
+            Role::ModuleAuxId => self.visitor.module_aux(number),
             _ => Ok(()),
         }
     }

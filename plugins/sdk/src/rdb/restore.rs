@@ -4,6 +4,7 @@
 //! [`RestoreParameters`] are the user's choices, [`Restorer`] is the visitor that writes the commands to `redis.load`.
 
 mod choices;
+mod modules;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -18,11 +19,13 @@ use crate::host::Host;
 use crate::resp::{self, Reply};
 use crate::{Attribute, Error, Facts, code};
 
+use modules::LeftOut;
 use whole::{Streamed, Whole};
 
 pub use choices::{
     OnConflict, PARAMETER_PROPERTIES, RestoreParameters, Ttl, check_target, reads, target_rdb_version, version_refusal,
 };
+pub use modules::check_modules;
 
 /// Values longer than this, in bytes of the file, are rebuilt: `RESTORE` of a large one blocks the server and needs it
 /// whole in memory here.
@@ -60,6 +63,7 @@ pub struct Restorer<'host> {
     cluster: bool,
     filtered: bool,
     many_shards: bool,
+    target_is_empty: bool,
     max_value: usize,
     now_ms: u64,
     created_ms: Option<u64>,
@@ -67,6 +71,7 @@ pub struct Restorer<'host> {
     selected: Option<u64>,
     selected_by_command: Option<u64>,
     module: Option<u64>,
+    left_out: LeftOut,
     current: Current,
     counts: RestoreCounts,
     pass: Pass,
@@ -129,6 +134,7 @@ impl<'host> Restorer<'host> {
             cluster: context.target() == "cluster",
             filtered: parameters.is_filtered(),
             many_shards: context.get("shards").is_some_and(|shards| shards != "1"),
+            target_is_empty: false,
             max_value: DEFAULT_MAX_VALUE,
             now_ms: host.now_ms(),
             created_ms: None,
@@ -136,12 +142,21 @@ impl<'host> Restorer<'host> {
             selected: None,
             selected_by_command: None,
             module: None,
+            left_out: LeftOut::default(),
             current: Current::default(),
             counts: RestoreCounts::default(),
             pass: Pass::Only,
             place: 0,
             whole: Whole::default(),
         })
+    }
+
+    /// For a target that was found empty: it is not asked for each large key whether it has it, which takes the commands `SELECT`
+    /// and `EXISTS`. A key that it has all the same is still never replaced.
+    #[must_use]
+    pub fn for_empty_target(mut self) -> Self {
+        self.target_is_empty = true;
+        self
     }
 
     /// Takes values of any size that the target takes: what can be neither held nor rebuilt is left out of this pass over the
@@ -319,7 +334,7 @@ impl<'host> Restorer<'host> {
 
     /// Turns from holding to rebuilding; false: the target has the key and keeps it.
     fn start_rebuild(&mut self) -> Result<bool, Error> {
-        if self.on_conflict != OnConflict::Replace && self.exists()? {
+        if self.on_conflict != OnConflict::Replace && !self.target_is_empty && self.exists()? {
             if self.on_conflict == OnConflict::Fail {
                 let message = format!("the target has key {} already", self.key_text());
                 return Err(Error::new(code::SERVER_REPLY, message).with_help("choose --on-conflict skip or replace"));
@@ -412,6 +427,14 @@ impl Visitor for Restorer<'_> {
 
     fn module(&mut self, id: u64) -> Result<(), Error> {
         self.module = Some(id);
+        Ok(())
+    }
+
+    fn module_aux(&mut self, id: u64) -> Result<(), Error> {
+        // As with libraries, what belongs to no key is not asked for where keys are chosen.
+        if !self.filtered && self.pass != Pass::Second {
+            self.left_out.tell(self.host, id);
+        }
         Ok(())
     }
 

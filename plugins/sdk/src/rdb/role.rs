@@ -17,7 +17,10 @@ pub(crate) enum Role {
     Frequency,
     ExpireSeconds,
     ExpireMilliseconds,
+    /// Of a module's value.
     ModuleId,
+    /// Of a module's data outside keys.
+    ModuleAuxId,
     /// A string value, a member of a list or set; the member of a sorted set.
     Element,
     Field,

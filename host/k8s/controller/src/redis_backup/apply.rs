@@ -126,9 +126,8 @@ pub(super) async fn namespace_is_terminating(context: &Context, backup: &RedisBa
     asked.metadata = ObjectMeta { generate_name: Some("is-terminating-".to_owned()), ..ObjectMeta::default() };
     let parameters = PostParams { dry_run: true, ..PostParams::default() };
     match api(context, backup).create(&parameters, &asked).await {
-        Ok(_) => Ok(false),
         Err(error) if is_namespace_terminating(&error) => Ok(true),
-        Err(kube::Error::Api(_)) => Ok(false),
+        Ok(_) | Err(kube::Error::Api(_)) => Ok(false),
         Err(error) => Err(ReconcileError::api("read", "state of the namespace")(error)),
     }
 }

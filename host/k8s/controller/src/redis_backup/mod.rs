@@ -169,7 +169,7 @@ impl Look<'_> {
         // The id stands there now, so the task may begin. Should this look end here, the next one begins it.
         let prepared = RedisBackup { status: Some(next.clone()), ..self.backup.clone() };
         let look = Look { backup: &prepared, status: &next, ..*self };
-        look.start_resolved(&access, &validated).await
+        Box::pin(look.start_resolved(&access, &validated)).await
     }
 
     async fn resolve(&self) -> Result<(dereference::Dereferenced, validate::Validated), Unresolved> {

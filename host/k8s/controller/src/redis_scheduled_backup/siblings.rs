@@ -120,7 +120,7 @@ mod tests {
         let mut going = schedule("going", json!({}));
         going.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
-        let all = [
+        let all = vec![
             own.clone(),
             schedule("yearly", json!({"retention": {"keepYearly": 3}})),
             schedule("monthly", json!({"suspend": true, "retention": {"keepMonthly": 12}})),
@@ -128,8 +128,8 @@ mod tests {
             schedule("off-site", json!({"destination": {"s3": {"bucket": "far"}}, "storageRef": null})),
             elsewhere,
             going,
-        ]
-        .map(cached);
+        ];
+        let all: Vec<_> = all.into_iter().map(cached).collect();
         let found = find(&own, &all);
         assert_eq!(found.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["monthly", "yearly"]);
         let rules = union(&KeepRules { last: Some(24), ..KeepRules::default() }, &found);

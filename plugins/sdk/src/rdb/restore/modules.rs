@@ -1,0 +1,145 @@
+//! Modules in a live restore: whether the target can take their values, and what of them no command brings back.
+
+use std::collections::BTreeSet;
+
+use super::RestoreParameters;
+use crate::host::Host;
+use crate::rdb::format::module_name;
+use crate::{Attribute, Error, attribute};
+
+/// Types of values whose modules are well known: the type in the file, and the modules, by their names in `INFO modules`,
+/// of which one must be there. A type that is not here may be any module's.
+const PROVIDERS: [(&str, &[&str]); 9] = [
+    ("ReJSON-RL", &["ReJSON", "json"]),
+    ("MBbloom--", &["bf"]),
+    ("MBbloomCF", &["bf"]),
+    ("CMSk-TYPE", &["bf"]),
+    ("TopK-TYPE", &["bf"]),
+    ("TDIS-TYPE", &["bf"]),
+    ("TSDB-TYPE", &["timeseries"]),
+    ("graphdata", &["graph", "falkordb"]),
+    ("vectorset", &["vectorset"]),
+];
+/// More names than any server has modules come from a damaged file.
+const MAX_NAMES: usize = 64;
+
+/// Whether a live target has the modules whose values a dataset with these facts (of `capture`) holds, before anything is
+/// touched. A target that may not be asked passes: it refuses such a value itself.
+///
+/// # Errors
+/// "refused": the target has no module at all. Where one of its modules may be the right one by another name, and where keys
+/// are chosen, a warning stands for it.
+pub fn check_modules(host: &dyn Host, facts: &[Attribute], parameters: &RestoreParameters) -> Result<(), Error> {
+    let needed: Vec<&str> = names(attribute::find(facts, "modules").unwrap_or_default()).collect();
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let Some(loaded) = loaded(host) else { return Ok(()) };
+    let lacking = lacking(&needed, &loaded);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let message = format!("the backup holds values of modules that the target has not loaded: {}", lacking.join(", "));
+    if loaded.is_empty() && !parameters.is_filtered() {
+        return Err(Error::refused(message, "load these modules in the target (loadmodule in its configuration)"));
+    }
+    host.warn(&format!("{message}; the restore ends at the first of them that the target does not take"));
+    Ok(())
+}
+
+fn names(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// Names of the target's modules; none where it may not be asked. `MODULE LIST` would need a right of its own.
+fn loaded(host: &dyn Host) -> Option<Vec<String>> {
+    let info = host.redis().info(Some("modules")).ok()?;
+    Some(info.iter().filter(|line| line.key == "module").filter_map(|line| name_of(&line.value)).collect())
+}
+
+/// `ReJSON` of `name=ReJSON,ver=20000,api=1,…`.
+fn name_of(module: &str) -> Option<String> {
+    module.split(',').find_map(|field| field.strip_prefix("name=")).map(str::to_owned)
+}
+
+/// Types that none of the loaded modules has, as far as that is known.
+fn lacking<'name>(needed: &[&'name str], loaded: &[String]) -> Vec<&'name str> {
+    let is_there = |name: &str| loaded.iter().any(|module| module.eq_ignore_ascii_case(name));
+    let is_lacking = |kind: &str| {
+        let known = PROVIDERS.iter().find(|(known, _)| *known == kind);
+        loaded.is_empty() || known.is_some_and(|(_, modules)| !modules.iter().any(|name| is_there(name)))
+    };
+    needed.iter().copied().filter(|kind| is_lacking(kind)).collect()
+}
+
+/// The modules whose data outside keys was left out, each told once.
+#[derive(Default)]
+pub(super) struct LeftOut(BTreeSet<String>);
+
+impl LeftOut {
+    pub(super) fn tell(&mut self, host: &dyn Host, id: u64) {
+        let name = module_name(id);
+        if self.0.len() >= MAX_NAMES || self.0.contains(&name) {
+            return;
+        }
+        host.warn(&format!(
+            "what module {name} keeps outside keys (e.g. definitions of indexes) is not restored: no command brings it into a \
+             live server; a restore into a data directory by --target-dir keeps it"
+        ));
+        self.0.insert(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code;
+    use crate::host::Level;
+    use crate::testing::{FakeHost, FakeRedis};
+    use rstest::rstest;
+
+    const NONE: &[&str] = &[];
+    const JSON: &[&str] =
+        &["name=ReJSON,ver=20000,api=1,filters=0,usedby=[search],using=[],options=[handle-io-errors]"];
+
+    #[rstest]
+    #[case::no_value_of_a_module("", NONE, "passes")]
+    #[case::there("ReJSON-RL", JSON, "passes")]
+    #[case::perhaps_its("own-type0", JSON, "passes")]
+    #[case::another("ReJSON-RL,TSDB-TYPE", JSON, "warns: TSDB-TYPE;")]
+    #[case::bare("ReJSON-RL,own-type0", NONE, "refuses: ReJSON-RL, own-type0")]
+    fn a_target_without_the_modules_is_told_before_anything_is_touched(
+        #[case] modules: &str,
+        #[case] loaded: &[&str],
+        #[case] expected: &str,
+    ) {
+        let lines: Vec<(&str, &str)> = loaded.iter().map(|line| ("module", *line)).collect();
+        let host = FakeHost::with_context("restore", &[("target", "server")])
+            .with_redis(FakeRedis::default().with_info("modules", &lines));
+        let facts = [Attribute::new("modules", modules)];
+        let told = |parameters: &RestoreParameters| match check_modules(&host, &facts, parameters) {
+            Err(error) => {
+                assert!(error.is(code::REFUSED) && error.detail("help").is_some(), "{error:?}");
+                format!("refuses: {}", error.message)
+            }
+            Ok(()) => match host.logged.borrow_mut().pop() {
+                Some((Level::Warn, line)) => format!("warns: {line}"),
+                _ => "passes".to_owned(),
+            },
+        };
+        let (verdict, names) = expected.split_once(": ").unwrap_or((expected, ""));
+        let found = told(&RestoreParameters::default());
+        assert!(found.starts_with(verdict) && found.contains(names), "{found}");
+        // The keys that are chosen may be others.
+        let chosen = RestoreParameters { patterns: vec!["a*".to_owned()], ..RestoreParameters::default() };
+        let found = told(&chosen);
+        assert!(found.starts_with(if verdict == "refuses" { "warns" } else { verdict }), "{found}");
+    }
+
+    #[test]
+    fn a_target_that_may_not_be_asked_passes() {
+        let host = FakeHost::with_context("restore", &[("target", "server")]);
+        let facts = [Attribute::new("modules", "ReJSON-RL")];
+        assert_eq!(check_modules(&host, &facts, &RestoreParameters::default()), Ok(()));
+    }
+}
