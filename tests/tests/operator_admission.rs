@@ -139,9 +139,12 @@ async fn who_may_not_read_a_secret_may_not_have_it_used() -> Result<()> {
     let stored = ask(client, Method::POST, &collection("RedisBackup", place), Some(&written), None).await?;
     let stored = stored.map_err(anyhow::Error::msg)?;
     let path = format!("{}/a?dryRun=All", collection("RedisBackup", place));
-    for (patch, accepted) in
-        [(json!({"metadata": {"labels": {"team": "a"}}}), true), (json!({"spec": {"pin": true}}), false)]
-    {
+    let marked = json!({"metadata": {"labels": {"redis.io/outcome": "completed"}}});
+    for (patch, accepted) in [
+        (json!({"metadata": {"labels": {"team": "a"}}}), true),
+        (json!({"spec": {"pin": true}}), false),
+        (marked.clone(), false),
+    ] {
         let answer = ask(client, Method::PUT, &path, Some(&merge(&stored, &patch)), Some("alice")).await?;
         ensure!(answer.is_ok() == accepted, "{patch}: {answer:?}");
     }

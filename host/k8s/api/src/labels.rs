@@ -50,10 +50,9 @@ pub const ROLE: &str = "redis.io/role";
 pub const SLOT: &str = "redis.io/slot";
 /// On a RedisBackup: when it was completed, RFC 3339, so that metadata is enough.
 pub const COMPLETED_AT: &str = "redis.io/completed-at";
-/// On a RedisBackup whose `pin` was changed: what its backup in storage is since then, `true`, `false`, or [`PINNED_GONE`].
+/// On a RedisBackup that ended: whether its backup in storage is pinned, `true` or `false`; `changing` while a task is at it,
+/// `failed-TIME` and `gone-GENERATION` when it could not.
 pub const PINNED: &str = "redis.io/pinned";
-/// [`PINNED`] of a backup that is not in storage any more.
-pub const PINNED_GONE: &str = "gone";
 /// On a RedisScheduledBackup: changing its value makes a backup now.
 pub const RUN_NOW: &str = "redis.io/run-now";
 /// On a RedisBackup that is being deleted, with value `true`: let go of the object although its storage is gone.

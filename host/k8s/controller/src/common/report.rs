@@ -20,6 +20,12 @@ pub fn error_text(message: &str) -> String {
     message.chars().take(LONGEST_ERROR / 4).collect()
 }
 
+/// Whether a task that failed said that its backup is known not to be in storage. Of class `NotFound` is more than that: a bucket that is
+/// not there, or whatever answers 404 while an endpoint is redeployed.
+pub fn backup_is_gone(reason: &str) -> bool {
+    matches!(reason, "BackupNotFound" | "NoBackups")
+}
+
 /// A word of a report's facts.
 pub fn fact(report: &TaskReport, key: &str) -> Option<String> {
     report.facts.get(key).cloned()

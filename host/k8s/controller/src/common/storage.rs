@@ -125,6 +125,18 @@ pub fn access(destination: &Destination, credentials: Option<&LocalReference>) -
     Ok(StorageAccess { spec, mounts, address, name: None, service_account: None, concurrent_tasks: None })
 }
 
+/// Where a destination is, whatever else it says: two that have the same place hold the same backups.
+pub fn place(destination: &Destination) -> String {
+    let Destination { s3, gcs, azure, folder } = destination;
+    let at = |kind: &str, root: &str, path: &str| format!("{kind}://{root}/{}", path.trim_matches('/'));
+    s3.iter()
+        .map(|s3| at("s3", &s3.bucket, &s3.path))
+        .chain(gcs.iter().map(|gcs| at("gs", &gcs.bucket, &gcs.path)))
+        .chain(azure.iter().map(|azure| at("az", &azure.container, &azure.path)))
+        .chain(folder.iter().map(|folder| at("folder", &folder.claim, &folder.path)))
+        .collect()
+}
+
 /// The API server refuses such paths too; a definition may be older than this program.
 fn joined(root: &str, path: &str) -> Result<String, Unresolved> {
     let path = path.trim_matches('/');
@@ -169,6 +181,18 @@ mod tests {
         let access = access(&destination(value), None).unwrap();
         assert_eq!((access.spec.url.as_str(), access.address.as_str()), (url, address));
         assert_eq!(access.spec.credentials_dir, None, "workload identity without a Secret");
+    }
+
+    #[rstest]
+    #[case(json!({"s3": {"bucket": "b", "path": "p/", "region": "us-east-1"}}), json!({"s3": {"bucket": "b", "path": "/p"}}), true)]
+    #[case(json!({"s3": {"bucket": "b"}}), json!({"gcs": {"bucket": "b"}}), false)]
+    #[case(json!({"s3": {"bucket": "b", "path": "p"}}), json!({"s3": {"bucket": "b", "path": "q"}}), false)]
+    fn a_place_is_the_same_however_the_way_there_is_described(
+        #[case] one: Value,
+        #[case] other: Value,
+        #[case] same: bool,
+    ) {
+        assert_eq!(place(&destination(one)) == place(&destination(other)), same);
     }
 
     #[test]

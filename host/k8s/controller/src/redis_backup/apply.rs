@@ -97,6 +97,13 @@ pub(super) async fn mark_ended(
     if let Some(completed) = completed {
         metadata["annotations"] = json!({labels::COMPLETED_AT: completed.to_string()});
     }
+    // The task pinned it as the spec was when it began: known only of a spec that never changed.
+    if backup.spec.pin
+        && phase == Phase::Completed
+        && backup.metadata.generation.is_none_or(|generation| generation == 1)
+    {
+        metadata["annotations"][labels::PINNED] = json!("true");
+    }
     write_metadata(context, backup, "labels", metadata).await
 }
 

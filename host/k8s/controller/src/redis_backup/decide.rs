@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use redkeep_core::classify::Class;
 use redkeep_core::report_facts;
 use redkeep_core::task::{Outcome, TaskReport};
 use redkeep_k8s_api::conditions::reasons;
@@ -11,6 +10,7 @@ use redkeep_k8s_api::redis_backup::{RedisBackupSpec, RedisBackupStatus};
 
 use super::status::task_was_seen;
 use crate::common::overdue;
+use crate::common::report::backup_is_gone;
 use crate::executor::{TaskProgress, TaskState};
 
 /// How long after its deadline a run is ended by us, when nobody else did: Job controller, kubelet, the task itself.
@@ -161,7 +161,7 @@ pub(super) fn decide_inspection(
     match task {
         TaskState::Ended { report, .. } => match &report.outcome {
             Outcome::Done | Outcome::Planned => Decision::Complete { report: Box::new(report.clone()) },
-            Outcome::Failed { class: Class::NotFound, .. } => Decision::fail(reason, message),
+            Outcome::Failed { reason: found, .. } if backup_is_gone(found) => Decision::fail(reason, message),
             Outcome::Failed { message: why, .. } => unknown(why),
             Outcome::Running { .. } => unknown("the task that looked did not end"),
         },

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use redkeep_core::classify::{Class, Classify};
+use redkeep_core::classify::Classify;
 use redkeep_core::task::Outcome as TaskOutcome;
 use redkeep_k8s_api::common::DeletionPolicy;
 use redkeep_k8s_api::conditions::{ARTIFACTS_DELETED, reasons};
@@ -14,7 +14,7 @@ use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::run::Phase;
 
 use super::dereference::dereference_storage;
-use super::{apply, build, identity, plan};
+use super::{apply, build, identity, pin, plan};
 use crate::apply::{ConditionUpdate, set_condition};
 use crate::common::ReconcileError;
 use crate::common::placement::task_pod;
@@ -46,6 +46,9 @@ fn decide(backup: &RedisBackup) -> Deletion {
     }
     if is_set(labels::ABANDON_ARTIFACTS) {
         return release("Abandoned", "the object was let go by annotation; its artifacts, if any, stay");
+    }
+    if backup.spec.pin && pin::is_due(backup) {
+        return release("Retained", "the artifacts stay, but their pin did not reach storage: `redkeep pin` does it");
     }
     if backup.spec.pin {
         return release("Retained", "the backup is pinned: its artifacts stay");
@@ -96,17 +99,17 @@ async fn delete_first(backup: &RedisBackup, context: &Context) -> Result<Action,
     match &task {
         TaskState::Missing => start(backup, context).await,
         TaskState::Waiting { .. } | TaskState::Running { .. } => Ok(poll),
-        TaskState::Ended { report, .. } => match &report.outcome {
+        TaskState::Ended { report: heard, .. } => match &heard.outcome {
             TaskOutcome::Done | TaskOutcome::Planned => {
                 context.executor.forget(&key).await?;
                 release(backup, context, Outcome::normal("Delete", "Deleted", "the artifacts are deleted")).await
             }
-            TaskOutcome::Failed { class: Class::NotFound, .. } => {
+            TaskOutcome::Failed { reason, .. } if report::backup_is_gone(reason) => {
                 context.executor.forget(&key).await?;
                 release(backup, context, Outcome::normal("Delete", "NothingToDelete", "there were no artifacts")).await
             }
             TaskOutcome::Failed { reason, message, .. } => {
-                again(backup, context, reason, message, Some(report.ended_at)).await
+                again(backup, context, reason, message, Some(heard.ended_at)).await
             }
             TaskOutcome::Running { .. } => {
                 again(backup, context, reasons::NO_REPORT, "the task ended without its last report", None).await

@@ -1,10 +1,14 @@
 //! `spec.pin` of a backup that is done: an object beside it in storage says so, which a task writes or takes away.
+//!
+//! What storage has is noted on the object, by [`labels::PINNED`]: before a task begins that nobody knows, and so it stays until the
+//! task has said what it did. A wish that changes meanwhile is therefore never taken for done.
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use redkeep_core::classify::{Class, Classify};
+use redkeep_core::classify::Classify;
 use redkeep_core::report_facts;
 use redkeep_core::task::{Outcome as TaskOutcome, TaskReport};
 use redkeep_k8s_api::labels;
@@ -14,6 +18,7 @@ use redkeep_k8s_api::run::Phase;
 use super::dereference::dereference_storage;
 use super::{apply, build, identity};
 use crate::common::placement::task_pod;
+use crate::common::report::backup_is_gone;
 use crate::common::{ReconcileError, Unresolved};
 use crate::context::Context;
 use crate::executor::{Purpose, TaskState};
@@ -21,54 +26,70 @@ use crate::outcome::{Outcome, publish};
 
 /// How long a pin that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(120);
+/// [`labels::PINNED`] while a task may be changing it.
+const CHANGING: &str = "changing";
 
-/// Whether storage may say otherwise than the spec: pure. The task of the backup itself pinned it as the spec was then, so this is
-/// asked only of a spec that was changed.
-fn is_due(backup: &RedisBackup) -> bool {
+/// [`labels::PINNED`] of a backup that is not in storage any more. Of this generation: a later wish asks again.
+fn gone(backup: &RedisBackup) -> String {
+    format!("gone-{}", backup.metadata.generation.unwrap_or_default())
+}
+
+/// [`labels::PINNED`] after a task that failed.
+fn failed(now: Timestamp) -> String {
+    format!("failed-{}", now.as_second())
+}
+
+/// Whether storage may say otherwise than the spec: pure. Nothing noted, and no pin wished for: whatever is pinned there was pinned by
+/// hand, which is not ours to undo.
+pub(super) fn is_due(backup: &RedisBackup) -> bool {
     let Some(status) = &backup.status else { return false };
-    let in_storage = backup.annotations().get(labels::PINNED).map(String::as_str);
-    status.phase == Some(Phase::Completed)
-        && status.backup_id.is_some()
-        && in_storage != Some(labels::PINNED_GONE)
-        && in_storage != Some(if backup.spec.pin { "true" } else { "false" })
+    if status.phase != Some(Phase::Completed) || status.backup_id.is_none() {
+        return false;
+    }
+    match backup.annotations().get(labels::PINNED).map(String::as_str) {
+        None | Some("false") => backup.spec.pin,
+        Some("true") => !backup.spec.pin,
+        Some(noted) => noted != gone(backup),
+    }
+}
+
+/// What is left of the pause after a failure.
+fn left_of_pause(backup: &RedisBackup, now: Timestamp) -> Option<Duration> {
+    let noted = backup.annotations().get(labels::PINNED)?.strip_prefix("failed-")?;
+    let pause = SignedDuration::try_from(PAUSE).ok()?;
+    let left = pause.saturating_sub(now.duration_since(Timestamp::from_second(noted.parse().ok()?).ok()?));
+    // A clock that went back must not hold it for longer than one pause.
+    Duration::try_from(left.min(pause)).ok().filter(|left| !left.is_zero())
 }
 
 pub(super) async fn reconcile(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
     if !is_due(backup) {
         return Ok(Action::await_change());
     }
+    if let Some(left) = left_of_pause(backup, context.now()) {
+        return Ok(Action::requeue(left));
+    }
     let key = build::key(backup, Purpose::Pin);
     let again = Action::requeue(context.settings.poll_interval);
     match context.executor.observe(&key).await? {
-        TaskState::Missing => start(backup, context).await,
-        TaskState::Waiting { .. } | TaskState::Running { .. } => Ok(again),
-        TaskState::Ended { report, .. } => {
-            match &report.outcome {
-                TaskOutcome::Done | TaskOutcome::Planned => done(backup, context, &report).await?,
-                TaskOutcome::Failed { class: Class::NotFound, message, .. } => {
-                    apply::note_pin(context, backup, labels::PINNED_GONE).await?;
-                    warn(backup, context, "BackupNotFound", message).await;
-                }
-                TaskOutcome::Failed { reason, message, .. } => {
-                    warn(backup, context, reason, message).await;
-                    context.executor.cancel(&key).await?;
-                    return Ok(Action::requeue(PAUSE));
-                }
-                TaskOutcome::Running { .. } => {
-                    context.executor.cancel(&key).await?;
-                    return Ok(again);
-                }
+        TaskState::Missing => return start(backup, context).await,
+        TaskState::Waiting { .. } | TaskState::Running { .. } => return Ok(again),
+        TaskState::Ended { report, .. } => match &report.outcome {
+            TaskOutcome::Done | TaskOutcome::Planned => done(backup, context, &report).await?,
+            TaskOutcome::Failed { reason, message, .. } if backup_is_gone(reason) => {
+                apply::note_pin(context, backup, &gone(backup)).await?;
+                warn(backup, context, reason, message).await;
             }
-            // Not only forgotten: the next wish has a task of the same name, and must not hear what this one said.
-            context.executor.cancel(&key).await?;
-            Ok(again)
-        }
-        TaskState::Failed { reason, message } => {
-            warn(backup, context, &reason, &message).await;
-            context.executor.cancel(&key).await?;
-            Ok(Action::requeue(PAUSE))
-        }
+            TaskOutcome::Failed { reason, message, .. } => fail(backup, context, reason, message).await?,
+            TaskOutcome::Running { .. } => {
+                fail(backup, context, "NoReport", "the task did not say how it ended").await?
+            }
+        },
+        TaskState::Failed { reason, message } => fail(backup, context, &reason, &message).await?,
     }
+    // Not only forgotten: the next wish has a task of the same name, and must not hear what this one said.
+    context.executor.cancel(&key).await?;
+    Ok(again)
 }
 
 /// What the task did is noted, not what the spec says by now.
@@ -94,20 +115,28 @@ async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, Reconc
         Ok(resolved) => resolved,
         Err(error @ Unresolved::Read { .. }) => return Err(error.into()),
         Err(error) => {
-            warn(backup, context, error.reason(), &error.to_string()).await;
+            fail(backup, context, error.reason(), &error.to_string()).await?;
             return Ok(Action::requeue(PAUSE));
         }
     };
     let Some(identity) = identity(backup) else { return Ok(Action::await_change()) };
+    apply::note_pin(context, backup, CHANGING).await?;
     let request = build::pin_request(backup, &storage, &pod, &identity, &context.settings);
     match context.executor.start(&request).await {
         Ok(()) => Ok(Action::requeue(context.settings.poll_interval)),
         Err(error) if error.retryable() => Err(error.into()),
         Err(error) => {
-            warn(backup, context, error.reason(), &error.to_string()).await;
+            fail(backup, context, error.reason(), &error.to_string()).await?;
             Ok(Action::requeue(PAUSE))
         }
     }
+}
+
+/// Noted with its time, so that whatever asks meanwhile is put off.
+async fn fail(backup: &RedisBackup, context: &Context, reason: &str, message: &str) -> Result<(), ReconcileError> {
+    apply::note_pin(context, backup, &failed(context.now())).await?;
+    warn(backup, context, reason, message).await;
+    Ok(())
 }
 
 async fn warn(backup: &RedisBackup, context: &Context, reason: &str, message: &str) {

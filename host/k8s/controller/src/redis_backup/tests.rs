@@ -196,7 +196,7 @@ async fn a_report_that_is_missing_is_looked_up_in_storage() {
     for (outcome, phase, reason) in [
         (json!({"state": "done"}), "Completed", "Completed"),
         (
-            json!({"state": "failed", "class": "not-found", "reason": "R", "message": "m", "help": null, "retryable": false}),
+            json!({"state": "failed", "class": "not-found", "reason": "BackupNotFound", "message": "m", "help": null, "retryable": false}),
             "Failed",
             "NoReport",
         ),
@@ -351,11 +351,15 @@ async fn a_pin_that_is_set_after_the_end_reaches_storage() {
         });
         world.executor.set(PIN, TaskState::Ended { report: serde_json::from_value(report).unwrap(), pod: None });
     };
+    // Whatever was pinned by hand stays so, though something else of the spec changes.
+    world.change(|spec| spec["deletionPolicy"] = json!("Delete"));
+    look().await;
+    assert_eq!(world.executor.names(), [TASK]);
     world.change(|spec| spec["pin"] = json!(true));
     look().await;
     assert_eq!(world.executor.names(), [TASK, PIN]);
     assert_eq!((&asked()["kind"], &asked()["pinned"]), (&json!("pin"), &json!(true)));
-    assert!(noted().is_null(), "not before it is done");
+    assert_eq!(noted(), "changing", "not before it is done");
     done("yes");
     // Taken back while the task ran: what it did is noted, and then undone.
     world.change(|spec| spec["pin"] = json!(false));
@@ -364,19 +368,61 @@ async fn a_pin_that_is_set_after_the_end_reaches_storage() {
     world.executor.started.lock().unwrap().clear();
     look().await;
     assert_eq!(asked()["pinned"], false);
+    // And wished for again while that one runs: it is not done, though it was once.
+    world.change(|spec| spec["pin"] = json!(true));
     done("no");
     look().await;
     assert_eq!((noted(), world.fake.events().last().map(String::as_str)), (json!("false"), Some("Unpinned")));
     world.executor.started.lock().unwrap().clear();
     look().await;
+    assert_eq!(asked()["pinned"], true);
+    done("yes");
+    look().await;
+    assert_eq!(noted(), "true");
+    world.executor.started.lock().unwrap().clear();
+    look().await;
     assert_eq!(world.executor.names(), [""; 0]);
-    // One that retention deleted meanwhile is looked for once.
+}
+
+#[tokio::test]
+async fn a_pin_that_fails_is_tried_again_after_a_pause_and_one_of_a_backup_that_is_gone_is_not() {
+    const PIN: &str = "nightly-0f8e9-pin";
+    let world = World::begun(json!({})).await;
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    let look = async || finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
+    let fails = |reason: &str| {
+        world.ends(PIN, json!({"state": "failed", "class": "not-found", "reason": reason, "message": "m", "help": null, "retryable": false}));
+    };
+    let starts = || world.executor.started.lock().unwrap().drain(..).count();
     world.change(|spec| spec["pin"] = json!(true));
     look().await;
-    let gone = json!({"state": "failed", "class": "not-found", "reason": "R", "message": "m", "help": null, "retryable": false});
-    world.ends(PIN, gone);
+    assert_eq!(starts(), 2);
+    // A bucket that is away is no backup that is gone.
+    fails("StorageNotFound");
     look().await;
-    assert_eq!((noted(), world.fake.events().last().map(String::as_str)), (json!("gone"), Some("BackupNotFound")));
+    look().await;
+    assert_eq!((starts(), world.fake.events().last().map(String::as_str)), (0, Some("StorageNotFound")));
+    world.clock.advance(std::time::Duration::from_secs(121));
+    look().await;
+    assert_eq!(starts(), 1);
+    fails("BackupNotFound");
+    look().await;
+    world.clock.advance(std::time::Duration::from_secs(121));
+    look().await;
+    assert_eq!((starts(), world.fake.events().last().map(String::as_str)), (0, Some("BackupNotFound")));
+}
+
+#[tokio::test]
+async fn a_backup_that_was_pinned_from_the_beginning_can_be_unpinned() {
+    let world = World::begun(json!({"pin": true})).await;
+    world.fake.update("RedisBackup", "shop", "nightly", |backup| backup["metadata"]["generation"] = json!(0));
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    assert_eq!(world.backup()["metadata"]["annotations"][labels::PINNED], "true");
+    world.change(|spec| spec["pin"] = json!(false));
+    finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
+    assert_eq!(world.executor.names(), [TASK, "nightly-0f8e9-pin"]);
 }
 
 #[tokio::test]

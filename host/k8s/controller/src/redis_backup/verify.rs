@@ -50,6 +50,9 @@ impl Look<'_> {
     /// One look at the verification of a backup that is done.
     pub(super) async fn verify(&self) -> Result<Action, ReconcileError> {
         let Some(verification) = &self.backup.spec.verification else { return Ok(self.again()) };
+        let completed = self.status.completed_at.as_ref().map(|time| time.0);
+        // Said at the backup's end already, unless that look did not get so far.
+        apply::mark_completed(self.context, self.backup, completed).await?;
         let Some(standing) = &self.status.verification else {
             return self.write(self.before().verifying(verification.level, Phase::Pending)).await;
         };

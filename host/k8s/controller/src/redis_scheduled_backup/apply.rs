@@ -2,6 +2,7 @@
 
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
+use redkeep_core::task::Outcome as TaskOutcome;
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupStatus};
@@ -12,6 +13,7 @@ use super::children::Child;
 use crate::apply::{FIELD_MANAGER, is_conflict, is_namespace_terminating, is_not_found, patch_metadata, patch_status};
 use crate::common::ReconcileError;
 use crate::context::Context;
+use crate::executor::{Purpose, TaskKey, TaskState};
 
 /// What became of a creation.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,31 +65,49 @@ pub(super) async fn create(
     Ok(if is_ours { Created::Ours(Box::new(existing)) } else { Created::Foreign })
 }
 
-/// Cancels a run that goes on: its Job goes with the object. One that has ended meanwhile stays, for its object may take a
-/// good backup with it.
+/// How often a deletion that meets a change is tried again.
+const TRIES: usize = 5;
+
+/// Cancels a run that goes on: its Job goes with the object. True when it was. One whose backup is complete stays, whether or not
+/// its status says so yet. Artifacts are never deleted: what is whole is a backup, the rest is garbage that retention removes.
 pub(super) async fn cancel(
     context: &Context,
     namespace: &str,
     name: &str,
     uid: Option<&str>,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let api = backups(context, namespace);
-    loop {
+    let mut last = None;
+    for _ in 0..TRIES {
         let found = api.get_opt(name).await.map_err(ReconcileError::api("read", "run to be replaced"))?;
-        let Some(run) = found.filter(|run| uid.is_none() || run.metadata.uid.as_deref() == uid) else { return Ok(()) };
-        if run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal) {
-            return Ok(());
+        let Some(run) = found.filter(|run| uid.is_none() || run.metadata.uid.as_deref() == uid) else {
+            return Ok(false);
+        };
+        let uid = run.uid().unwrap_or_default();
+        let has_ended = run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal);
+        let task = context.executor.observe(&TaskKey::new(namespace, name, &uid, Purpose::Backup)).await?;
+        if has_ended || matches!(&task, TaskState::Ended { report, .. } if report.outcome == TaskOutcome::Done) {
+            return Ok(false);
         }
-        let preconditions = Preconditions { uid: run.uid(), resource_version: run.resource_version() };
+        let metadata = json!({
+            "annotations": {labels::KEEP_ARTIFACTS: "true"}, "uid": uid, "resourceVersion": run.resource_version(),
+        });
+        let marked = patch_metadata(&api, name, metadata).await;
+        let preconditions = Preconditions { uid: Some(uid), resource_version: None };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        match api.delete(name, &parameters).await {
-            Ok(_) => return Ok(()),
+        let deleted = match marked {
+            Ok(()) => api.delete(name, &parameters).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match deleted {
+            Ok(()) => return Ok(true),
+            Err(error) if is_not_found(&error) => return Ok(false),
             // It may have been its end that was written.
-            Err(error) if is_conflict(&error) => {}
-            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) if is_conflict(&error) => last = Some(error),
             Err(error) => return Err(failed("deletion of a run")(error)),
         }
     }
+    last.map_or(Ok(false), |error| Err(failed("deletion of a run")(error)))
 }
 
 /// Lets go of the object of a run that ended, exactly as it was when it was decided upon; its artifacts stay.

@@ -64,6 +64,11 @@ impl Child {
         }
     }
 
+    /// Whether it is complete and its verification goes on.
+    pub(super) fn is_being_verified(&self) -> bool {
+        self.end == Some(End::Completed) && !self.is_settled && !self.is_deleting
+    }
+
     /// Whether a schedule sees any difference.
     fn says_the_same(&self, other: &Self) -> bool {
         let seen = |child: &Self| (child.slot, child.end, child.is_settled, child.completed_at, child.is_deleting);

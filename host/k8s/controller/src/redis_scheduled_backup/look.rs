@@ -159,7 +159,9 @@ impl Look<'_> {
         let namespace = &self.key.namespace;
         for name in &start.replace {
             let uid = self.children.get(name).map(|child| child.uid.as_str());
-            apply::cancel(self.context, namespace, name, uid).await?;
+            if !apply::cancel(self.context, namespace, name, uid).await? {
+                continue;
+            }
             let message = format!("{name} gives way to the run of slot {}", start.slot);
             publish(self.context, self.schedule, &Outcome::normal("Schedule", "Replaced", message)).await;
         }
@@ -242,6 +244,9 @@ impl Look<'_> {
         let generation = self.schedule.metadata.generation;
         let (task, started) = match retention::due(keep, &self.key.name, next, self.now) {
             Retention::Idle(wake) => return Ok(Aside { wake, ..Aside::default() }),
+            // A backup that is being read must not be deleted, and one that turns out damaged must not count. The end of its
+            // verification asks for the next look.
+            Retention::Begin(_) if self.children.values().any(Child::is_being_verified) => return Ok(Aside::default()),
             Retention::Begin(task) => {
                 retention::begun(next, &task, self.now);
                 return Ok(Aside { runs: true, ..Aside::default() });
@@ -327,6 +332,9 @@ impl Look<'_> {
         if self.schedule.spec.suspend {
             metrics.schedule_gone(namespace, self.cluster, name);
             return;
+        }
+        if let Some(before) = self.previous.cluster.as_deref().filter(|before| *before != self.cluster) {
+            metrics.schedule_gone(namespace, before, name);
         }
         let created = self.schedule.metadata.creation_timestamp.as_ref().map_or(self.now, |time| time.0);
         metrics.schedule_seen(namespace, self.cluster, name, created, next.failures_in_row.unwrap_or(0));

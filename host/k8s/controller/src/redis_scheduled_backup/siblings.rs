@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, OnceLock};
 
-use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
+use kube::{Resource, ResourceExt};
 use redkeep_core::task::KeepRules;
+use redkeep_k8s_api::redis_backup::RedisBackupSpec;
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupSpec};
 
 use super::validate::{cluster_name, keep_rules};
+use crate::common::storage;
 
 type Guarded = DeserializeGuard<RedisScheduledBackup>;
 
@@ -36,29 +38,30 @@ impl Siblings {
 }
 
 fn find(schedule: &RedisScheduledBackup, all: &[Arc<Guarded>]) -> Vec<Sibling> {
-    let others = all.iter().filter_map(|guarded| guarded.0.as_ref().ok()).filter(|other| {
-        other.namespace() == schedule.namespace()
-            && other.uid() != schedule.uid()
-            && other.metadata.deletion_timestamp.is_none()
-            && share_storage(&other.spec, &schedule.spec)
+    let (namespace, uid) = (schedule.namespace(), schedule.uid());
+    let others = all.iter().filter(|other| {
+        let metadata = other.meta();
+        metadata.namespace == namespace && metadata.uid != uid && metadata.deletion_timestamp.is_none()
     });
-    let mut found: Vec<Sibling> = others
-        .map(|other| Sibling {
-            name: other.name_any(),
-            // Rules that nobody can follow are no reason to delete.
-            keep: other.spec.retention.as_ref().and_then(|retention| keep_rules(retention).ok()),
-        })
-        .collect();
+    let mut found: Vec<Sibling> = others.filter_map(|other| sibling(other, schedule)).collect();
     found.sort_by(|left, right| left.name.cmp(&right.name));
     found
 }
 
-/// As they are written: one storage that is named in two ways is not recognized.
+/// Rules that nobody can follow are no reason to delete, and a schedule that nobody can read may be of the same source.
+fn sibling(other: &Guarded, schedule: &RedisScheduledBackup) -> Option<Sibling> {
+    let name = other.meta().name.clone().unwrap_or_default();
+    let Ok(other) = &other.0 else { return Some(Sibling { name, keep: None }) };
+    let keep = other.spec.retention.as_ref().and_then(|retention| keep_rules(retention).ok());
+    share_storage(&other.spec, &schedule.spec).then_some(Sibling { name, keep })
+}
+
+/// By where the backups lie, however the way there is described. A storage that one names by a BackupStorage and the other by its
+/// destination is not recognized.
 fn share_storage(one: &RedisScheduledBackupSpec, other: &RedisScheduledBackupSpec) -> bool {
     let (one, other) = (&one.backup, &other.backup);
-    cluster_name(one) == cluster_name(other)
-        && one.destination == other.destination
-        && one.storage_ref == other.storage_ref
+    let place = |spec: &RedisBackupSpec| spec.destination.as_ref().map(storage::place);
+    cluster_name(one) == cluster_name(other) && place(one) == place(other) && one.storage_ref == other.storage_ref
 }
 
 /// Rules that keep what any of them keeps. Where one keeps everything no rule is left, and only garbage goes.
@@ -130,7 +133,14 @@ mod tests {
             going,
         ];
         let all: Vec<_> = all.into_iter().map(cached).collect();
-        let found = find(&own, &all);
+        let mut found = find(&own, &all);
+        let unreadable =
+            json!({"metadata": {"name": "newer", "namespace": "shop", "uid": "u"}, "spec": {"schedule": 7}});
+        let unreadable: Guarded = serde_json::from_value(unreadable).unwrap();
+        assert!(unreadable.0.is_err());
+        let with_unreadable: Vec<_> = all.iter().cloned().chain([Arc::new(unreadable)]).collect();
+        assert_eq!(find(&own, &with_unreadable)[1], Sibling { name: "newer".to_owned(), keep: None });
+        found.retain(|one| one.keep.is_some());
         assert_eq!(found.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["monthly", "yearly"]);
         let rules = union(&KeepRules { last: Some(24), ..KeepRules::default() }, &found);
         let all_of_them = KeepRules { last: Some(24), monthly: Some(12), yearly: Some(3), ..KeepRules::default() };

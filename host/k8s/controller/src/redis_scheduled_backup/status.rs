@@ -57,7 +57,13 @@ impl Facts<'_> {
             next.failures_in_row = None;
         }
         let success = next.last_successful_time.as_ref().map(|time| time.0);
-        if let Some((_, name)) = newest(End::Failed) {
+        let mut failures = next.failures_in_row.unwrap_or(0);
+        if let Some((at, name)) = newest(End::Failed) {
+            // Counted when it is first seen: the history may keep few of them, or none.
+            let is_new = next.last_failed_backup.as_ref() != Some(name);
+            if is_new && Some(at) > success {
+                failures = failures.saturating_add(1);
+            }
             next.last_failed_backup = Some(name.clone());
         }
         let failed_since = self
@@ -67,8 +73,7 @@ impl Facts<'_> {
             .filter(|child| when(child) > success)
             .count();
         let failed_since = i32::try_from(failed_since).unwrap_or(i32::MAX);
-        // More may have failed than the history keeps.
-        let failures = failed_since.max(next.failures_in_row.unwrap_or(0));
+        let failures = failures.max(failed_since);
         next.failures_in_row = (failures > 0).then_some(failures);
     }
 

@@ -25,8 +25,12 @@ fn ended(outcome: Value) -> TaskState {
 }
 
 fn failed_as(class: &str) -> TaskState {
+    failed_for(class, "Why")
+}
+
+fn failed_for(class: &str, reason: &str) -> TaskState {
     ended(
-        json!({"state": "failed", "class": class, "reason": "Why", "message": "m", "help": "do x", "retryable": false}),
+        json!({"state": "failed", "class": class, "reason": reason, "message": "m", "help": "do x", "retryable": false}),
     )
 }
 
@@ -89,7 +93,8 @@ fn a_task_becomes_a_decision(
 #[case::not_begun(TaskState::Missing, 1, "start")]
 #[case::going_on(running(), 1, "wait")]
 #[case::found(ended(json!({"state": "done"})), 1, "complete")]
-#[case::not_there(failed_as("not-found"), 1, "fail NodeLost")]
+#[case::not_there(failed_for("not-found", "BackupNotFound"), 1, "fail NodeLost")]
+#[case::a_bucket_is_away(failed_for("not-found", "StorageNotFound"), 1, "fail NodeLost")]
 #[case::cannot_look(failed_as("failed"), 1, "fail NodeLost")]
 #[case::died(gone("OutOfMemory"), 1, "fail NodeLost")]
 #[case::vanishes_for_ever(TaskState::Missing, 21_600 + 901, "fail NodeLost")]

@@ -74,7 +74,7 @@ async fn the_artifacts_go_first_and_then_the_object() {
 #[tokio::test]
 async fn artifacts_that_are_gone_already_are_no_hindrance() {
     let world = World::with_policy(json!({}));
-    world.ends(json!({"state": "failed", "class": "not-found", "reason": "R", "message": "m", "help": null, "retryable": false}));
+    world.ends(json!({"state": "failed", "class": "not-found", "reason": "BackupNotFound", "message": "m", "help": null, "retryable": false}));
     world.look().await.unwrap();
     assert!(!world.is_there());
 }

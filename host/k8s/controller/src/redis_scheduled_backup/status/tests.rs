@@ -87,6 +87,17 @@ fn a_run_that_was_begun_is_written_down_before_the_watch_shows_it() {
 }
 
 #[test]
+fn failures_are_counted_though_the_history_keeps_none() {
+    let mut status = next(&RedisScheduledBackupStatus::default(), &[ended(18, "completed")]);
+    for (day, failures) in [(19, 1), (20, 2)] {
+        status = next(&status, &[ended(day, "failed")]);
+        assert_eq!(status.failures_in_row, Some(failures));
+        status = next(&status, &[]);
+    }
+    assert_eq!(next(&status, &[ended(21, "completed")]).failures_in_row, None);
+}
+
+#[test]
 fn a_schedule_that_cannot_verify_is_accepted_and_says_what_it_does_not_do() {
     let children = known(&[]);
     let facts = Facts { generation: Some(4), cluster: "carts", children: &children, now: at("2026-11-21T12:00:00Z") };
