@@ -307,6 +307,57 @@ async fn a_redis_pod_deleted_half_way_ends_the_run_and_the_next_works() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_pinned_stays_what_no_rule_keeps_goes_and_a_deletion_deletes() -> Result<()> {
+    let Some(stage) = Stage::set("what_is_pinned_stays_what_no_rule_keeps_goes", 0).await? else {
+        return Ok(());
+    };
+    stage.fill(1).await?;
+    stage.namespace.apply(&stage.backup("first", &Value::Null)).await?;
+    stage.completed("RedisBackup", "first").await?;
+    // Wished for after the end: a task tells storage.
+    stage.namespace.apply(&stage.backup("first", &json!({"pin": true}))).await?;
+    let is_pinned =
+        |run: Option<&Value>| run.is_some_and(|run| run["metadata"]["annotations"]["redis.io/pinned"] == "true");
+    stage.namespace.wait_for(GROUP, "RedisBackup", "first", "to be pinned", is_pinned).await?;
+
+    let mut schedule = stage.backup("keeper", &json!({"schedule": "0 0 1 1 *", "retention": {"keepLast": 1}}));
+    schedule["kind"] = json!("RedisScheduledBackup");
+    let mut newest = String::new();
+    for round in 1..=2 {
+        schedule["metadata"]["annotations"] = json!({"redis.io/run-now": round.to_string()});
+        stage.namespace.apply(&schedule).await?;
+        let kept = stage
+            .namespace
+            .wait_for(GROUP, "RedisScheduledBackup", "keeper", "to have pruned after the run", |schedule| {
+                schedule.is_some_and(|schedule| {
+                    let status = &schedule["status"];
+                    status["lastSuccessfulBackup"].as_str().is_some_and(|name| name != newest)
+                        && status["retention"]["completedAt"].as_str() >= status["lastSuccessfulTime"].as_str()
+                })
+            })
+            .await?;
+        newest = kept["status"]["lastSuccessfulBackup"].as_str().unwrap_or_default().to_owned();
+        ensure!(stage.stored().await? == 2, "round {round}: {:#}\n{}", kept["status"], stage.everything());
+    }
+
+    // The pinned one is what stayed of those before.
+    let first = stage.ended("RedisBackup", "first").await?;
+    let id = first["backupId"].as_str().context("no id")?;
+    let listed = stage.storage.redkeep(PREFIX, &["list", "-o", "json"]).await?;
+    let is_there = |listed: &Value| listed.as_array().into_iter().flatten().any(|one| one["backupId"] == id);
+    ensure!(is_there(&listed.json()), "the pinned backup is gone: {listed:#?}");
+
+    stage.namespace.apply(&stage.backup("passing", &json!({"deletionPolicy": "Delete"}))).await?;
+    stage.completed("RedisBackup", "passing").await?;
+    ensure!(stage.stored().await? == 3, "the bucket has {} backups", stage.stored().await?);
+    stage.namespace.delete(GROUP, "RedisBackup", "passing").await?;
+    stage.namespace.wait_for(GROUP, "RedisBackup", "passing", "to be gone", |run| run.is_none()).await?;
+    ensure!(stage.stored().await? == 2, "the bucket has {} backups", stage.stored().await?);
+    stage.clear();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn storage_that_refuses_fails_the_run_with_its_reason() -> Result<()> {
     let Some(stage) = Stage::set("storage_that_refuses_fails_the_run_with_its_reason", 0).await? else {
         return Ok(());

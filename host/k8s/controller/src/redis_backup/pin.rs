@@ -82,7 +82,7 @@ pub(super) async fn reconcile(backup: &RedisBackup, context: &Context) -> Result
             }
             TaskOutcome::Failed { reason, message, .. } => fail(backup, context, reason, message).await?,
             TaskOutcome::Running { .. } => {
-                fail(backup, context, "NoReport", "the task did not say how it ended").await?
+                fail(backup, context, "NoReport", "the task did not say how it ended").await?;
             }
         },
         TaskState::Failed { reason, message } => fail(backup, context, &reason, &message).await?,
