@@ -373,15 +373,21 @@ async fn storage_that_refuses_fails_the_run_with_its_reason() -> Result<()> {
         .await?;
     let wrong = json!({"backupCredentialsSecret": {"name": "wrong"}, "backoffLimit": 0});
     stage.namespace.apply(&stage.backup("denied", &wrong)).await?;
-    stage.failed("RedisBackup", "denied").await?;
+    let denied = stage.failed("RedisBackup", "denied").await?;
     // A Secret that is not there: the task starts, and says what it looked for.
     let missing = json!({"backupCredentialsSecret": {"name": "missing"}, "backoffLimit": 0});
     stage.namespace.apply(&stage.backup("keyless", &missing)).await?;
-    stage.failed("RedisBackup", "keyless").await?;
+    let keyless = stage.failed("RedisBackup", "keyless").await?;
     // And storage that is away.
     stage.storage.set(false).await?;
     stage.namespace.apply(&stage.backup("refused", &json!({"backoffLimit": 0, "activeDeadlineSeconds": 120}))).await?;
-    stage.failed("RedisBackup", "refused").await?;
+    let refused = stage.failed("RedisBackup", "refused").await?;
+    let reasons = [denied.as_str(), keyless.as_str(), refused.as_str()];
+    ensure!(
+        reasons == ["StorageDenied", "StorageDenied", "StorageUnreachable"],
+        "{reasons:?}\n{}",
+        stage.everything()
+    );
     stage.storage.set(true).await?;
     stage.next_works().await?;
     ensure!(stage.stored().await? == 1, "the bucket has {} backups", stage.stored().await?);

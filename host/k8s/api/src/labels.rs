@@ -41,7 +41,7 @@ pub const OUTCOME: &str = "redis.io/outcome";
 pub const OUTCOME_COMPLETED: &str = "completed";
 /// [`OUTCOME`] of a run that failed.
 pub const OUTCOME_FAILED: &str = "failed";
-/// On RedisBackups that were verified: `true` or `false`; missing where nobody could tell.
+/// On RedisBackups that were to be verified: `true`, `false`, or `unknown` where nobody could tell.
 pub const VERIFIED: &str = "redis.io/verified";
 /// On pods of a managed Redis: `primary` or `replica`.
 pub const ROLE: &str = "redis.io/role";

@@ -120,6 +120,8 @@ pub struct Metrics {
     pub schedule_failures: Family<ScheduleLabels, Gauge>,
     /// 1 where the newest verification of a cluster's backups failed, 0 where it went well.
     pub verification_failed: Family<ClusterLabels, Gauge>,
+    /// 1 where the newest verification of a cluster's backups could not tell, 0 where it could.
+    pub verification_unknown: Family<ClusterLabels, Gauge>,
     newest_verification: Mutex<HashMap<ClusterLabels, Timestamp>>,
     /// 1 where a storage was probed and is usable, 0 where it is not.
     pub storage_ready: Family<StorageLabels, Gauge>,
@@ -149,6 +151,7 @@ impl Metrics {
             schedule_created: Family::default(),
             schedule_failures: Family::default(),
             verification_failed: Family::default(),
+            verification_unknown: Family::default(),
             newest_verification: Mutex::default(),
             storage_ready: Family::default(),
             method_ready: Family::default(),
@@ -184,6 +187,11 @@ impl Metrics {
             "redkeep_verification_failed",
             "Whether the newest verification of a cluster's backups failed",
             metrics.verification_failed.clone(),
+        );
+        registry.register(
+            "redkeep_verification_unknown",
+            "Whether the newest verification of a cluster's backups could not be made",
+            metrics.verification_unknown.clone(),
         );
         registry.register(
             "redkeep_storage_ready",
@@ -260,8 +268,9 @@ impl Metrics {
         self.schedule_success.remove(&labels);
     }
 
-    /// A verification of a cluster's backups ended then. The newest one counts, whoever asked for it.
-    pub fn verified(&self, namespace: &str, cluster: &str, at: Timestamp, good: bool) {
+    /// A verification of a cluster's backups ended then; `None`: it could not tell, which says nothing new of what is there. The newest
+    /// one counts, whoever asked for it.
+    pub fn verified(&self, namespace: &str, cluster: &str, at: Timestamp, good: Option<bool>) {
         let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
         let mut newest = self.newest_verification.lock().unwrap_or_else(PoisonError::into_inner);
         let known = newest.entry(labels.clone()).or_insert(at);
@@ -269,7 +278,10 @@ impl Metrics {
             return;
         }
         *known = at;
-        self.verification_failed.get_or_create(&labels).set(i64::from(!good));
+        self.verification_unknown.get_or_create(&labels).set(i64::from(good.is_none()));
+        if let Some(good) = good {
+            self.verification_failed.get_or_create(&labels).set(i64::from(!good));
+        }
     }
 
     /// A storage was probed; `None`: it is gone.
@@ -319,7 +331,8 @@ mod tests {
         metrics.phases.get_or_create(&PhaseLabels { namespace: "shop".into(), phase: "Failed".into() }).set(3);
         metrics.retention_deleted.inc();
         metrics.schedule_seen("shop", "carts", "nightly", jiff::Timestamp::from_second(500).unwrap(), 3);
-        metrics.verified("shop", "carts", Timestamp::UNIX_EPOCH, false);
+        metrics.verified("shop", "carts", Timestamp::UNIX_EPOCH, Some(false));
+        metrics.verified("shop", "carts", Timestamp::from_second(5).unwrap(), None);
         metrics.storage_probed("shop", "main", Some(false));
         metrics.storage_probed("shop", "old", Some(true));
         metrics.storage_probed("shop", "old", None);
@@ -335,6 +348,7 @@ mod tests {
             "redkeep_schedule_created_timestamp_seconds{namespace=\"shop\",cluster=\"carts\",schedule=\"nightly\"} 500.0",
             "redkeep_schedule_failures{namespace=\"shop\",cluster=\"carts\",schedule=\"nightly\"} 3",
             "redkeep_verification_failed{namespace=\"shop\",cluster=\"carts\"} 1",
+            "redkeep_verification_unknown{namespace=\"shop\",cluster=\"carts\"} 1",
             "redkeep_storage_ready{namespace=\"shop\",storage=\"main\"} 0",
             "redkeep_method_ready{method=\"mine\"} 1",
         ] {

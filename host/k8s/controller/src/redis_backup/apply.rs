@@ -80,7 +80,7 @@ pub(super) async fn mark_ended(
     backup: &RedisBackup,
     phase: Phase,
     completed: Option<Timestamp>,
-    verified: Option<bool>,
+    verified: Option<&str>,
 ) -> Result<(), ReconcileError> {
     let outcome = if phase == Phase::Completed { labels::OUTCOME_COMPLETED } else { labels::OUTCOME_FAILED };
     let cluster = backup.status.as_ref().and_then(|status| status.cluster.as_deref());
@@ -92,7 +92,7 @@ pub(super) async fn mark_ended(
         metadata["labels"][labels::CLUSTER] = json!(cluster);
     }
     if let Some(verified) = verified {
-        metadata["labels"][labels::VERIFIED] = json!(verified.to_string());
+        metadata["labels"][labels::VERIFIED] = json!(verified);
     }
     if let Some(completed) = completed {
         metadata["annotations"] = json!({labels::COMPLETED_AT: completed.to_string()});

@@ -112,9 +112,9 @@ fn count_overdue(context: &Context, active: &[Active], now: Timestamp, before: &
 
 /// Whether the newest backup of each cluster that was verified is good: from labels, so that it survives a restart.
 fn count_verifications(context: &Context, finished: &[Finished]) {
-    let mut newest: BTreeMap<(String, String), (Timestamp, bool)> = BTreeMap::new();
+    let mut newest: BTreeMap<(String, String), (Timestamp, Option<bool>)> = BTreeMap::new();
     for metadata in finished {
-        let good = metadata.labels().get(labels::VERIFIED).and_then(|text| text.parse::<bool>().ok());
+        let good = metadata.labels().get(labels::VERIFIED).map(|text| text.parse::<bool>().ok());
         let at = metadata.annotations().get(labels::COMPLETED_AT).and_then(|text| text.parse::<Timestamp>().ok());
         let (Some(good), Some(at), Some(cluster)) = (good, at, metadata.labels().get(labels::CLUSTER)) else {
             continue;
@@ -161,17 +161,23 @@ mod tests {
         let verifying = active("done", json!({"phase": "Completed", "startedAt": "2026-11-26T11:00:00Z"}));
         let bad = finished("2026-11-27T02:00:00Z", Some("false"));
         let older = finished("2026-11-26T02:00:00Z", Some("true"));
-        let untold = finished("2026-11-27T03:00:00Z", None);
+        let untold = finished("2026-11-27T01:00:00Z", None);
         let mut before = Counted::default();
         count(&context, &[stuck, Arc::clone(&going), verifying], &[bad.clone(), older, untold], now, &mut before);
         let overdue = RunLabels { kind: "RedisBackup".to_owned(), namespace: "shop".to_owned() };
         let cluster = ClusterLabels { namespace: "shop".to_owned(), cluster: "carts".to_owned() };
         assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 1);
         assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 1);
+        assert_eq!(context.metrics.verification_unknown.get_or_create(&cluster).get(), 0);
+        let unknown = finished("2026-11-27T03:00:00Z", Some("unknown"));
+        count(&context, &[], &[bad.clone(), unknown], now, &mut before);
+        assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 1, "nothing better is known");
+        assert_eq!(context.metrics.verification_unknown.get_or_create(&cluster).get(), 1);
         let good = finished("2026-11-27T04:00:00Z", Some("true"));
         count(&context, &[going], &[bad, good], now, &mut before);
         assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 0);
         assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 0);
+        assert_eq!(context.metrics.verification_unknown.get_or_create(&cluster).get(), 0);
         count(&context, &[], &[], now, &mut before);
         assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 0);
     }

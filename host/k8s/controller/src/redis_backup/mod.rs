@@ -370,8 +370,8 @@ impl Look<'_> {
         let phase = ended.phase.unwrap_or_default();
         let at = ended.completed_at.as_ref().map(|time| time.0);
         let verified = crate::apply::condition(&ended.conditions, redkeep_k8s_api::conditions::VERIFIED);
-        let verified = verified.and_then(|condition| condition.status.to_ascii_lowercase().parse::<bool>().ok());
-        apply::mark_ended(self.context, self.backup, phase, at, verified).await?;
+        let verified = verified.map(|condition| condition.status.to_ascii_lowercase());
+        apply::mark_ended(self.context, self.backup, phase, at, verified.as_deref()).await?;
         Ok(Action::await_change())
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use redkeep_k8s_api::conditions::{ACCEPTED, READY, reasons};
+use redkeep_k8s_api::conditions::{ACCEPTED, READY, VERIFIED, reasons};
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupStatus};
 use redkeep_k8s_api::run::Phase;
@@ -341,7 +341,8 @@ impl Look<'_> {
         if let Some(verification) = &next.verification
             && let Some(at) = &verification.completed_at
         {
-            metrics.verified(namespace, self.cluster, at.0, verification.phase == Phase::Completed);
+            let verdict = condition(&next.conditions, VERIFIED).map_or("", |condition| condition.status.as_str());
+            metrics.verified(namespace, self.cluster, at.0, verdict.to_ascii_lowercase().parse().ok());
         }
         if let Some(at) = &next.last_successful_time {
             metrics.backup_succeeded(namespace, self.cluster, at.0);
