@@ -9,7 +9,7 @@ use std::process::Command;
 
 use redkeep_testing::server::{RedisServer, Version, free_port};
 use redkeep_testing::workload::{Shape, apply};
-use redkeep_tests::{finish, redkeep, refused};
+use redkeep_tests::{finish, redkeep, refused, succeed};
 
 fn nothing_stored(store: &Path) {
     let mut folders = vec![store.to_path_buf()];
@@ -195,6 +195,12 @@ async fn the_old_append_only_file_of_a_server_is_refused_without_the_right_to_re
         server.command(&["CONFIG", "SET", "appendonly", "yes"]).await.unwrap();
         let said = backup();
         assert_eq!(said.code, Some(0), "{version:?}: {said:#?}");
+        // The file of now, not the one from before `appendonly no`.
+        let target = RedisServer::start(version).unwrap();
+        let store = store.display().to_string();
+        succeed(["restore", "--storage", &store, "latest", "--target", &target.url()]);
+        let later = target.command(&["GET", "later"]).await.unwrap();
+        assert_eq!(redis::from_redis_value::<String>(later).unwrap(), "than the file", "{version:?}");
     }
 }
 

@@ -42,7 +42,11 @@ async fn check(version: Version) -> Result<()> {
     let mut writers = Vec::new();
     for (primary, (first, last)) in source.primaries.iter().zip(ranges) {
         let shape = Shape::shard(&tag_in(primary, first, last).await?);
-        apply(&mut primary.connect().await?, &shape, 1, BEFORE).await?;
+        let mut connection = primary.connect().await?;
+        apply(&mut connection, &shape, 1, BEFORE).await?;
+        // A replica is read, and its link is up before it has what was written since its first synchronisation.
+        let replicas: u64 = redis::cmd("WAIT").arg(1).arg(60_000).query_async(&mut connection).await?;
+        ensure!(replicas == 1, "the replica has not got the data");
         writers.push(Writer::start(primary, &shape, BEFORE + 1).await?);
         shapes.push(shape);
     }

@@ -22,7 +22,7 @@ use redkeep_core::{Attribute, Class, Classify};
 
 use crate::attempt::Attempt;
 use crate::cancel;
-use crate::clock;
+use crate::clock::Clocks;
 use crate::error::EngineError;
 use crate::events::{ShardEvents, TaskEvents, Warnings};
 use crate::kept_plugin;
@@ -229,10 +229,11 @@ pub(crate) async fn prepare(
     }
     check_capabilities(&prepared)?;
     let mut plans = Vec::new();
+    let mut clocks = Clocks::default();
     for shard in prepared.source.shards() {
         shard.warnings.iter().for_each(|warning| note(warnings, events, warning));
         if let Some(redis) = &shard.redis
-            && let Some(warning) = clock::warning(providers, &shard.node, redis.as_ref()).await
+            && let Some(warning) = clocks.warning(providers, &shard.node, redis.as_ref()).await
         {
             note(warnings, events, &warning);
         }

@@ -11,22 +11,38 @@ use redkeep_core::redis::RedisServer;
 /// Differences up to here are nobody's concern.
 const TOLERANCE_MS: i64 = 5_000;
 
-/// What to warn of, if anything. A server that does not tell its time (`INFO` has it since 6.2, and it may be renamed or
-/// forbidden) is none the worse for it.
-pub(crate) async fn warning(providers: &Arc<dyn Providers>, address: &str, server: &dyn RedisServer) -> Option<String> {
-    let before = providers.now();
-    let info = server.info(Some("server")).await.ok()?;
-    let after = providers.now();
-    let micros = find(&info, "server_time_usec")?.parse().ok()?;
-    let server = Timestamp::from_microsecond(micros).ok()?;
-    difference(server, before, after).map(|millis| {
-        let direction = if millis > 0 { "ahead of" } else { "behind" };
+/// What one run has warned of: where this machine's clock is wrong, all servers differ alike, and one line says it.
+#[derive(Default)]
+pub(crate) struct Clocks {
+    ahead: bool,
+    behind: bool,
+}
+
+impl Clocks {
+    /// What to warn of, if anything, and if not said yet. A server that does not tell its time (`INFO` has it since 6.2, and it may
+    /// be renamed or forbidden) is none the worse for it.
+    pub(crate) async fn warning(
+        &mut self,
+        providers: &Arc<dyn Providers>,
+        address: &str,
+        server: &dyn RedisServer,
+    ) -> Option<String> {
+        let before = providers.now();
+        let info = server.info(Some("server")).await.ok()?;
+        let after = providers.now();
+        let micros = find(&info, "server_time_usec")?.parse().ok()?;
+        let server = Timestamp::from_microsecond(micros).ok()?;
+        let millis = difference(server, before, after)?;
+        let (direction, said) = if millis > 0 { ("ahead of", &mut self.ahead) } else { ("behind", &mut self.behind) };
+        if std::mem::replace(said, true) {
+            return None;
+        }
         let seconds = millis.unsigned_abs() / 1000;
-        format!(
+        Some(format!(
             "the clock of {address} ({server:.0}) is {seconds} s {direction} this machine's ({after:.0}): keys may expire that much too \
              early or too late; set both by a time server"
-        )
-    })
+        ))
+    }
 }
 
 /// By how many milliseconds the server is ahead, where that is more than tolerable. It read its clock at some moment between
@@ -94,6 +110,12 @@ mod tests {
                     None => assert_eq!(said, None),
                 }
             }
+            // Of several servers the first is named.
+            world.advance(Duration::from_secs(1));
+            world.set_shards(&[("0", 1), ("1", 1)]);
+            let made = backup(&backup_task(), &world.providers(), &silent()).await.unwrap();
+            let told = made.warnings.iter().filter(|warning| warning.starts_with("the clock of")).count();
+            assert_eq!(told, usize::from(words.is_some()), "{:?}", made.warnings);
             // A server that keeps its time to itself is no reason to complain.
             world.advance(Duration::from_secs(1));
             *world.target_info.lock().unwrap() = Vec::new();

@@ -22,7 +22,9 @@ pub(crate) const SCHEMA: &str = r#"{
     "on-conflict": {"type": "string", "enum": ["fail", "skip", "replace"],
       "description": "restore: an append-only file needs an empty target, so only fail"},
     "ttl": {"type": "string", "enum": ["keep", "shift", "persist"],
-      "description": "restore: commands carry expiries, so only keep"}
+      "description": "restore: commands carry expiries, so only keep"},
+    "expired": {"type": "string", "enum": ["refuse", "warn"],
+      "description": "restore into a live target: whether it is refused, or only warned of, that keys have expired on which later commands may depend"}
   }
 }"#;
 
@@ -39,6 +41,17 @@ pub(crate) enum Route {
     Files,
 }
 
+/// What is done when a live target has no more what the commands were written for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Expired {
+    /// Nothing is restored.
+    #[default]
+    Refuse,
+    /// It is restored, and warned of.
+    Warn,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Raw {
@@ -49,6 +62,7 @@ struct Raw {
     db: Vec<String>,
     on_conflict: Option<String>,
     ttl: Option<String>,
+    expired: Expired,
 }
 
 /// All parameters, read.
@@ -62,6 +76,8 @@ pub(crate) struct Parameters {
     pub(crate) until: Option<Until>,
     /// The first parameter that asks for what commands cannot do, e.g. `match`.
     pub(crate) unfit: Option<&'static str>,
+    /// What a live restore does about keys that have expired.
+    pub(crate) expired: Expired,
 }
 
 impl Parameters {
@@ -91,7 +107,7 @@ impl Parameters {
             ("ttl", raw.ttl.as_deref().is_some_and(|value| value != "keep")),
         ];
         let unfit = unfit.into_iter().find_map(|(name, given)| given.then_some(name));
-        Ok(Self { route: raw.source, window_ms, until, unfit })
+        Ok(Self { route: raw.source, window_ms, until, unfit, expired: raw.expired })
     }
 
     /// The route of this run, `auto` decided by what is at hand.
@@ -146,6 +162,7 @@ mod tests {
     #[case(r#"{"window":"10"}"#, "/window")]
     #[case(r#"{"until":"yesterday"}"#, "/until")]
     #[case(r#"{"source":"tape"}"#, "/")]
+    #[case(r#"{"expired":"keep"}"#, "/")]
     #[case(r#"{"sauce":"files"}"#, "/")]
     fn faults_are_named_by_their_pointer(#[case] json: &str, #[case] pointer: &str) {
         let error = Parameters::parse(json).unwrap_err();

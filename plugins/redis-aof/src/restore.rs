@@ -1,5 +1,6 @@
 //! Puts a backup back: into a data directory, or into an empty live server or cluster; whole or up to a point.
 
+mod check;
 mod cut;
 mod directory;
 mod expiry;
@@ -40,7 +41,7 @@ fn decide(host: &dyn Host) -> Result<Plan, Error> {
     let target = match context.target() {
         "directory" => Target::Directory(directory::Layout::decide(&context, &fact, &form)?),
         "server" | "cluster" => {
-            live::check(host, &context, &facts)?;
+            check::target(host, &context, &facts)?;
             Target::Live
         }
         other => return Err(Error::new(code::NOT_SUPPORTED, format!("a restore into \"{other}\" is not known here"))),
@@ -53,13 +54,19 @@ pub(crate) fn plan(host: &dyn Host) -> Result<Facts, Error> {
     let Plan { form, target, parameters } = decide(host)?;
     let mut facts = Facts::new();
     if let Some(until) = parameters.until {
-        // Marks are small and decide at once; annotations are found only by reading everything, at the restore.
+        // Marks are small and decide at once; annotations are found only by reading everything: for a directory, at the restore.
         cut::by_marks(host, &form, until)?;
         facts.set("until", until);
     }
     match target {
         Target::Directory(layout) => facts.set("layout", layout.describe(&form)),
-        Target::Live => facts.set("layout", "RESTORE of the snapshot, then the commands"),
+        Target::Live => {
+            // All that can refuse: by the time of a shard's restore the shards before it are written.
+            let end = parameters.until.map(|until| cut::find(host, &form, until)).transpose()?;
+            check::commands(host, &form)?;
+            check::expiries(host, &form, end.as_ref(), parameters.expired)?;
+            facts.set("layout", "RESTORE of the snapshot, then the commands")
+        }
     };
     Ok(facts)
 }

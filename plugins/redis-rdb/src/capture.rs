@@ -1,5 +1,7 @@
 //! Takes the dataset: by replication, or from the data directory.
 
+mod link;
+
 use redkeep_sdk::rdb::{DatasetFacts, Parser};
 use redkeep_sdk::resp::Reply;
 use redkeep_sdk::{Attribute, CHUNK, Context, Error, Facts, Host, Progress, Source, attribute, code, time};
@@ -115,7 +117,7 @@ pub(crate) fn capture(host: &dyn Host) -> Result<Facts, Error> {
     let mut facts = match route {
         Route::Replication => {
             host.info("waiting for the server to start the transfer");
-            let mut link = host.redis().replicate(true)?;
+            let mut link = link::open(host, &context)?;
             let mut snapshot = link.snapshot()?;
             // A length ahead is known only of a file (`$<len>`).
             if snapshot.size().is_some() {

@@ -29,7 +29,7 @@ pub(crate) fn plan(host: &dyn Host) -> Result<Facts, Error> {
         }
         "server" | "cluster" => {
             check_target(&context, &captured, &parameters)?;
-            check_modules(host, &captured, &parameters)?;
+            check_modules(host, &captured);
             facts.set("layout", "commands");
         }
         other => {

@@ -45,6 +45,38 @@ fn a_capture_by_replication_keeps_the_bytes_and_verify_finds_the_same_facts() {
     }
 }
 
+#[rstest]
+#[case::at_once(&[], 0)]
+#[case::after_a_while(&[40, 99], 2)]
+fn a_replica_that_lags_is_waited_for(#[case] earlier: &[u64], #[case] seconds: u64) {
+    let mut redis = FakeRedis::with_snapshot(REDIS_82.to_vec());
+    redis.position = ("abc".to_owned(), 100);
+    *redis.earlier.borrow_mut() = earlier.iter().rev().copied().collect();
+    let context = [("capabilities", "redis"), ("primary-offset", "100")];
+    let host = FakeHost::with_context("capture", &context).with_redis(redis);
+    let began = host.now_ms.get();
+    let facts = RedisRdb::capture(&host).expect("captured");
+    assert_eq!(facts.get("replication-offset"), Some("100"));
+    assert_eq!(host.now_ms.get() - began, seconds * 1000);
+}
+
+#[rstest]
+#[case::one_that_tells_its_offset(&[("master_repl_offset", "42")])]
+#[case::one_that_does_not(&[])]
+fn a_replica_that_stays_behind_its_primary_is_not_captured(#[case] info: &[(&str, &str)]) {
+    let mut redis = FakeRedis::with_snapshot(REDIS_82.to_vec()).with_info("replication", info);
+    redis.position = ("abc".to_owned(), 42);
+    let context = [("capabilities", "redis"), ("primary-offset", "100")];
+    let host = FakeHost::with_context("capture", &context).with_redis(redis);
+    let began = host.now_ms.get();
+    let error = RedisRdb::capture(&host).expect_err("behind");
+    assert!(error.is(code::TIMEOUT) && error.retryable, "{error:?}");
+    assert!(error.message.contains("offset 42") && error.message.contains("at 100"), "{error}");
+    assert!(error.detail("help").is_some_and(|help| help.contains("--node primary")));
+    assert_eq!(host.now_ms.get() - began, 60_000);
+    assert_eq!(host.artifact("dump.rdb"), None);
+}
+
 #[test]
 fn a_capture_whose_source_fails_or_is_cut_short_leaves_no_artifact() {
     for at in [0, 5, 9, 5000, REDIS_70.len() as u64 - 1] {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::stopping::Stoppable;
 use super::{Restore, RestoreResult, RestoredShard};
 use crate::cancel;
-use crate::clock;
+use crate::clock::Clocks;
 use crate::error::EngineError;
 use crate::events::ShardEvents;
 use crate::verify::checksums;
@@ -69,8 +69,9 @@ async fn plan(work: &Restore<'_>, endpoint: &EndpointSpec) -> Result<(LiveTarget
     restore_plan::check_live(&work.opened.manifest, work.task, facts)?;
     check_policy(&target).await?;
     check_functions(work, &target).await?;
+    let mut clocks = Clocks::default();
     for (address, server) in &target.primaries {
-        if let Some(warning) = clock::warning(work.providers, address, server.as_ref()).await {
+        if let Some(warning) = clocks.warning(work.providers, address, server.as_ref()).await {
             work.events.log(LogLevel::Warn, &warning, &[]);
             work.warnings.add(warning);
         }

@@ -24,6 +24,13 @@ pub(super) struct End {
     pub(super) offset: Option<u64>,
 }
 
+impl End {
+    /// Whether a command that ends there lies before the end; without one all do.
+    pub(super) fn takes(end: Option<&Self>, index: usize, position: u64) -> bool {
+        end.is_none_or(|end| (index, position) <= (end.index, end.position))
+    }
+}
+
 /// Where to stop according to the marks; none where there are none.
 pub(super) fn by_marks(host: &dyn Host, form: &Form, until: Until) -> Result<Option<Cut>, Error> {
     match form {

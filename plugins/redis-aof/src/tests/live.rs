@@ -1,7 +1,7 @@
 //! Restores into live targets: what is refused before anything is written, and in which order values and commands are sent.
 
-use redkeep_sdk::testing::FakeRedis;
-use redkeep_sdk::{Error, Method, code};
+use redkeep_sdk::testing::{FakeHost, FakeRedis};
+use redkeep_sdk::{Error, Level, Method, code};
 use rstest::rstest;
 
 use super::made_up::{SNAPSHOT, archive_of, commands, restoring, stream};
@@ -32,12 +32,27 @@ fn expired_keys_that_commands_may_prolong_are_not_restored_live(
             .with_redis(FakeRedis::default());
     host.facts.set("mode", "standalone");
     host.short_reads = Some(3);
-    let result = RedisAof::restore(&host);
+    let result = RedisAof::plan(&host);
     assert_eq!(result.is_err(), refused, "{result:?}");
+    assert!(host.redis.as_ref().unwrap().loaded.borrow().is_empty());
     if let Err(error) = result {
-        assert!(error.is(code::REFUSED) && error.detail("help").is_some(), "{error:?}");
-        assert!(host.redis.unwrap().loaded.borrow().is_empty());
+        let help = error.detail("help").unwrap_or_default();
+        assert!(error.is(code::REFUSED) && help.contains("expired=warn") && help.contains("--until 100 "), "{error:?}");
+        // What the help names goes through.
+        host.parameters = r#"{"until":"100"}"#.to_owned();
+        RedisAof::plan(&host).unwrap();
+        host.parameters = r#"{"expired":"warn"}"#.to_owned();
+        RedisAof::plan(&host).unwrap();
+        assert!(is_warned(&host, "expiry has passed"));
     }
+    // A shard's turn comes after others: what has expired by then is told, and nothing stops halfway.
+    host.logged.borrow_mut().clear();
+    RedisAof::restore(&host).unwrap();
+    assert_eq!(is_warned(&host, "made it anew"), refused);
+}
+
+fn is_warned(host: &FakeHost, words: &str) -> bool {
+    host.logged.borrow().iter().any(|(level, line)| *level == Level::Warn && line.contains(words))
 }
 
 // The clock of the host in memory stands at 1700000000000.
@@ -67,15 +82,43 @@ fn commands_after_one_that_gives_a_time_which_has_passed_are_not_restored_live(
     let mut host = restoring(kind, bytes, &[("target", "server")], "{}").with_redis(FakeRedis::default());
     host.facts.set("mode", "standalone");
     host.short_reads = Some(5);
-    let result = RedisAof::restore(&host);
+    let result = RedisAof::plan(&host);
     assert_eq!(result.is_err(), refused, "{result:?}");
-    let loaded = host.redis.as_ref().unwrap().loaded.borrow();
+    assert!(host.redis.as_ref().unwrap().loaded.borrow().is_empty());
     if let Err(error) = result {
         assert!(error.is(code::REFUSED) && error.detail("help").unwrap().contains("--target-dir"), "{error:?}");
-        assert!(loaded.is_empty());
-    } else {
-        assert_eq!(*loaded, tail);
     }
+    RedisAof::restore(&host).unwrap();
+    assert_eq!(*host.redis.as_ref().unwrap().loaded.borrow(), tail);
+    assert_eq!(is_warned(&host, "made it anew"), refused);
+}
+
+#[rstest]
+#[case::a_command_that_may_depend_on_a_field("HINCRBY k f 1", true)]
+#[case::none("DEL k", false)]
+fn times_of_fields_in_a_snapshot_are_not_known_and_warned_of(#[case] command: &str, #[case] warned: bool) {
+    // A hash of one field: the earliest time, one entry, no time of its own (0), the field, its value.
+    let value = [&1_u64.to_le_bytes()[..], b"\x01\0\x01f\x01v"].concat();
+    let snapshot = [b"REDIS0012\xfe\0", &[24][..], b"\x01k", &value, &SNAPSHOT[9..]].concat();
+    let tail = commands(&[&["SELECT", "0"], &command.split(' ').collect::<Vec<_>>()]);
+    let context = [("target", "server"), ("server-name", "redis"), ("server-version", "8.2.3"), ("rdb-version", "12")];
+    let mut host = restoring("aof", [snapshot, tail].concat(), &context, "{}").with_redis(FakeRedis::default());
+    host.facts.set("mode", "standalone");
+    RedisAof::plan(&host).unwrap();
+    RedisAof::restore(&host).unwrap();
+    assert_eq!(is_warned(&host, "made it anew"), warned);
+}
+
+#[rstest]
+#[case::of_all_shards("FLUSHALL", true)]
+#[case::of_its_own_keys("SET", false)]
+fn commands_that_reach_other_shards_are_refused_in_the_plan(#[case] name: &str, #[case] refused: bool) {
+    let bytes = [SNAPSHOT, &commands(&[&["SELECT", "0"], &[name, "k", "v"]])].concat();
+    let context = [("target", "cluster"), ("shards", "3")];
+    let mut host = restoring("aof", bytes, &context, "{}").with_redis(FakeRedis::default());
+    host.facts.set("mode", "cluster");
+    let result = RedisAof::plan(&host);
+    assert_eq!(result.is_err_and(|error| error.is(code::REFUSED) && error.message.contains(name)), refused);
 }
 
 /// A snapshot of one value under the key `k`.
@@ -133,15 +176,15 @@ fn a_value_that_is_sent_whole_comes_in_a_second_pass_before_the_commands(#[case]
 }
 
 #[rstest]
-#[case::a_bare_target(&[], true)]
+#[case::a_bare_target_or_one_that_does_not_say(&[], true)]
 #[case::one_with_the_module(&[("module", "name=ReJSON,ver=1")], false)]
-fn values_of_modules_that_the_target_lacks_are_refused_in_the_plan(
+fn values_of_modules_that_the_target_lacks_are_told_in_the_plan(
     #[case] modules: &[(&str, &str)],
-    #[case] refused: bool,
+    #[case] warned: bool,
 ) {
     let redis = FakeRedis::default().with_info("modules", modules);
     let mut host = restoring("aof", stream(), &[("target", "server")], "{}").with_redis(redis);
     host.facts.set("mode", "standalone").set("modules", "ReJSON-RL");
-    let result = RedisAof::plan(&host);
-    assert_eq!(result.is_err_and(|error| error.is(code::REFUSED) && error.message.contains("ReJSON-RL")), refused);
+    RedisAof::plan(&host).unwrap();
+    assert_eq!(is_warned(&host, "ReJSON-RL"), warned);
 }

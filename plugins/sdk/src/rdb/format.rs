@@ -124,6 +124,11 @@ impl ValueType {
     /// The same as a listpack; Redis only.
     pub const HASH_LISTPACK_EX: Self = Self(25);
 
+    /// Whether it is a hash whose fields may expire, each at a time of its own.
+    pub fn has_field_expiries(self) -> bool {
+        matches!(self.0, 22..=25)
+    }
+
     /// Whether the parser knows the type in files with this magic. 6 (a module's value without opcodes) cannot be
     /// skipped.
     pub fn is_known(self, magic: Magic) -> bool {

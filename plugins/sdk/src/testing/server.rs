@@ -24,6 +24,8 @@ pub struct FakeRedis {
     pub snapshot: Vec<u8>,
     /// Replication id, and the offset of the snapshot.
     pub position: (String, u64),
+    /// Offsets of the first full resynchronisations, the last of the list first; after them `position`'s.
+    pub earlier: RefCell<Vec<u64>>,
     /// The commands that follow, as RESP; `replicate().commands()` hands out all of them at the first call, none later.
     pub stream: Vec<u8>,
     /// What was written to finished `load` sinks.
@@ -42,6 +44,7 @@ impl Default for FakeRedis {
             commands: RefCell::default(),
             snapshot: Vec::new(),
             position: ("0".repeat(40), 0),
+            earlier: RefCell::default(),
             stream: Vec::new(),
             loaded: Shared::default(),
             load_options: RefCell::default(),
@@ -145,8 +148,9 @@ impl Redis for FakeHost {
         Ok(self.source("pipeline", replies))
     }
     fn replicate(&self, _snapshot_only: bool) -> Result<Box<dyn Replication>, Error> {
-        let start = self.server()?.position.1;
-        self.link(true, start)
+        let server = self.server()?;
+        let earlier = server.earlier.borrow_mut().pop();
+        self.link(true, earlier.unwrap_or(server.position.1))
     }
     fn resume(&self, _id: &str, offset: u64) -> Result<Box<dyn Replication>, Error> {
         self.link(false, offset)

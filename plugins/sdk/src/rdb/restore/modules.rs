@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::RestoreParameters;
 use crate::host::Host;
 use crate::rdb::format::module_name;
-use crate::{Attribute, Error, attribute};
+use crate::{Attribute, attribute};
 
 /// Types of values whose modules are well known: the type in the file, and the modules, by their names in `INFO modules`,
 /// of which one must be there. A type that is not here may be any module's.
@@ -23,28 +22,24 @@ const PROVIDERS: [(&str, &[&str]); 9] = [
 /// More names than any server has modules come from a damaged file.
 const MAX_NAMES: usize = 64;
 
-/// Whether a live target has the modules whose values a dataset with these facts (of `capture`) holds, before anything is
-/// touched. A target that may not be asked passes: it refuses such a value itself.
-///
-/// # Errors
-/// "refused": the target has no module at all. Where one of its modules may be the right one by another name, and where keys
-/// are chosen, a warning stands for it.
-pub fn check_modules(host: &dyn Host, facts: &[Attribute], parameters: &RestoreParameters) -> Result<(), Error> {
+/// Warns where a live target lacks the modules whose values a dataset with these facts (of `capture`) holds, before anything is
+/// touched. Never a refusal: managed services filter `INFO`, and an answer that leaves modules out looks like that of a server
+/// without any. A target that takes no such value refuses it itself.
+pub fn check_modules(host: &dyn Host, facts: &[Attribute]) {
     let needed: Vec<&str> = names(attribute::find(facts, "modules").unwrap_or_default()).collect();
     if needed.is_empty() {
-        return Ok(());
+        return;
     }
-    let Some(loaded) = loaded(host) else { return Ok(()) };
+    let Some(loaded) = loaded(host) else { return };
     let lacking = lacking(&needed, &loaded);
     if lacking.is_empty() {
-        return Ok(());
+        return;
     }
-    let message = format!("the backup holds values of modules that the target has not loaded: {}", lacking.join(", "));
-    if loaded.is_empty() && !parameters.is_filtered() {
-        return Err(Error::refused(message, "load these modules in the target (loadmodule in its configuration)"));
-    }
-    host.warn(&format!("{message}; the restore ends at the first of them that the target does not take"));
-    Ok(())
+    host.warn(&format!(
+        "the backup holds values of modules that the target does not say it has loaded: {}; the restore ends at the first of them \
+         that the target does not take (loadmodule in its configuration loads a module)",
+        lacking.join(", ")
+    ));
 }
 
 fn names(list: &str) -> impl Iterator<Item = &str> {
@@ -93,7 +88,6 @@ impl LeftOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::code;
     use crate::host::Level;
     use crate::testing::{FakeHost, FakeRedis};
     use rstest::rstest;
@@ -107,7 +101,7 @@ mod tests {
     #[case::there("ReJSON-RL", JSON, "passes")]
     #[case::perhaps_its("own-type0", JSON, "passes")]
     #[case::another("ReJSON-RL,TSDB-TYPE", JSON, "warns: TSDB-TYPE;")]
-    #[case::bare("ReJSON-RL,own-type0", NONE, "refuses: ReJSON-RL, own-type0")]
+    #[case::bare("ReJSON-RL,own-type0", NONE, "warns: ReJSON-RL, own-type0;")]
     fn a_target_without_the_modules_is_told_before_anything_is_touched(
         #[case] modules: &str,
         #[case] loaded: &[&str],
@@ -117,29 +111,20 @@ mod tests {
         let host = FakeHost::with_context("restore", &[("target", "server")])
             .with_redis(FakeRedis::default().with_info("modules", &lines));
         let facts = [Attribute::new("modules", modules)];
-        let told = |parameters: &RestoreParameters| match check_modules(&host, &facts, parameters) {
-            Err(error) => {
-                assert!(error.is(code::REFUSED) && error.detail("help").is_some(), "{error:?}");
-                format!("refuses: {}", error.message)
-            }
-            Ok(()) => match host.logged.borrow_mut().pop() {
-                Some((Level::Warn, line)) => format!("warns: {line}"),
-                _ => "passes".to_owned(),
-            },
+        check_modules(&host, &facts);
+        let found = match host.logged.borrow_mut().pop() {
+            Some((Level::Warn, line)) => format!("warns: {line}"),
+            _ => "passes".to_owned(),
         };
         let (verdict, names) = expected.split_once(": ").unwrap_or((expected, ""));
-        let found = told(&RestoreParameters::default());
         assert!(found.starts_with(verdict) && found.contains(names), "{found}");
-        // The keys that are chosen may be others.
-        let chosen = RestoreParameters { patterns: vec!["a*".to_owned()], ..RestoreParameters::default() };
-        let found = told(&chosen);
-        assert!(found.starts_with(if verdict == "refuses" { "warns" } else { verdict }), "{found}");
     }
 
     #[test]
     fn a_target_that_may_not_be_asked_passes() {
         let host = FakeHost::with_context("restore", &[("target", "server")]);
         let facts = [Attribute::new("modules", "ReJSON-RL")];
-        assert_eq!(check_modules(&host, &facts, &RestoreParameters::default()), Ok(()));
+        check_modules(&host, &facts);
+        assert!(host.logged.borrow().is_empty());
     }
 }
