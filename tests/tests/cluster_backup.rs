@@ -383,11 +383,7 @@ async fn storage_that_refuses_fails_the_run_with_its_reason() -> Result<()> {
     stage.namespace.apply(&stage.backup("refused", &json!({"backoffLimit": 0, "activeDeadlineSeconds": 120}))).await?;
     let refused = stage.failed("RedisBackup", "refused").await?;
     let reasons = [denied.as_str(), keyless.as_str(), refused.as_str()];
-    ensure!(
-        reasons == ["StorageDenied", "StorageDenied", "StorageUnreachable"],
-        "{reasons:?}\n{}",
-        stage.everything()
-    );
+    ensure!(reasons == ["StorageDenied", "StorageDenied", "StorageUnreachable"], "{reasons:?}\n{}", stage.everything());
     stage.storage.set(true).await?;
     stage.next_works().await?;
     ensure!(stage.stored().await? == 1, "the bucket has {} backups", stage.stored().await?);
