@@ -312,8 +312,12 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
         let answer = try_create(client, place, &object, Some(OPERATOR)).await?;
         answer.map_err(|message| anyhow::anyhow!("{object}: {message}"))?;
     }
-    // A Job of the release before is let go after an upgrade: its pods are what they were.
-    let old = job(container(json!({"image": "ghcr.io/redkeep/redkeep:0.0.9"})), json!({"name": "old"}));
+    // A Job of the release before is let go after an upgrade: its pods are what they were. Without the owner of the others, which is not
+    // there: garbage collection would take it away under us.
+    let old = job(
+        container(json!({"image": "ghcr.io/redkeep/redkeep:0.0.9"})),
+        json!({"name": "old", "ownerReferences": null}),
+    );
     let (all, ttl) =
         (format!("/apis/batch/v1/namespaces/{place}/jobs"), json!({"spec": {"ttlSecondsAfterFinished": 5}}));
     ask(client, Method::POST, &all, Some(&old), None).await?.map_err(anyhow::Error::msg)?;
