@@ -195,6 +195,7 @@ async fn sets_are_held_to_what_clusters_are(client: &Client, place: &str) -> Res
 
 async fn pods_get_labels_and_nothing_else(client: &Client, place: &str) -> Result<()> {
     let all = format!("/api/v1/namespaces/{place}/pods");
+    let deadline = Instant::now() + LIMIT;
     let restricted = json!({
         "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true,
         "seccompProfile": {"type": "RuntimeDefault"},
@@ -207,11 +208,19 @@ async fn pods_get_labels_and_nothing_else(client: &Client, place: &str) -> Resul
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
             "spec": {"containers": [{"name": "redis", "image": "redis:8.2", "securityContext": restricted}]},
         });
-        ask(client, Method::POST, &all, Some(&pod), None).await?.map_err(anyhow::Error::msg)?;
+        // The namespace is new: its default service account comes a while later, and no pod without it.
+        loop {
+            match ask(client, Method::POST, &all, Some(&pod), None).await? {
+                Ok(_) => break,
+                Err(message) if message.contains("serviceaccount") && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(message) => bail!("{name}: {message}"),
+            }
+        }
     }
     let label = json!([{"op": "add", "path": "/metadata/labels/redis.io~1role", "value": "primary"}]);
     let image = json!([{"op": "replace", "path": "/spec/containers/0/image", "value": "busybox"}]);
-    let deadline = Instant::now() + Duration::from_secs(30);
     for (pod, patch, words) in [
         ("theirs", &label, Some("only the pods of a RedisCluster")),
         ("ours", &image, Some("changes no pod but its labels")),
