@@ -135,100 +135,79 @@ fn labels_of(backup: &RedisBackup, storage: &StorageAccess) -> Vec<(String, Stri
     labels
 }
 
-/// Whether the backup exists.
-pub(super) fn find_request(
-    backup: &RedisBackup,
-    storage: &StorageAccess,
-    pod: &TaskPod,
-    identity: &Identity,
-    settings: &Settings,
-) -> TaskRequest {
-    let task = Task::Find(FindTask { storage: storage.spec.clone(), backup: selector(identity) });
-    short(backup, Purpose::Inspect, true, task, storage, pod, settings)
+/// A backup that lies in storage, and what a task that is about it needs.
+pub(super) struct Stored<'a> {
+    pub(super) backup: &'a RedisBackup,
+    pub(super) storage: &'a StorageAccess,
+    pub(super) pod: &'a TaskPod,
+    pub(super) identity: &'a Identity,
+    pub(super) settings: &'a Settings,
 }
 
-/// Deletes the artifacts. The object that owns it is going away already, and must not wait for it twice.
-pub(super) fn delete_request(
-    backup: &RedisBackup,
-    storage: &StorageAccess,
-    pod: &TaskPod,
-    identity: &Identity,
-    settings: &Settings,
-) -> TaskRequest {
-    let backup_selector = selector(identity);
-    let task = Task::Delete(DeleteTask { storage: storage.spec.clone(), backup: backup_selector, force: true });
-    short(backup, Purpose::Delete, false, task, storage, pod, settings)
-}
-
-pub(super) fn pin_request(
-    backup: &RedisBackup,
-    storage: &StorageAccess,
-    pod: &TaskPod,
-    identity: &Identity,
-    settings: &Settings,
-) -> TaskRequest {
-    let backup_selector = selector(identity);
-    let task = PinTask { storage: storage.spec.clone(), backup: backup_selector, pinned: backup.spec.pin };
-    short(backup, Purpose::Pin, false, Task::Pin(task), storage, pod, settings)
-}
-
-/// Reads a backup again. It may take as long as the backup did.
-pub(super) fn verify_request(
-    backup: &RedisBackup,
-    storage: &StorageAccess,
-    pod: &TaskPod,
-    identity: &Identity,
-    settings: &Settings,
-    (level, keys, method): (VerifyLevel, DecryptionKeys, MethodAccess),
-) -> TaskRequest {
-    let task = Task::Verify(VerifyTask {
-        storage: storage.spec.clone(),
-        backup: selector(identity),
-        level,
-        method: method.spec,
-        keys,
-        record: true,
-        server: None,
-    });
-    let mut request = short(backup, Purpose::Verify, true, task, storage, pod, settings);
-    let seconds = u64::try_from(backup.spec.active_deadline_seconds).unwrap_or(0);
-    request.deadline = SHORT_DEADLINE.max(Duration::from_secs(seconds));
-    request.mounts.extend(method.mounts);
-    request
-}
-
-fn selector(identity: &Identity) -> BackupSelector {
-    BackupSelector {
-        backup: identity.backup_id.as_str().to_owned(),
-        cluster: Some(identity.cluster.clone()),
-        namespace: Some(identity.namespace.clone()),
-        before: None,
+impl Stored<'_> {
+    /// Whether the backup exists.
+    pub(super) fn find(&self) -> TaskRequest {
+        let task = Task::Find(FindTask { storage: self.storage.spec.clone(), backup: self.selector() });
+        self.short(Purpose::Inspect, true, task)
     }
-}
 
-fn short(
-    backup: &RedisBackup,
-    purpose: Purpose,
-    blocks: bool,
-    task: Task,
-    storage: &StorageAccess,
-    pod: &TaskPod,
-    settings: &Settings,
-) -> TaskRequest {
-    let mut placement = pod.placement.clone();
-    placement.labels.extend(labels_of(backup, storage));
-    TaskRequest {
-        key: key(backup, purpose),
-        owner: owner(backup, blocks),
-        purpose,
-        spec: TaskSpec { version: SPEC_VERSION, deadline: None, task },
-        mounts: storage.mounts.clone(),
-        placement,
-        deadline: SHORT_DEADLINE,
-        start_deadline: settings.start_deadline,
-        retries: SHORT_RETRIES,
-        service_account: pod.service_account.clone(),
-        resources: pod.resources.clone(),
-        server: None,
+    /// Deletes the artifacts. The object that owns it is going away already, and must not wait for it twice.
+    pub(super) fn delete(&self) -> TaskRequest {
+        let task =
+            Task::Delete(DeleteTask { storage: self.storage.spec.clone(), backup: self.selector(), force: true });
+        self.short(Purpose::Delete, false, task)
+    }
+
+    /// Pins it or unpins it, as the spec says now.
+    pub(super) fn pin(&self) -> TaskRequest {
+        let pinned = self.backup.spec.pin;
+        let task = Task::Pin(PinTask { storage: self.storage.spec.clone(), backup: self.selector(), pinned });
+        self.short(Purpose::Pin, false, task)
+    }
+
+    /// Reads a backup again. It may take as long as the backup did.
+    pub(super) fn verify(&self, level: VerifyLevel, keys: DecryptionKeys, method: MethodAccess) -> TaskRequest {
+        let task = Task::Verify(VerifyTask {
+            storage: self.storage.spec.clone(),
+            backup: self.selector(),
+            level,
+            method: method.spec,
+            keys,
+            record: true,
+            server: None,
+        });
+        let mut request = self.short(Purpose::Verify, true, task);
+        let seconds = u64::try_from(self.backup.spec.active_deadline_seconds).unwrap_or(0);
+        request.deadline = SHORT_DEADLINE.max(Duration::from_secs(seconds));
+        request.mounts.extend(method.mounts);
+        request
+    }
+
+    fn selector(&self) -> BackupSelector {
+        BackupSelector {
+            backup: self.identity.backup_id.as_str().to_owned(),
+            cluster: Some(self.identity.cluster.clone()),
+            namespace: Some(self.identity.namespace.clone()),
+            before: None,
+        }
+    }
+
+    fn short(&self, purpose: Purpose, blocks: bool, task: Task) -> TaskRequest {
+        let mut placement = self.pod.placement.clone();
+        placement.labels.extend(labels_of(self.backup, self.storage));
+        TaskRequest {
+            key: key(self.backup, purpose),
+            owner: owner(self.backup, blocks),
+            purpose,
+            spec: TaskSpec { version: SPEC_VERSION, deadline: None, task },
+            mounts: self.storage.mounts.clone(),
+            placement,
+            deadline: SHORT_DEADLINE,
+            start_deadline: self.settings.start_deadline,
+            retries: SHORT_RETRIES,
+            service_account: self.pod.service_account.clone(),
+            resources: self.pod.resources.clone(),
+            server: None,
+        }
     }
 }

@@ -1,8 +1,6 @@
 //! A RedisBackup that is being deleted with `deletionPolicy: Delete`: its artifacts go first, and it always goes.
 
-use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use redkeep_core::classify::Classify;
@@ -13,18 +11,15 @@ use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::run::Phase;
 
-use super::dereference::dereference_storage;
-use super::{apply, build, identity, pin, plan};
+use super::build::Stored;
+use super::pause::{PAUSE, left_of_pause};
+use super::{apply, build, dereference, identity, pin, plan};
 use crate::apply::{ConditionUpdate, set_condition};
 use crate::common::ReconcileError;
-use crate::common::placement::task_pod;
 use crate::common::report;
 use crate::context::Context;
 use crate::executor::{ExecutorError, Purpose, TaskState};
 use crate::outcome::{Outcome, publish};
-
-/// How long a deletion that failed is left alone.
-const PAUSE: Duration = Duration::from_secs(120);
 
 /// What to do about the artifacts: pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,13 +115,8 @@ async fn delete_first(backup: &RedisBackup, context: &Context) -> Result<Action,
 }
 
 async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
-    let namespace = backup.namespace().unwrap_or_default();
     let poll = Action::requeue(context.settings.poll_interval);
-    let resolved = dereference_storage(&context.client, &namespace, &backup.spec).await.and_then(|storage| {
-        let pod = task_pod(backup.spec.task.as_ref(), storage.service_account.as_deref(), &context.settings)?;
-        Ok((storage, pod))
-    });
-    let (storage, pod) = match resolved {
+    let (storage, pod) = match dereference::storage_and_pod(context, backup).await {
         Ok(resolved) => resolved,
         Err(error) if matches!(error, crate::common::Unresolved::Read { .. }) => return Err(error.into()),
         // The storage may have gone first, and would never come back to a namespace that goes as well.
@@ -140,8 +130,8 @@ async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, Reconc
         let outcome = Outcome::warning("Delete", "NothingToDelete", "the backup's id cannot be one of ours");
         return release(backup, context, outcome).await;
     };
-    let request = build::delete_request(backup, &storage, &pod, &identity, &context.settings);
-    match context.executor.start(&request).await {
+    let stored = Stored { backup, storage: &storage, pod: &pod, identity: &identity, settings: &context.settings };
+    match context.executor.start(&stored.delete()).await {
         Ok(()) => Ok(poll),
         Err(ExecutorError::NamespaceTerminating { .. }) => terminating(backup, context).await,
         Err(error) if error.retryable() => Err(error.into()),
@@ -173,13 +163,6 @@ async fn again(
     tell(backup, context, reason, message).await;
     context.executor.cancel(&build::key(backup, Purpose::Delete)).await?;
     Ok(Action::requeue(context.settings.poll_interval))
-}
-
-fn left_of_pause(ended: Timestamp, now: Timestamp) -> Option<Duration> {
-    let pause = SignedDuration::try_from(PAUSE).unwrap_or(SignedDuration::ZERO);
-    let left = pause.saturating_sub(now.duration_since(ended));
-    // A clock that went back must not hold the object for longer than one pause.
-    Duration::try_from(left.min(pause)).ok().filter(|left| !left.is_zero())
 }
 
 /// Says why in the object, for as long as it is there, and as an Event.

@@ -1,14 +1,16 @@
 //! What a RedisBackup names, read from the API server. Takes a client; decides nothing.
 
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use redkeep_k8s_api::common::LocalReference;
-use redkeep_k8s_api::redis_backup::RedisBackupSpec;
+use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupSpec};
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 
 use crate::common::Unresolved;
 use crate::common::method::{self, MethodAccess};
+use crate::common::placement::{TaskPod, task_pod};
 use crate::common::source::{self, SourceAccess};
 use crate::common::storage::{self, StorageAccess, StorageChoice};
+use crate::context::Context;
 use crate::settings::Settings;
 
 /// Both ends of a backup, and the way between them.
@@ -54,6 +56,16 @@ pub(crate) async fn dereference_storage(
         inherited = cluster.and_then(|cluster| cluster.spec.backup_credentials_secret);
     }
     storage::resolve(client, namespace, choice(spec, inherited.as_ref())).await
+}
+
+/// The storage, and the pod of a task that works there.
+pub(super) async fn storage_and_pod(
+    context: &Context,
+    backup: &RedisBackup,
+) -> Result<(StorageAccess, TaskPod), Unresolved> {
+    let storage = dereference_storage(&context.client, &backup.namespace().unwrap_or_default(), &backup.spec).await?;
+    let pod = task_pod(backup.spec.task.as_ref(), storage.service_account.as_deref(), &context.settings)?;
+    Ok((storage, pod))
 }
 
 fn choice<'a>(spec: &'a RedisBackupSpec, inherited: Option<&'a LocalReference>) -> StorageChoice<'a> {

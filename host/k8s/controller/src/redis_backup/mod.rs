@@ -7,6 +7,7 @@ mod decide;
 mod delete;
 mod dereference;
 mod finished;
+mod pause;
 mod pin;
 mod plan;
 mod slots;
@@ -44,7 +45,7 @@ use crate::outcome::{Outcome, publish};
 use crate::runtime::{Drive, drive, drive_metadata, watch, watch_metadata};
 use crate::server::Readiness;
 use apply::Written;
-use build::Identity;
+use build::{Identity, Stored};
 use decide::Decision;
 pub(crate) use dereference::dereference_storage;
 use slots::Slots;
@@ -284,7 +285,8 @@ impl Look<'_> {
         };
         let pod = placement::task_pod(spec.task.as_ref(), storage.service_account.as_deref(), settings);
         let (Ok(pod), Some(identity)) = (pod, identity(self.backup)) else { return self.fail(reason, message).await };
-        let request = build::find_request(self.backup, &storage, &pod, &identity, settings);
+        let stored = Stored { backup: self.backup, storage: &storage, pod: &pod, identity: &identity, settings };
+        let request = stored.find();
         match self.context.executor.start(&request).await {
             Ok(()) => Ok(self.again()),
             Err(error) if error.retryable() => Err(error.into()),

@@ -3,9 +3,7 @@
 //! What storage has is noted on the object, by [`labels::PINNED`]: before a task begins that nobody knows, and so it stays until the
 //! task has said what it did. A wish that changes meanwhile is therefore never taken for done.
 
-use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use redkeep_core::classify::Classify;
@@ -15,17 +13,15 @@ use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::run::Phase;
 
-use super::dereference::dereference_storage;
-use super::{apply, build, identity};
-use crate::common::placement::task_pod;
+use super::build::Stored;
+use super::pause::{PAUSE, left_of_pause};
+use super::{apply, build, dereference, identity};
 use crate::common::report::backup_is_gone;
 use crate::common::{ReconcileError, Unresolved};
 use crate::context::Context;
 use crate::executor::{Purpose, TaskState};
 use crate::outcome::{Outcome, publish};
 
-/// How long a pin that failed is left alone.
-const PAUSE: Duration = Duration::from_secs(120);
 /// [`labels::PINNED`] while a task may be changing it.
 const CHANGING: &str = "changing";
 
@@ -53,20 +49,17 @@ pub(super) fn is_due(backup: &RedisBackup) -> bool {
     }
 }
 
-/// What is left of the pause after a failure.
-fn left_of_pause(backup: &RedisBackup, now: Timestamp) -> Option<Duration> {
+/// When the last task failed.
+fn failed_at(backup: &RedisBackup) -> Option<Timestamp> {
     let noted = backup.annotations().get(labels::PINNED)?.strip_prefix("failed-")?;
-    let pause = SignedDuration::try_from(PAUSE).ok()?;
-    let left = pause.saturating_sub(now.duration_since(Timestamp::from_second(noted.parse().ok()?).ok()?));
-    // A clock that went back must not hold it for longer than one pause.
-    Duration::try_from(left.min(pause)).ok().filter(|left| !left.is_zero())
+    Timestamp::from_second(noted.parse().ok()?).ok()
 }
 
 pub(super) async fn reconcile(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
     if !is_due(backup) {
         return Ok(Action::await_change());
     }
-    if let Some(left) = left_of_pause(backup, context.now()) {
+    if let Some(left) = failed_at(backup).and_then(|failed| left_of_pause(failed, context.now())) {
         return Ok(Action::requeue(left));
     }
     let key = build::key(backup, Purpose::Pin);
@@ -106,12 +99,7 @@ async fn done(backup: &RedisBackup, context: &Context, report: &TaskReport) -> R
 }
 
 async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
-    let namespace = backup.namespace().unwrap_or_default();
-    let resolved = dereference_storage(&context.client, &namespace, &backup.spec).await.and_then(|storage| {
-        let pod = task_pod(backup.spec.task.as_ref(), storage.service_account.as_deref(), &context.settings)?;
-        Ok((storage, pod))
-    });
-    let (storage, pod) = match resolved {
+    let (storage, pod) = match dereference::storage_and_pod(context, backup).await {
         Ok(resolved) => resolved,
         Err(error @ Unresolved::Read { .. }) => return Err(error.into()),
         Err(error) => {
@@ -121,8 +109,8 @@ async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, Reconc
     };
     let Some(identity) = identity(backup) else { return Ok(Action::await_change()) };
     apply::note_pin(context, backup, CHANGING).await?;
-    let request = build::pin_request(backup, &storage, &pod, &identity, &context.settings);
-    match context.executor.start(&request).await {
+    let stored = Stored { backup, storage: &storage, pod: &pod, identity: &identity, settings: &context.settings };
+    match context.executor.start(&stored.pin()).await {
         Ok(()) => Ok(Action::requeue(context.settings.poll_interval)),
         Err(error) if error.retryable() => Err(error.into()),
         Err(error) => {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 const TASK: &str = "nightly-0f8e9";
 const FIND: &str = "nightly-0f8e9-inspect";
+const PIN: &str = "nightly-0f8e9-pin";
 
 struct World {
     fake: FakeApi,
@@ -40,6 +41,17 @@ impl World {
     async fn try_look(&self) -> Result<Action, ReconcileError> {
         let backup: RedisBackup = serde_json::from_value(self.backup()).unwrap();
         Box::pin(reconcile(&backup, &self.context, &self.slots)).await
+    }
+
+    async fn completed(change: Value) -> Self {
+        let world = Self::begun(change).await;
+        world.ends(TASK, json!({"state": "done"}));
+        world.look().await;
+        world
+    }
+
+    async fn look_when_finished(&self) -> Action {
+        finished::reconcile(self.metadata(), Arc::clone(&self.context)).await.unwrap()
     }
 
     fn metadata(&self) -> Arc<PartialObjectMeta<RedisBackup>> {
@@ -324,24 +336,19 @@ async fn the_finalizer_is_there_only_while_artifacts_are_to_go() {
 
 #[tokio::test]
 async fn a_finished_backup_costs_a_read_only_when_its_user_touched_it() {
-    let world = World::begun(json!({})).await;
-    world.ends(TASK, json!({"state": "done"}));
-    world.look().await;
+    let world = World::completed(json!({})).await;
     let before = world.fake.calls().len();
-    finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
+    world.look_when_finished().await;
     assert_eq!(world.fake.calls().len(), before);
     world.change(|spec| spec["deletionPolicy"] = json!("Delete"));
-    finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
+    world.look_when_finished().await;
     assert_eq!(world.backup()["metadata"]["finalizers"], json!([labels::DELETE_ARTIFACTS_FINALIZER]));
 }
 
 #[tokio::test]
 async fn a_pin_that_is_set_after_the_end_reaches_storage() {
-    const PIN: &str = "nightly-0f8e9-pin";
-    let world = World::begun(json!({})).await;
-    world.ends(TASK, json!({"state": "done"}));
-    world.look().await;
-    let look = async || finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
+    let world = World::completed(json!({})).await;
+    let look = async || world.look_when_finished().await;
     let asked = || serde_json::to_value(&world.executor.started.lock().unwrap().last().unwrap().spec.task).unwrap();
     let noted = || world.backup()["metadata"]["annotations"][labels::PINNED].clone();
     let done = |pinned: &str| {
@@ -386,11 +393,8 @@ async fn a_pin_that_is_set_after_the_end_reaches_storage() {
 
 #[tokio::test]
 async fn a_pin_that_fails_is_tried_again_after_a_pause_and_one_of_a_backup_that_is_gone_is_not() {
-    const PIN: &str = "nightly-0f8e9-pin";
-    let world = World::begun(json!({})).await;
-    world.ends(TASK, json!({"state": "done"}));
-    world.look().await;
-    let look = async || finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
+    let world = World::completed(json!({})).await;
+    let look = async || world.look_when_finished().await;
     let fails = |reason: &str| {
         world.ends(PIN, json!({"state": "failed", "class": "not-found", "reason": reason, "message": "m", "help": null, "retryable": false}));
     };
@@ -421,8 +425,8 @@ async fn a_backup_that_was_pinned_from_the_beginning_can_be_unpinned() {
     world.look().await;
     assert_eq!(world.backup()["metadata"]["annotations"][labels::PINNED], "true");
     world.change(|spec| spec["pin"] = json!(false));
-    finished::reconcile(world.metadata(), Arc::clone(&world.context)).await.unwrap();
-    assert_eq!(world.executor.names(), [TASK, "nightly-0f8e9-pin"]);
+    world.look_when_finished().await;
+    assert_eq!(world.executor.names(), [TASK, PIN]);
 }
 
 #[tokio::test]

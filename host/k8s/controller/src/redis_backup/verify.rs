@@ -7,15 +7,16 @@ use redkeep_k8s_api::common::{Verification, VerificationLevel};
 use redkeep_k8s_api::redis_backup::{RedisBackupSpec, RedisBackupStatus};
 use redkeep_k8s_api::run::Phase;
 
+use super::build::Stored;
 use super::status::Before;
 use super::{Look, apply, build, dereference, identity};
 use crate::apply::{set_condition, whole_seconds};
 use crate::common::ReconcileError;
+use crate::common::Unresolved;
 use crate::common::keys::decryption;
 use crate::common::method;
 use crate::common::server;
 use crate::common::verdict::{Verdict, verdict};
-use crate::common::{Unresolved, placement};
 use crate::executor::{Purpose, TaskState};
 use crate::outcome::publish;
 use apply::Written;
@@ -71,8 +72,7 @@ impl Look<'_> {
         let (namespace, spec) = (kube::ResourceExt::namespace(self.backup).unwrap_or_default(), &self.backup.spec);
         let settings = &self.context.settings;
         let resolved = async {
-            let storage = dereference::dereference_storage(&self.context.client, &namespace, spec).await?;
-            let pod = placement::task_pod(spec.task.as_ref(), storage.service_account.as_deref(), settings)?;
+            let (storage, pod) = dereference::storage_and_pod(self.context, self.backup).await?;
             let identity =
                 identity(self.backup).ok_or_else(|| Unresolved::invalid("status.backupId", "it is not one of ours"))?;
             let method = method::reader(&self.context.client, &spec.method, settings).await?;
@@ -87,8 +87,8 @@ impl Look<'_> {
             Err(error) => return self.cannot_verify(verification, error.reason(), error.to_string()).await,
         };
         let level = verification.level.into();
-        let mut request =
-            build::verify_request(self.backup, &storage, &pod, &identity, settings, (level, keys, method));
+        let stored = Stored { backup: self.backup, storage: &storage, pod: &pod, identity: &identity, settings };
+        let mut request = stored.verify(level, keys, method);
         request.mounts.extend(mounts);
         match self.context.executor.start(&request.beside(server)).await {
             Ok(()) => Ok(self.again()),

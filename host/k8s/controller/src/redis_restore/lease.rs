@@ -47,10 +47,8 @@ fn api(restore: &RedisRestore, context: &Context) -> Api<Lease> {
 /// Who has the target's Lease.
 pub(super) async fn look(restore: &RedisRestore, context: &Context) -> Result<LeaseState, ReconcileError> {
     let name = name(&restore.spec.target);
-    match api(restore, context).get_opt(&name).await.map_err(failed("read", &name))? {
-        Some(lease) => state(&lease, restore, context).await,
-        None => free_or_written(restore, context).await,
-    }
+    let found = api(restore, context).get_opt(&name).await.map_err(failed("read", &name))?;
+    state(found.as_ref(), restore, context).await
 }
 
 /// Free, unless a pod of an earlier restore may still write there.
@@ -67,7 +65,8 @@ async fn free_or_written(restore: &RedisRestore, context: &Context) -> Result<Le
         .map_or(LeaseState::Free, |pod| LeaseState::Held { by: format!("whose pod {} has not ended", pod.name_any()) }))
 }
 
-async fn state(lease: &Lease, restore: &RedisRestore, context: &Context) -> Result<LeaseState, ReconcileError> {
+async fn state(lease: Option<&Lease>, restore: &RedisRestore, context: &Context) -> Result<LeaseState, ReconcileError> {
+    let Some(lease) = lease else { return free_or_written(restore, context).await };
     let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
     if holder.is_empty() {
         return Ok(LeaseState::Free);
@@ -88,34 +87,29 @@ async fn state(lease: &Lease, restore: &RedisRestore, context: &Context) -> Resu
 /// Takes the Lease; whether this restore has it now.
 pub(super) async fn take(restore: &RedisRestore, context: &Context) -> Result<LeaseState, ReconcileError> {
     let api = api(restore, context);
-    let wanted = lease_of(restore, context);
+    let mut wanted = lease_of(restore, context);
     let name = wanted.name_any();
-    let before = look(restore, context).await?;
+    let found = api.get_opt(&name).await.map_err(failed("read", &name))?;
+    let before = state(found.as_ref(), restore, context).await?;
     if before != LeaseState::Free {
         return Ok(before);
     }
-    match api.create(&PostParams::default(), &wanted).await {
-        Ok(_) => return Ok(LeaseState::Ours),
-        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
-        Err(error) => return Err(failed("create", &name)(error)),
-    }
-    let Some(found) = api.get_opt(&name).await.map_err(failed("read", &name))? else {
-        // Gone in between: the next look takes it.
-        return Ok(LeaseState::Held { by: "that just ended".to_owned() });
+    let written = match found {
+        None => api.create(&PostParams::default(), &wanted).await,
+        Some(found) => {
+            // With the version that was looked at: whoever was faster has it.
+            wanted.metadata.resource_version = found.metadata.resource_version;
+            api.replace(&name, &PostParams::default(), &wanted).await
+        }
     };
-    let state = state(&found, restore, context).await?;
-    if state != LeaseState::Free {
-        return Ok(state);
-    }
-    // With the version that was looked at: whoever was faster has it.
-    let mut wanted = wanted;
-    wanted.metadata.resource_version = found.metadata.resource_version;
-    match api.replace(&name, &PostParams::default(), &wanted).await {
+    match written {
         Ok(_) => Ok(LeaseState::Ours),
-        Err(error) if is_conflict(&error) || is_not_found(&error) => {
+        Err(kube::Error::Api(status))
+            if matches!(status.reason.as_str(), "AlreadyExists" | "Conflict" | "NotFound") =>
+        {
             Ok(LeaseState::Held { by: "that was faster".to_owned() })
         }
-        Err(error) => Err(failed("take over", &name)(error)),
+        Err(error) => Err(failed("take", &name)(error)),
     }
 }
 

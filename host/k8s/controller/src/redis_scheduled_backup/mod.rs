@@ -130,14 +130,14 @@ fn watch_schedules(context: &Arc<Context>, shared: &Arc<Shared>) -> (Store<Guard
     };
     let (reader, writer) = store();
     shared.siblings.are_in(reader.clone());
-    let (context, shared, cache) = (Arc::clone(context), Arc::clone(shared), reader.clone());
+    let (context, shared) = (Arc::clone(context), Arc::clone(shared));
     let queue = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
         .inspect_ok(move |event| {
             if let watcher::Event::Delete(gone) = event {
-                forget_schedule(gone, &context, &shared, &cache);
+                forget_schedule(gone, &context, &shared);
             }
         })
         .applied_objects()
@@ -146,7 +146,7 @@ fn watch_schedules(context: &Arc<Context>, shared: &Arc<Shared>) -> (Store<Guard
 }
 
 /// A schedule that is gone must not be missed by an alert for ever.
-fn forget_schedule(gone: &Guarded, context: &Context, shared: &Shared, cache: &Store<Guarded>) {
+fn forget_schedule(gone: &Guarded, context: &Context, shared: &Shared) {
     let key = ObjectKey { namespace: gone.namespace().unwrap_or_default(), name: gone.name_any() };
     shared.timer.set(&key, None);
     shared.fired.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
@@ -154,7 +154,7 @@ fn forget_schedule(gone: &Guarded, context: &Context, shared: &Shared, cache: &S
     let cluster = cluster_name(&schedule.spec.backup);
     let ObjectKey { namespace, name } = key;
     context.metrics.schedule_gone(&namespace, &cluster, &name);
-    let is_scheduled = cache.state().iter().filter_map(|other| other.0.as_ref().ok()).any(|other| {
+    let is_scheduled = shared.siblings.all().iter().filter_map(|other| other.0.as_ref().ok()).any(|other| {
         other.namespace().as_deref() == Some(namespace.as_str()) && cluster_name(&other.spec.backup) == cluster
     });
     if !is_scheduled {

@@ -30,10 +30,14 @@ impl Siblings {
         let _ = self.0.set(cache);
     }
 
+    /// All schedules.
+    pub(super) fn all(&self) -> Vec<Arc<Guarded>> {
+        self.0.get().map(Store::state).unwrap_or_default()
+    }
+
     /// Those of this schedule, by name.
     pub(super) fn of(&self, schedule: &RedisScheduledBackup) -> Vec<Sibling> {
-        let all = self.0.get().map(Store::state).unwrap_or_default();
-        find(schedule, &all)
+        find(schedule, &self.all())
     }
 }
 
@@ -60,8 +64,8 @@ fn sibling(other: &Guarded, schedule: &RedisScheduledBackup) -> Option<Sibling> 
 /// destination is not recognized.
 fn share_storage(one: &RedisScheduledBackupSpec, other: &RedisScheduledBackupSpec) -> bool {
     let (one, other) = (&one.backup, &other.backup);
-    let place = |spec: &RedisBackupSpec| spec.destination.as_ref().map(storage::place);
-    cluster_name(one) == cluster_name(other) && place(one) == place(other) && one.storage_ref == other.storage_ref
+    let address = |spec: &RedisBackupSpec| Some(storage::access(spec.destination.as_ref()?, None).ok()?.address);
+    cluster_name(one) == cluster_name(other) && address(one) == address(other) && one.storage_ref == other.storage_ref
 }
 
 /// Rules that keep what any of them keeps. Where one keeps everything no rule is left, and only garbage goes.

@@ -5,6 +5,7 @@ use crate::redis_backup::testing::object;
 use crate::testing::{FakeApi, ScriptedExecutor, SettableClock};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 const TASK: &str = "nightly-0f8e9-delete";
 
