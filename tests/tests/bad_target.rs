@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use redkeep_testing::server::{RedisServer, Version};
+use redkeep_testing::topology::wait_until;
 use redkeep_testing::workload::{Shape, apply};
 use redkeep_tests::{fail, redkeep, refused, run, succeed};
 
@@ -265,9 +266,10 @@ async fn a_key_that_a_command_gave_a_time_which_has_passed_is_not_lost_in_a_live
         succeed(["backup", "--source", directory, "--method", "aof", "--storage", &store, "--cluster", "given"]);
         // The same time, on a key that is not kept.
         source.command(&["SET", "clock", "v", "PX", "3000"]).await?;
-        while source.command(&["EXISTS", "clock"]).await? == redis::Value::Int(1) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        wait_until("the time to pass", || async {
+            Ok(source.command(&["EXISTS", "clock"]).await? == redis::Value::Int(0))
+        })
+        .await?;
         let target = RedisServer::start(version)?;
         let url = target.url();
         let live = ["restore", "--storage", &store, "latest", "--target", &url];

@@ -231,11 +231,11 @@ pub(crate) async fn prepare(
     let mut plans = Vec::new();
     let mut clocks = Clocks::default();
     for shard in prepared.source.shards() {
-        shard.warnings.iter().for_each(|warning| note(warnings, events, warning));
+        shard.warnings.iter().for_each(|warning| warnings.note(events, warning));
         if let Some(redis) = &shard.redis
             && let Some(warning) = clocks.warning(providers, &shard.node, redis.as_ref()).await
         {
-            note(warnings, events, &warning);
+            warnings.note(events, &warning);
         }
         let run = prepared.run(shard, Arc::new(NoArtifacts), ShardEvents::new(&shard.name, events, warnings));
         let act = format!("plan the backup of shard {} with the method {}", shard.name, prepared.method.info().name);
@@ -263,11 +263,6 @@ fn refuse_secrets_in_clear(prepared: &Prepared, shard: &SourceShard, plan: &[Att
         }
         _ => Ok(()),
     }
-}
-
-fn note(warnings: &Warnings, events: &Arc<dyn TaskEvents>, warning: &str) {
-    warnings.add(warning);
-    events.log(LogLevel::Warn, warning, &[]);
 }
 
 async fn recipients(task: &BackupTask, providers: &Arc<dyn Providers>) -> Result<Option<Arc<Recipients>>, EngineError> {

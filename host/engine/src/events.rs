@@ -60,6 +60,12 @@ impl Warnings {
         }
     }
 
+    /// Keeps a warning, and says it at once.
+    pub(crate) fn note(&self, events: &Arc<dyn TaskEvents>, warning: &str) {
+        self.add(warning);
+        events.log(LogLevel::Warn, warning, &[]);
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = lines.0.clone();

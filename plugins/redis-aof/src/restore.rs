@@ -54,12 +54,14 @@ pub(crate) fn plan(host: &dyn Host) -> Result<Facts, Error> {
     let Plan { form, target, parameters } = decide(host)?;
     let mut facts = Facts::new();
     if let Some(until) = parameters.until {
-        // Marks are small and decide at once; annotations are found only by reading everything: for a directory, at the restore.
-        cut::by_marks(host, &form, until)?;
         facts.set("until", until);
     }
     match target {
-        Target::Directory(layout) => facts.set("layout", layout.describe(&form)),
+        Target::Directory(layout) => {
+            // Marks are small and decide at once; annotations are found only by reading everything, at the restore.
+            parameters.until.map(|until| cut::by_marks(host, &form, until)).transpose()?;
+            facts.set("layout", layout.describe(&form))
+        }
         Target::Live => {
             // All that can refuse: by the time of a shard's restore the shards before it are written.
             let end = parameters.until.map(|until| cut::find(host, &form, until)).transpose()?;

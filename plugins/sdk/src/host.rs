@@ -63,6 +63,12 @@ impl dyn Host + '_ {
     pub fn warn(&self, message: &str) {
         self.log(Level::Warn, message, &[]);
     }
+
+    /// Where the server's replication stream stands now, in bytes; unknown where `INFO` is not granted.
+    pub fn replication_offset(&self) -> Option<u64> {
+        let info = self.redis().info(Some("replication")).ok()?;
+        crate::attribute::find(&info, "master_repl_offset")?.parse().ok()
+    }
 }
 
 /// What the host measured of the bytes written to one sink, before compression and encryption.

@@ -4,7 +4,7 @@
 
 use redkeep_core::attribute::{find, merge};
 use redkeep_core::manifest::ShardRecord;
-use redkeep_core::method::{LogLevel, Run};
+use redkeep_core::method::Run;
 use redkeep_core::provider::{LiveTarget, ProviderError};
 use redkeep_core::redis::RedisServer;
 use redkeep_core::restore_plan::{self, LiveFacts};
@@ -72,8 +72,7 @@ async fn plan(work: &Restore<'_>, endpoint: &EndpointSpec) -> Result<(LiveTarget
     let mut clocks = Clocks::default();
     for (address, server) in &target.primaries {
         if let Some(warning) = clocks.warning(work.providers, address, server.as_ref()).await {
-            work.events.log(LogLevel::Warn, &warning, &[]);
-            work.warnings.add(warning);
+            work.warnings.note(work.events, &warning);
         }
     }
     let mut planned = Vec::new();

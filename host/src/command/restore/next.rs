@@ -5,7 +5,7 @@ use std::path::Path;
 
 use redkeep_core::manifest::SlotRange;
 use redkeep_core::task::{DirectoryTarget, RestoreTask, TargetSpec};
-use redkeep_engine::restore::{RestoreOutcome, RestoreResult};
+use redkeep_engine::restore::RestoreOutcome;
 
 /// Lines for a shell.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl NextStep {
 pub(super) fn of(outcome: &RestoreOutcome, task: &RestoreTask) -> Option<NextStep> {
     let TargetSpec::Directory(target) = &task.target else { return None };
     let manifest = &outcome.manifest;
-    let (RestoreResult::Restored(shards) | RestoreResult::Planned(shards)) = &outcome.result;
+    let (_, shards) = super::shards_of(outcome);
     let is_restored = |name: &str| shards.iter().any(|shard| shard.shard == name);
     let record = manifest.shards.iter().find(|record| is_restored(record.name.as_str()));
     let slots = record.map_or(&[][..], |record| &record.slots);

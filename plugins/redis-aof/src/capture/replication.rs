@@ -4,7 +4,7 @@
 //! server's when the snapshot has passed, so that the backup is as fresh as its end. REDIS.md 2 and 4 hold the conditions.
 
 use redkeep_sdk::{
-    Artifact, Attribute, CHUNK, Context, Error, Facts, Host, Progress, Replication, Sink, Source, attribute, code, resp,
+    Artifact, Attribute, CHUNK, Context, Error, Facts, Host, Progress, Replication, Sink, Source, code, resp,
 };
 
 use super::borders::{Borders, Place};
@@ -65,7 +65,7 @@ pub(super) fn capture(host: &dyn Host, context: &Context, parameters: &Parameter
     capture.write_select()?;
     capture.marks = Marks::starting_with(Mark { position: capture.content.position(), ..first });
 
-    let current = current_offset(host);
+    let current = host.replication_offset();
     let cut = [context.number("primary-offset")?, current, Some(start_offset)]
         .into_iter()
         .flatten()
@@ -207,10 +207,4 @@ fn write_marks(host: &dyn Host, marks: &Marks) -> Result<Artifact, Error> {
         sink.write(chunk)?;
     }
     sink.finish(&[])
-}
-
-/// Where the server stands now; unknown where `INFO` is not granted.
-fn current_offset(host: &dyn Host) -> Option<u64> {
-    let info = host.redis().info(Some("replication")).ok()?;
-    attribute::find(&info, "master_repl_offset")?.parse().ok()
 }

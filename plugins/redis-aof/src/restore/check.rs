@@ -137,7 +137,6 @@ impl Visitor for CommandsAfter<'_> {
     }
 
     fn chunk(&mut self, passing: &Passing<'_>, _bytes: &[u8]) -> Result<bool, Error> {
-        let (index, position) = (passing.index, passing.content.position());
-        Ok(!self.found && self.end.is_none_or(|end| (index, position) < (end.index, end.position)))
+        Ok(!self.found && End::goes_on(self.end, passing.index, passing.content.position()))
     }
 }

@@ -29,6 +29,11 @@ impl End {
     pub(super) fn takes(end: Option<&Self>, index: usize, position: u64) -> bool {
         end.is_none_or(|end| (index, position) <= (end.index, end.position))
     }
+
+    /// Whether more can come before the end behind that place.
+    pub(super) fn goes_on(end: Option<&Self>, index: usize, position: u64) -> bool {
+        end.is_none_or(|end| (index, position) < (end.index, end.position))
+    }
 }
 
 /// Where to stop according to the marks; none where there are none.

@@ -60,10 +60,7 @@ impl<'end> Trim<'end> {
             from = end.min(chunk_end).max(from);
         }
         keep(from, chunk_end);
-        let more = self
-            .end
-            .is_none_or(|end| passing.index < end.index || (passing.index == end.index && chunk_end < end.position));
-        (pieces, more)
+        (pieces, End::goes_on(self.end, passing.index, chunk_end))
     }
 
     /// Position up to which file `index` is wanted.

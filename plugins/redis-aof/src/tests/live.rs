@@ -32,10 +32,7 @@ fn expired_keys_that_commands_may_prolong_are_not_restored_live(
             .with_redis(FakeRedis::default());
     host.facts.set("mode", "standalone");
     host.short_reads = Some(3);
-    let result = RedisAof::plan(&host);
-    assert_eq!(result.is_err(), refused, "{result:?}");
-    assert!(host.redis.as_ref().unwrap().loaded.borrow().is_empty());
-    if let Err(error) = result {
+    if let Some(error) = planned(&host, refused) {
         let help = error.detail("help").unwrap_or_default();
         assert!(error.is(code::REFUSED) && help.contains("expired=warn") && help.contains("--until 100 "), "{error:?}");
         // What the help names goes through.
@@ -49,6 +46,24 @@ fn expired_keys_that_commands_may_prolong_are_not_restored_live(
     host.logged.borrow_mut().clear();
     RedisAof::restore(&host).unwrap();
     assert_eq!(is_warned(&host, "made it anew"), refused);
+}
+
+/// Plans, by which nothing is written; the refusal, where one is expected.
+fn planned(host: &FakeHost, refused: bool) -> Option<Error> {
+    let result = RedisAof::plan(host);
+    assert_eq!(result.is_err(), refused, "{result:?}");
+    assert!(host.redis.as_ref().unwrap().loaded.borrow().is_empty());
+    result.err()
+}
+
+/// A snapshot and commands as they are kept: as an archive of two files, or as one stream.
+fn kept(archived: bool, snapshot: &[u8], tail: &[u8]) -> (&'static str, Vec<u8>) {
+    if !archived {
+        return ("aof", [snapshot, tail].concat());
+    }
+    let manifest = b"file a seq 1 type b\nfile b seq 1 type i\n".to_vec();
+    let files = [("d/f.manifest", manifest), ("d/a", snapshot.to_vec()), ("d/b", tail.to_vec())];
+    ("aof-archive", archive_of(&files))
 }
 
 fn is_warned(host: &FakeHost, words: &str) -> bool {
@@ -73,19 +88,11 @@ fn commands_after_one_that_gives_a_time_which_has_passed_are_not_restored_live(
 ) {
     let tail = tail.iter().map(|line| commands(&[&line.split(' ').collect::<Vec<_>>()]));
     let tail = [vec![commands(&[&["SELECT", "0"]])], tail.collect()].concat().concat();
-    let (kind, bytes) = if archived {
-        let manifest = b"file a seq 1 type b\nfile b seq 1 type i\n".to_vec();
-        ("aof-archive", archive_of(&[("d/f.manifest", manifest), ("d/a", SNAPSHOT.to_vec()), ("d/b", tail.clone())]))
-    } else {
-        ("aof", [SNAPSHOT, &tail].concat())
-    };
+    let (kind, bytes) = kept(archived, SNAPSHOT, &tail);
     let mut host = restoring(kind, bytes, &[("target", "server")], "{}").with_redis(FakeRedis::default());
     host.facts.set("mode", "standalone");
     host.short_reads = Some(5);
-    let result = RedisAof::plan(&host);
-    assert_eq!(result.is_err(), refused, "{result:?}");
-    assert!(host.redis.as_ref().unwrap().loaded.borrow().is_empty());
-    if let Err(error) = result {
+    if let Some(error) = planned(&host, refused) {
         assert!(error.is(code::REFUSED) && error.detail("help").unwrap().contains("--target-dir"), "{error:?}");
     }
     RedisAof::restore(&host).unwrap();
@@ -150,13 +157,7 @@ fn a_value_that_is_sent_whole_comes_in_a_second_pass_before_the_commands(#[case]
     // Module `ReJSON-RL`: its number, one string, the end.
     let value = [&[0x81, 0x45, 0xe2, 0x52, 0x38, 0xdf, 0x91, 0x2c, 0x03, 5][..], &text(17 << 20), &[0]].concat();
     let tail = commands(&[&["SELECT", "3"], &["SET", "after", "1"]]);
-    let snapshot = snapshot_of(7, &value);
-    let (kind, bytes) = if archived {
-        let manifest = b"file a seq 1 type b\nfile b seq 1 type i\n".to_vec();
-        ("aof-archive", archive_of(&[("d/f.manifest", manifest), ("d/a", snapshot), ("d/b", tail.clone())]))
-    } else {
-        ("aof", [snapshot, tail.clone()].concat())
-    };
+    let (kind, bytes) = kept(archived, &snapshot_of(7, &value), &tail);
     let mut host = restoring(kind, bytes, &[("target", "server")], "{}").with_redis(FakeRedis::default());
     host.facts.set("mode", "standalone");
     let facts = RedisAof::restore(&host).unwrap();

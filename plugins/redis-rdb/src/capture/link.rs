@@ -4,7 +4,7 @@
 //! written since its own snapshot: of a small dataset, everything. The method `aof` follows the stream up to the primary's offset; an
 //! RDB has no stream, so that the replica is waited for.
 
-use redkeep_sdk::{Context, Error, Host, Replication, attribute, code};
+use redkeep_sdk::{Context, Error, Host, Replication, code};
 
 /// Seconds that a replica is waited for.
 const PATIENCE: u32 = 60;
@@ -38,15 +38,9 @@ pub(super) fn open(host: &dyn Host, context: &Context) -> Result<Box<dyn Replica
             host.sleep_ms(SECOND_MS)?;
             seconds += 1;
             // Each link costs the server a snapshot: where it tells its offset, none is opened too early.
-            if offset(host).is_none_or(|offset| offset >= wanted) {
+            if host.replication_offset().is_none_or(|offset| offset >= wanted) {
                 break;
             }
         }
     }
-}
-
-/// Where the server stands now; unknown where `INFO` is not granted.
-fn offset(host: &dyn Host) -> Option<u64> {
-    let info = host.redis().info(Some("replication")).ok()?;
-    attribute::find(&info, "master_repl_offset")?.parse().ok()
 }

@@ -321,7 +321,7 @@ impl<'host> Restorer<'host> {
 
     /// Whether the value under way can be left for the second pass: `RESTORE` keeps the expiries of a hash's fields as they are.
     fn can_postpone(&self) -> bool {
-        self.pass == Pass::First && (self.ttl == Ttl::Keep || !matches!(self.current.kind, 22..=25))
+        self.pass == Pass::First && (self.ttl == Ttl::Keep || !ValueType(self.current.kind).has_field_expiries())
     }
 
     /// The key of the second pass that begins here goes straight to the target.
@@ -489,7 +489,7 @@ impl Visitor for Restorer<'_> {
             return self.start_stream(payload);
         }
         // The expiries of a hash's fields lie inside its value.
-        if self.ttl != Ttl::Keep && matches!(entry.kind.0, 22..=25) && !self.start_rebuild()? {
+        if self.ttl != Ttl::Keep && entry.kind.has_field_expiries() && !self.start_rebuild()? {
             self.current.action = Action::Skip;
             self.counts.skipped += 1;
         }
