@@ -88,28 +88,36 @@ pub fn watch<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    watch_any(api, config)
+    queue_of(watcher(api, config).default_backoff())
 }
 
-/// Watches only metadata: what is kept of thousands of finished objects.
+/// Watches only metadata, and keeps that of objects that ask for a look: of tens of thousands that ended a few do.
+/// `note` hears everything that the watch says, and says of an object whether it is kept and looked at.
 pub fn watch_metadata<K>(
     api: Api<PartialObjectMeta<K>>,
     config: watcher::Config,
+    mut note: impl FnMut(&watcher::Event<PartialObjectMeta<K>>) -> bool + Send + 'static,
 ) -> (Store<PartialObjectMeta<K>>, Queue<PartialObjectMeta<K>>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    watch_any(api, config)
+    let kept = watcher(api, config).default_backoff().try_filter(move |event| {
+        let is_wanted = note(event);
+        let is_of_an_object = matches!(event, watcher::Event::Apply(_) | watcher::Event::InitApply(_));
+        std::future::ready(is_wanted || !is_of_an_object)
+    });
+    queue_of(kept)
 }
 
 /// The cache that a watch fills, without what nobody here reads, and what the watch says is to be looked at.
-fn watch_any<T>(api: Api<T>, config: watcher::Config) -> (Store<T>, Queue<T>)
+fn queue_of<T>(
+    events: impl Stream<Item = Result<watcher::Event<T>, watcher::Error>> + Send + 'static,
+) -> (Store<T>, Queue<T>)
 where
-    T: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    T: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
     let (reader, writer) = store();
-    let queue = watcher(api, config)
-        .default_backoff()
+    let queue = events
         .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
         .applied_objects()

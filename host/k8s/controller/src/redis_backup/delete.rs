@@ -18,7 +18,7 @@ use crate::apply::{ConditionUpdate, set_condition};
 use crate::common::ReconcileError;
 use crate::common::report;
 use crate::context::Context;
-use crate::executor::{ExecutorError, Purpose, TaskState};
+use crate::executor::{ExecutorError, Purpose, TaskKey, TaskState};
 use crate::outcome::{Outcome, publish};
 
 /// What to do about the artifacts: pure.
@@ -87,6 +87,18 @@ async fn release(backup: &RedisBackup, context: &Context, outcome: Outcome) -> R
     Ok(Action::await_change())
 }
 
+/// In this order: a task forgotten while its object is still there would be begun again.
+async fn release_after(
+    task: &TaskKey,
+    backup: &RedisBackup,
+    context: &Context,
+    outcome: Outcome,
+) -> Result<Action, ReconcileError> {
+    let released = release(backup, context, outcome).await?;
+    context.executor.forget(task).await?;
+    Ok(released)
+}
+
 async fn delete_first(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
     let key = build::key(backup, Purpose::Delete);
     let task = context.executor.observe(&key).await?;
@@ -96,12 +108,12 @@ async fn delete_first(backup: &RedisBackup, context: &Context) -> Result<Action,
         TaskState::Waiting { .. } | TaskState::Running { .. } => Ok(poll),
         TaskState::Ended { report: heard, .. } => match &heard.outcome {
             TaskOutcome::Done | TaskOutcome::Planned => {
-                context.executor.forget(&key).await?;
-                release(backup, context, Outcome::normal("Delete", "Deleted", "the artifacts are deleted")).await
+                let outcome = Outcome::normal("Delete", "Deleted", "the artifacts are deleted");
+                release_after(&key, backup, context, outcome).await
             }
             TaskOutcome::Failed { reason, .. } if report::backup_is_gone(reason) => {
-                context.executor.forget(&key).await?;
-                release(backup, context, Outcome::normal("Delete", "NothingToDelete", "there were no artifacts")).await
+                let outcome = Outcome::normal("Delete", "NothingToDelete", "there were no artifacts");
+                release_after(&key, backup, context, outcome).await
             }
             TaskOutcome::Failed { reason, message, .. } => {
                 again(backup, context, reason, message, Some(heard.ended_at)).await

@@ -1,5 +1,4 @@
-//! Backups that ended: thousands of them, so only their metadata is kept. Counted, and looked at again when their user
-//! changes or deletes them.
+//! Backups that ended: counted, and looked at again when their user changes or deletes them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -7,12 +6,14 @@ use std::sync::Arc;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
+use kube::runtime::watcher::Event;
 use kube::{Api, ResourceExt};
 use redkeep_core::Timestamp;
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use redkeep_k8s_api::run::Phase;
 
+use super::ended::{Ended, Index, Verified};
 use super::{apply, decide, delete, pin};
 use crate::common::ReconcileError;
 use crate::common::Unresolved;
@@ -20,18 +21,28 @@ use crate::common::overdue::{self, OVERDUE_AFTER};
 use crate::context::Context;
 use crate::metrics::{PhaseLabels, RunLabels};
 
-pub(super) async fn reconcile(
-    metadata: Arc<PartialObjectMeta<RedisBackup>>,
-    context: Arc<Context>,
-) -> Result<Action, ReconcileError> {
-    count_success(&metadata, &context);
+/// Hears what the watch says: everything is counted, and what a user touched is looked at.
+pub(super) fn note(event: &Event<PartialObjectMeta<RedisBackup>>, index: &Index, context: &Context) -> bool {
+    index.take(event);
+    let (Event::Apply(metadata) | Event::InitApply(metadata)) = event else { return false };
+    count_success(metadata, context);
+    is_touched(metadata)
+}
+
+/// Whether its user changed or deleted it.
+pub(super) fn is_touched(metadata: &PartialObjectMeta<RedisBackup>) -> bool {
     let is_deleted = metadata.metadata.deletion_timestamp.is_some();
     let has_finalizer = metadata.finalizers().iter().any(|one| one == labels::DELETE_ARTIFACTS_FINALIZER);
     // Only `deletionPolicy` and `pin` may change after the first generation.
     let was_changed = metadata.metadata.generation.is_some_and(|generation| generation > 1);
-    if !(was_changed || is_deleted && has_finalizer) {
-        return Ok(Action::await_change());
-    }
+    was_changed || is_deleted && has_finalizer
+}
+
+/// Looks at one that its user touched.
+pub(super) async fn reconcile(
+    metadata: Arc<PartialObjectMeta<RedisBackup>>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
     let name = metadata.name_any();
     let api: Api<RedisBackup> = Api::namespaced(context.client.clone(), &metadata.namespace().unwrap_or_default());
     let Some(backup) = api.get_opt(&name).await.map_err(Unresolved::read(format!("RedisBackup {name}")))? else {
@@ -58,7 +69,6 @@ fn count_success(metadata: &PartialObjectMeta<RedisBackup>, context: &Context) {
 }
 
 type Active = Arc<DeserializeGuard<RedisBackup>>;
-type Finished = Arc<PartialObjectMeta<RedisBackup>>;
 
 /// What was counted before: phases and namespaces that are empty now become zero.
 #[derive(Default)]
@@ -68,24 +78,22 @@ pub(super) struct Counted {
 }
 
 /// Sets the gauges that are counts of objects, from both caches.
-pub(super) fn count(context: &Context, active: &[Active], finished: &[Finished], now: Timestamp, before: &mut Counted) {
+pub(super) fn count(context: &Context, active: &[Active], finished: &Index, now: Timestamp, before: &mut Counted) {
     count_phases(context, active, finished, &mut before.phases);
     count_overdue(context, active, now, &mut before.overdue);
     count_verifications(context, finished);
 }
 
-fn count_phases(context: &Context, active: &[Active], finished: &[Finished], before: &mut HashSet<PhaseLabels>) {
+fn count_phases(context: &Context, active: &[Active], finished: &Index, before: &mut HashSet<PhaseLabels>) {
     let mut counts: BTreeMap<(String, &'static str), i64> = BTreeMap::new();
     for backup in active.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
         let phase = backup.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Pending);
         *counts.entry((backup.namespace().unwrap_or_default(), phase.as_str())).or_default() += 1;
     }
-    for metadata in finished {
-        let is_completed =
-            metadata.labels().get(labels::OUTCOME).is_some_and(|outcome| outcome == labels::OUTCOME_COMPLETED);
-        let phase = if is_completed { Phase::Completed } else { Phase::Failed };
-        *counts.entry((metadata.namespace().unwrap_or_default(), phase.as_str())).or_default() += 1;
-    }
+    finished.each(|key, ended| {
+        let phase = if ended.is_completed { Phase::Completed } else { Phase::Failed };
+        *counts.entry((key.namespace.clone(), phase.as_str())).or_default() += 1;
+    });
     let now: HashSet<PhaseLabels> = counts
         .iter()
         .map(|((namespace, phase), count)| {
@@ -111,19 +119,17 @@ fn count_overdue(context: &Context, active: &[Active], now: Timestamp, before: &
 }
 
 /// Whether the newest backup of each cluster that was verified is good: from labels, so that it survives a restart.
-fn count_verifications(context: &Context, finished: &[Finished]) {
-    let mut newest: BTreeMap<(String, String), (Timestamp, Option<bool>)> = BTreeMap::new();
-    for metadata in finished {
-        let good = metadata.labels().get(labels::VERIFIED).map(|text| text.parse::<bool>().ok());
-        let at = metadata.annotations().get(labels::COMPLETED_AT).and_then(|text| text.parse::<Timestamp>().ok());
-        let (Some(good), Some(at), Some(cluster)) = (good, at, metadata.labels().get(labels::CLUSTER)) else {
-            continue;
+fn count_verifications(context: &Context, finished: &Index) {
+    let mut newest: BTreeMap<(String, Arc<str>), (Timestamp, Option<bool>)> = BTreeMap::new();
+    finished.each(|key, ended| {
+        let Ended { verified: Some(Verified(good)), completed_at: Some(at), cluster: Some(cluster), .. } = ended else {
+            return;
         };
-        let place = newest.entry((metadata.namespace().unwrap_or_default(), cluster.clone())).or_insert((at, good));
-        if at >= place.0 {
-            *place = (at, good);
+        let place = newest.entry((key.namespace.clone(), Arc::clone(cluster))).or_insert((*at, *good));
+        if *at >= place.0 {
+            *place = (*at, *good);
         }
-    }
+    });
     for ((namespace, cluster), (at, good)) in newest {
         context.metrics.verified(&namespace, &cluster, at, good);
     }
@@ -143,13 +149,21 @@ mod tests {
         Arc::new(DeserializeGuard(Ok(serde_json::from_value(object).unwrap())))
     }
 
-    fn finished(completed: &str, verified: Option<&str>) -> Finished {
+    fn finished(completed: &str, verified: Option<&str>) -> PartialObjectMeta<RedisBackup> {
         let mut labels = json!({labels::OUTCOME: labels::OUTCOME_COMPLETED, labels::CLUSTER: "carts"});
         if let Some(verified) = verified {
             labels[labels::VERIFIED] = json!(verified);
         }
-        let metadata = json!({"name": "a", "namespace": "shop", "labels": labels, "annotations": {labels::COMPLETED_AT: completed}});
-        Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
+        let metadata = json!({"name": completed, "namespace": "shop", "labels": labels, "annotations": {labels::COMPLETED_AT: completed}});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    fn all<const N: usize>(backups: [&PartialObjectMeta<RedisBackup>; N]) -> Index {
+        let index = Index::default();
+        for backup in backups {
+            index.take(&Event::Apply(backup.clone()));
+        }
+        index
     }
 
     #[tokio::test]
@@ -163,22 +177,22 @@ mod tests {
         let older = finished("2026-11-26T02:00:00Z", Some("true"));
         let untold = finished("2026-11-27T01:00:00Z", None);
         let mut before = Counted::default();
-        count(&context, &[stuck, Arc::clone(&going), verifying], &[bad.clone(), older, untold], now, &mut before);
+        count(&context, &[stuck, Arc::clone(&going), verifying], &all([&bad, &older, &untold]), now, &mut before);
         let overdue = RunLabels { kind: "RedisBackup".to_owned(), namespace: "shop".to_owned() };
         let cluster = ClusterLabels { namespace: "shop".to_owned(), cluster: "carts".to_owned() };
         assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 1);
         assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 1);
         assert_eq!(context.metrics.verification_unknown.get_or_create(&cluster).get(), 0);
         let unknown = finished("2026-11-27T03:00:00Z", Some("unknown"));
-        count(&context, &[], &[bad.clone(), unknown], now, &mut before);
+        count(&context, &[], &all([&bad, &unknown]), now, &mut before);
         assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 1, "nothing better is known");
         assert_eq!(context.metrics.verification_unknown.get_or_create(&cluster).get(), 1);
         let good = finished("2026-11-27T04:00:00Z", Some("true"));
-        count(&context, &[going], &[bad, good], now, &mut before);
+        count(&context, &[going], &all([&bad, &good]), now, &mut before);
         assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 0);
         assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 0);
         assert_eq!(context.metrics.verification_unknown.get_or_create(&cluster).get(), 0);
-        count(&context, &[], &[], now, &mut before);
+        count(&context, &[], &all([]), now, &mut before);
         assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 0);
     }
 }

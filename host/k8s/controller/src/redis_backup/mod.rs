@@ -6,6 +6,7 @@ mod build;
 mod decide;
 mod delete;
 mod dereference;
+mod ended;
 mod finished;
 mod pause;
 mod pin;
@@ -68,8 +69,13 @@ pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: Cancella
         None => Api::all(context.client.clone()),
     };
     let active = watch(whole, watcher::Config::default().labels(&format!("!{}", labels::OUTCOME)));
-    let finished = watch_metadata(metadata, watcher::Config::default().labels(labels::OUTCOME));
-    let (active_store, finished_store) = (active.0.clone(), finished.0.clone());
+    let ended = Arc::new(ended::Index::default());
+    let finished = {
+        let (ended, context) = (Arc::clone(&ended), Arc::clone(&context));
+        let note = move |event: &_| finished::note(event, &ended, &context);
+        watch_metadata(metadata, watcher::Config::default().labels(labels::OUTCOME), note)
+    };
+    let active_store = active.0.clone();
     let slots = Arc::new(Slots::new(active_store.clone()));
     let how = |name| Drive { name, shutdown: shutdown.clone(), readiness: readiness.clone() };
     let counting = async {
@@ -77,7 +83,7 @@ pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: Cancella
         let mut ticks = tokio::time::interval(COUNT_EVERY);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let now = context.clock.now();
-            finished::count(&context, &active_store.state(), &finished_store.state(), now, &mut before);
+            finished::count(&context, &active_store.state(), &ended, now, &mut before);
         }
     };
     let active = drive(how("redisbackup"), Arc::clone(&context), active, move |backup, context| {
@@ -369,6 +375,9 @@ impl Look<'_> {
     }
 
     async fn mark(&self, ended: &RedisBackupStatus) -> Result<Action, ReconcileError> {
+        if ended.verification.is_some() {
+            self.context.executor.forget(&build::key(self.backup, Purpose::Verify)).await?;
+        }
         let phase = ended.phase.unwrap_or_default();
         let at = ended.completed_at.as_ref().map(|time| time.0);
         let verified = crate::apply::condition(&ended.conditions, redkeep_k8s_api::conditions::VERIFIED);

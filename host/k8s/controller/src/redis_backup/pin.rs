@@ -56,13 +56,17 @@ fn failed_at(backup: &RedisBackup) -> Option<Timestamp> {
 }
 
 pub(super) async fn reconcile(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
+    let key = build::key(backup, Purpose::Pin);
     if !is_due(backup) {
+        if backup.annotations().contains_key(labels::PINNED) {
+            // Whoever noted it may have come no further, and the next wish must not hear what this task said.
+            context.executor.cancel(&key).await?;
+        }
         return Ok(Action::await_change());
     }
     if let Some(left) = failed_at(backup).and_then(|failed| left_of_pause(failed, context.now())) {
         return Ok(Action::requeue(left));
     }
-    let key = build::key(backup, Purpose::Pin);
     let again = Action::requeue(context.settings.poll_interval);
     match context.executor.observe(&key).await? {
         TaskState::Missing => return start(backup, context).await,

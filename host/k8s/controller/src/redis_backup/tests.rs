@@ -51,7 +51,11 @@ impl World {
     }
 
     async fn look_when_finished(&self) -> Action {
-        finished::reconcile(self.metadata(), Arc::clone(&self.context)).await.unwrap()
+        let metadata = self.metadata();
+        if !finished::is_touched(&metadata) {
+            return Action::await_change();
+        }
+        finished::reconcile(metadata, Arc::clone(&self.context)).await.unwrap()
     }
 
     fn metadata(&self) -> Arc<PartialObjectMeta<RedisBackup>> {
@@ -387,8 +391,11 @@ async fn a_pin_that_is_set_after_the_end_reaches_storage() {
     look().await;
     assert_eq!(noted(), "true");
     world.executor.started.lock().unwrap().clear();
+    // Left by an operator that ended right after it had noted that.
+    done("yes");
     look().await;
     assert_eq!(world.executor.names(), [""; 0]);
+    assert!(!world.executor.states.lock().unwrap().contains_key(PIN), "nobody must hear it again");
 }
 
 #[tokio::test]
@@ -450,7 +457,17 @@ async fn a_backup_that_is_to_be_verified_is_finished_only_when_it_was() {
         world.look().await;
         assert_eq!(world.executor.names(), [TASK, "nightly-0f8e9-verify"]);
         world.ends("nightly-0f8e9-verify", outcome);
+        world.executor.forgotten.lock().unwrap().clear();
         world.look().await;
+        let is_forgotten = || world.executor.forgotten.lock().unwrap().iter().any(|key| key.name.ends_with("-verify"));
+        assert!(is_forgotten());
+        // And by whoever comes after an operator that ended right after it had written the verdict down.
+        world.executor.forgotten.lock().unwrap().clear();
+        world.fake.update("RedisBackup", "shop", "nightly", |backup| {
+            backup["metadata"]["labels"].as_object_mut().unwrap().remove(labels::OUTCOME);
+        });
+        world.look().await;
+        assert!(is_forgotten());
         let backup = world.backup();
         let conditions = backup["status"]["conditions"].as_array().unwrap();
         let verified = conditions.iter().find(|one| one["type"] == "Verified").unwrap();

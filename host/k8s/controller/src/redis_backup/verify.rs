@@ -113,7 +113,6 @@ impl Look<'_> {
         }
         let outcome = verdict.outcome();
         publish(self.context, self.backup, &outcome).await;
-        self.context.executor.forget(&build::key(self.backup, Purpose::Verify)).await?;
         self.mark(&next).await
     }
 }

@@ -76,7 +76,34 @@ impl Child {
     }
 }
 
-type BySchedule = HashMap<ObjectKey, BTreeMap<String, Child>>;
+type BySchedule = HashMap<ObjectKey, Few>;
+
+/// The children of one schedule by name: mostly three, for which the nodes of a map would be three times too large.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Few(Vec<(String, Child)>);
+
+impl Few {
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.as_str().cmp(name))
+    }
+
+    /// Returns what was there before.
+    fn insert(&mut self, name: String, child: Child) -> Option<Child> {
+        match self.place(&name) {
+            Ok(at) => self.0.get_mut(at).map(|(_, before)| std::mem::replace(before, child)),
+            Err(at) => {
+                self.0.insert(at, (name, child));
+                None
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.place(name) {
+            self.0.remove(at);
+        }
+    }
+}
 
 /// All children, by schedule.
 #[derive(Default)]
@@ -98,10 +125,8 @@ impl Children {
     /// Those that this schedule controls.
     pub(super) fn of(&self, schedule: &ObjectKey, uid: &str) -> BTreeMap<String, Child> {
         let index = self.lock();
-        let all = index.now.get(schedule).into_iter().flatten();
-        all.filter(|(_, child)| child.owner.as_deref() == Some(uid))
-            .map(|(name, child)| (name.clone(), child.clone()))
-            .collect()
+        let all = index.now.get(schedule).into_iter().flat_map(|few| &few.0);
+        all.filter(|(_, child)| child.owner.as_deref() == Some(uid)).cloned().collect()
     }
 
     /// Takes in what the watch says; the schedules that have to look again.
@@ -134,7 +159,7 @@ impl Children {
                 let Some(schedule) = schedule_of(&metadata) else { return Vec::new() };
                 if let Some(children) = index.now.get_mut(&schedule) {
                     children.remove(&metadata.name_any());
-                    if children.is_empty() {
+                    if children.0.is_empty() {
                         index.now.remove(&schedule);
                     }
                 }
@@ -149,8 +174,11 @@ impl Children {
         let Some(schedule) = schedule_of(backup) else { return };
         let mut index = self.lock();
         let children = index.now.entry(schedule).or_default();
+        let name = backup.name_any();
         // What the watch said already is newer.
-        children.entry(backup.name_any()).or_insert_with(|| Child::of(backup));
+        if children.place(&name).is_err() {
+            children.insert(name, Child::of(backup));
+        }
     }
 
     /// Watches until it is cancelled; `ready` is told when the first list is complete.

@@ -73,6 +73,19 @@ async fn the_artifacts_go_first_and_then_the_object() {
 }
 
 #[tokio::test]
+async fn the_task_is_forgotten_only_after_the_object_or_it_would_begin_again() {
+    let world = World::with_policy(json!({}));
+    world.ends(json!({"state": "done"}));
+    world.fake.fail_when(|call| (call.method == http::Method::PATCH).then(|| (500, "InternalError", "crash".into())));
+    world.look().await.unwrap_err();
+    world.fake.heal();
+    assert!(world.is_there() && world.executor.forgotten.lock().unwrap().is_empty());
+    world.look().await.unwrap();
+    assert!(!world.is_there());
+    assert_eq!(world.executor.forgotten.lock().unwrap()[0].name, TASK);
+}
+
+#[tokio::test]
 async fn artifacts_that_are_gone_already_are_no_hindrance() {
     let world = World::with_policy(json!({}));
     world.ends(json!({"state": "failed", "class": "not-found", "reason": "BackupNotFound", "message": "m", "help": null, "retryable": false}));
