@@ -1,7 +1,7 @@
 //! A node that runs no containers: it takes the pods of a namespace's tasks, lets them "run", and reports what a real task
 //! would, remembering what it has written. So an operator and its Jobs are tested against an API server alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 /// Between two looks at the pods.
 const PAUSE: Duration = Duration::from_millis(100);
+/// When every task ends.
+const NOW: &str = "2026-01-01T00:00:01Z";
 
 /// Runs until it is dropped.
 pub struct FakeNode {
@@ -25,10 +27,23 @@ pub struct FakeNode {
 struct World {
     /// Manifests: how often a task committed each backup's id. A second commit of one id finds the first.
     committed: BTreeMap<String, u32>,
-    /// Every task that ended, as `KIND POD`.
-    ended: Vec<String>,
+    /// Those of them that are pinned.
+    pinned: BTreeSet<String>,
+    /// Every pod whose task began.
+    begun: BTreeMap<String, Begun>,
+    /// How many pods of a kind of task there were at a time, at most, that had not ended.
+    at_once: BTreeMap<String, usize>,
     /// Errors of the node itself.
     faults: Vec<String>,
+}
+
+/// A task that was begun.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// `backup`, `restore` and so on.
+    pub kind: String,
+    /// Whether it did what it was to do; `None` where it never came to its end.
+    pub done: Option<bool>,
 }
 
 impl FakeNode {
@@ -53,9 +68,31 @@ impl FakeNode {
         locked(&self.world).committed.clone()
     }
 
-    /// Every task that ended, in order.
-    pub fn ended(&self) -> Vec<String> {
-        locked(&self.world).ended.clone()
+    /// A backup lies there already.
+    pub fn store(&self, id: &str) {
+        locked(&self.world).committed.insert(id.to_owned(), 1);
+    }
+
+    /// Those of them that are pinned.
+    pub fn pinned(&self) -> BTreeSet<String> {
+        locked(&self.world).pinned.clone()
+    }
+
+    /// Every pod whose task began, whatever became of it.
+    pub fn begun(&self) -> BTreeMap<String, Begun> {
+        locked(&self.world).begun.clone()
+    }
+
+    /// How many tasks of a kind began, and how many of them did what they were to do.
+    pub fn count(&self, kind: &str) -> (usize, usize) {
+        let world = locked(&self.world);
+        let of_kind = || world.begun.values().filter(|begun| begun.kind == kind);
+        (of_kind().count(), of_kind().filter(|begun| begun.done == Some(true)).count())
+    }
+
+    /// How many pods of a kind of task there were at a time, at most, that had not ended.
+    pub fn at_once(&self, kind: &str) -> usize {
+        locked(&self.world).at_once.get(kind).copied().unwrap_or(0)
     }
 
     /// What went wrong in the node itself.
@@ -75,15 +112,18 @@ fn locked(world: &Mutex<World>) -> std::sync::MutexGuard<'_, World> {
 }
 
 async fn turn(pods: &Api<Pod>, world: &Mutex<World>) -> Result<()> {
-    for pod in pods.list(&ListParams::default()).await?.items {
+    let found = pods.list(&ListParams::default()).await?.items;
+    locked(world).see(&found)?;
+    for pod in found {
         let name = pod.name_any();
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
-        let done = match phase {
-            "Pending" => set(pods, &name, &running(&pod)).await,
+        let done = match phase(&pod) {
+            "Pending" => {
+                locked(world).begin(&task_of(&pod)?, &name);
+                set(pods, &name, &running(&pod)).await
+            }
             "Running" => {
-                let task = task_of(&pod)?;
-                let report = locked(world).run(&task, &name);
-                set(pods, &name, &succeeded(&pod, &report)).await
+                let report = locked(world).run(&task_of(&pod)?, &name);
+                set(pods, &name, &ended(&pod, &report)).await
             }
             _ => Ok(()),
         };
@@ -94,6 +134,10 @@ async fn turn(pods: &Api<Pod>, world: &Mutex<World>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
 
 async fn set(pods: &Api<Pod>, name: &str, status: &Value) -> Result<(), ::kube::Error> {
@@ -126,59 +170,127 @@ fn running(pod: &Pod) -> Value {
     })
 }
 
-fn succeeded(pod: &Pod, report: &Value) -> Value {
+fn ended(pod: &Pod, report: &Value) -> Value {
     let (name, image) = container_of(pod);
-    let now = "2026-01-01T00:00:01Z";
+    // What fails here was not found, which has an exit code of its own: the Job tries no more.
+    let (phase, reason, code) = if is_done(report) { ("Succeeded", "Completed", 0) } else { ("Failed", "Error", 4) };
     json!({
-        "phase": "Succeeded",
+        "phase": phase,
         "conditions": [{"type": "Ready", "status": "False"}],
         "containerStatuses": [{
             "name": name, "image": image, "imageID": "fake", "ready": false, "restartCount": 0,
             "state": {"terminated": {
-                "exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now, "message": report.to_string(),
+                "exitCode": code, "reason": reason, "startedAt": NOW, "finishedAt": NOW, "message": report.to_string(),
             }},
         }],
     })
 }
 
+fn is_done(report: &Value) -> bool {
+    report["outcome"]["state"] == "done"
+}
+
+fn kind(task: &Value) -> &str {
+    task["kind"].as_str().unwrap_or_default()
+}
+
 impl World {
+    fn see(&mut self, pods: &[Pod]) -> Result<()> {
+        let mut now: BTreeMap<String, usize> = BTreeMap::new();
+        for pod in pods.iter().filter(|pod| matches!(phase(pod), "Pending" | "Running")) {
+            *now.entry(kind(&task_of(pod)?).to_owned()).or_default() += 1;
+        }
+        for (kind, count) in now {
+            let most = self.at_once.entry(kind).or_default();
+            *most = count.max(*most);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, task: &Value, pod: &str) {
+        let kind = kind(task).to_owned();
+        self.begun.entry(pod.to_owned()).or_insert(Begun { kind, done: None });
+    }
+
     /// Does the task, and says what its report would.
     fn run(&mut self, task: &Value, pod: &str) -> Value {
-        let kind = task["kind"].as_str().unwrap_or_default();
-        self.ended.push(format!("{kind} {pod}"));
-        let done = |id: Option<&str>, facts: Value| {
-            let mut report = json!({
-                "outcome": {"state": "done"}, "startedAt": "2026-01-01T00:00:00Z", "endedAt": "2026-01-01T00:00:01Z",
-                "facts": facts, "warnings": [],
-            });
-            if let Some(id) = id {
-                report["backupId"] = json!(id);
-                report["manifest"] = json!(format!("s3://bucket/{id}/manifest.json"));
-            }
-            report
+        let report = self.work(task);
+        if let Some(begun) = self.begun.get_mut(pod) {
+            begun.done = Some(is_done(&report));
+        }
+        report
+    }
+
+    fn work(&mut self, task: &Value) -> Value {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        // A backup brings its id, all others say which one they want.
+        let chosen = match text(&task["backup"]["backup"]) {
+            latest if latest == "latest" => self.committed.keys().next_back().cloned().unwrap_or_default(),
+            id => id,
         };
-        match kind {
+        match kind(task) {
             "backup" => {
-                let id = task["backupId"].as_str().unwrap_or_default().to_owned();
+                let id = text(&task["backupId"]);
                 *self.committed.entry(id.clone()).or_default() += 1;
                 done(Some(&id), facts(&id))
             }
-            "find" => {
-                let id = task["backup"]["backup"].as_str().unwrap_or_default();
-                if self.committed.contains_key(id) {
-                    return done(Some(id), facts(id));
+            "prune" => done(None, self.plan()),
+            "find" | "restore" | "verify" | "pin" | "delete" if !self.committed.contains_key(&chosen) => not_found(),
+            "find" => done(Some(&chosen), facts(&chosen)),
+            "restore" => {
+                done(Some(&chosen), json!({"keys": "1", "keys-restored": "1", "target": "redis.example:6379"}))
+            }
+            "verify" => {
+                let read = json!({"verified": "yes", "verified-at": NOW, "level": task["level"], "keys": "1"});
+                done(Some(&chosen), read)
+            }
+            "pin" => {
+                let is_pinned = task["pinned"] == true;
+                if is_pinned {
+                    self.pinned.insert(chosen.clone());
+                } else {
+                    self.pinned.remove(&chosen);
                 }
-                json!({
-                    "outcome": {
-                        "state": "failed", "class": "notFound", "reason": "BackupNotFound",
-                        "message": "there is no such backup", "help": null, "retryable": false,
-                    },
-                    "startedAt": "2026-01-01T00:00:00Z", "endedAt": "2026-01-01T00:00:01Z", "facts": {}, "warnings": [],
-                })
+                done(Some(&chosen), json!({"pinned": if is_pinned { "yes" } else { "no" }}))
+            }
+            "delete" => {
+                self.committed.remove(&chosen);
+                done(Some(&chosen), json!({"objects": "2"}))
             }
             _ => done(None, json!({})),
         }
     }
+
+    /// Retention that lets nothing go.
+    fn plan(&self) -> Value {
+        let kept = self.committed.len().to_string();
+        let mut facts = json!({"kept": kept, "deleted": "0", "freed-size": "0", "problems": "0"});
+        for id in self.committed.keys() {
+            facts[format!("plan-{id}")] = json!("keep: last (1 of 1)");
+        }
+        facts
+    }
+}
+
+fn done(id: Option<&str>, facts: Value) -> Value {
+    let mut report = report(json!({"state": "done"}), facts);
+    if let Some(id) = id {
+        report["backupId"] = json!(id);
+        report["manifest"] = json!(format!("s3://bucket/{id}/manifest.json"));
+    }
+    report
+}
+
+fn not_found() -> Value {
+    let outcome = json!({
+        "state": "failed", "class": "not-found", "reason": "BackupNotFound", "message": "there is no such backup",
+        "help": null, "retryable": false,
+    });
+    report(outcome, json!({}))
+}
+
+fn report(outcome: Value, facts: Value) -> Value {
+    json!({"outcome": outcome, "startedAt": "2026-01-01T00:00:00Z", "endedAt": NOW, "facts": facts, "warnings": []})
 }
 
 fn facts(id: &str) -> Value {

@@ -14,9 +14,12 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode};
 use redkeep_testing::server::free_port;
+use serde_json::Value;
 
 use super::TestNamespace;
 
+/// The Lease that the operator holds while it works.
+pub const LEADER_LEASE: &str = "redkeep-operator";
 /// A request larger than this is no object.
 const MAX_BODY: usize = 4 << 20;
 
@@ -152,8 +155,8 @@ impl Drop for Operator {
 type Killer = Box<dyn Fn() + Send + Sync>;
 
 /// Stands between an operator and the API server and counts what the operator writes: every create, update, patch and
-/// delete but those of its Lease and of Events. At the chosen one the operator is killed, after the API server has done
-/// what it was asked and before the operator hears of it.
+/// delete but those of the Lease by which it leads and of Events. At the chosen one the operator is killed, after the API
+/// server has done what it was asked and before the operator hears of it.
 pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -239,21 +242,33 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     }
 }
 
+/// The name of what a request creates.
+fn created(method: &Method, body: &[u8]) -> String {
+    let object = if method == Method::POST { serde_json::from_slice(body).unwrap_or_default() } else { Value::Null };
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Whether a request is about the Lease by which an operator leads; the one of a restore's target is an object like others.
+fn is_of_leader(resource: &str, created: &str) -> bool {
+    resource.contains("/leases") && (created == LEADER_LEASE || resource.ends_with(&format!("/leases/{LEADER_LEASE}")))
+}
+
 async fn pass(shared: &Shared, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().context("a request without a path")?.as_str().to_owned();
     let resource = path.split('?').next().unwrap_or_default().to_owned();
-    let counted = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
-        && !resource.contains("/leases")
+    let is_write = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
         && !resource.contains("/events")
         && !resource.contains("accessreviews");
-    let shown = format!("{} {resource}", parts.method);
     // Of this connection, not of the next.
     for name in [http::header::HOST, http::header::CONTENT_LENGTH, http::header::TRANSFER_ENCODING] {
         parts.headers.remove(name);
     }
     parts.uri = path.parse()?;
     let body = axum::body::to_bytes(body, MAX_BODY).await?;
+    let name = if is_write { created(&parts.method, &body) } else { String::new() };
+    let counted = is_write && !is_of_leader(&resource, &name);
+    let shown = format!("{} {resource} {name}", parts.method).trim_end().to_owned();
     let request = http::Request::from_parts(parts, ::kube::client::Body::from(body));
     let response = shared.client.send(request).await?;
     if counted && response.status().is_success() {

@@ -248,6 +248,10 @@ impl Look<'_> {
             // verification asks for the next look.
             Retention::Begin(_) if self.children.values().any(Child::is_being_verified) => return Ok(Aside::default()),
             Retention::Begin(task) => {
+                // An operator that ended right after it had noted the last one's report did not get to that.
+                if let Some(last) = next.retention.as_ref().and_then(|last| last.task_name.as_deref()) {
+                    self.context.executor.forget(&retention::key(self.schedule, last)).await?;
+                }
                 retention::begun(next, &task, self.now);
                 return Ok(Aside { runs: true, ..Aside::default() });
             }
@@ -299,6 +303,10 @@ impl Look<'_> {
         let started = match verification::due(schedule, next, since, self.now) {
             Due::Idle(wake) => return Ok(Aside { wake, ..Aside::default() }),
             Due::Begin => {
+                // As with retention.
+                if let Some(last) = next.verification.as_ref().and_then(|last| last.started_at.as_ref()) {
+                    self.context.executor.forget(&verification::key(self.schedule, last.0)).await?;
+                }
                 verification::begun(next, spec.level, self.now);
                 return Ok(Aside { runs: true, ..Aside::default() });
             }

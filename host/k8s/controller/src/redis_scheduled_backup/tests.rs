@@ -400,6 +400,13 @@ async fn retention_runs_as_a_task_after_a_success_and_shows_its_plan() {
     world.clock.set("2026-11-21T01:59:00Z");
     world.look().await.unwrap();
     assert_eq!(world.executor.started.lock().unwrap().len(), 1);
+    // An operator that ended right after it had noted the report did not forget the task: the next run does.
+    world.executor.forgotten.lock().unwrap().clear();
+    world.clock.set("2026-11-21T12:01:00Z");
+    // The first look makes the slot's run.
+    world.look().await.unwrap();
+    world.look().await.unwrap();
+    assert_eq!(world.executor.forgotten.lock().unwrap().iter().filter(|forgotten| forgotten.name == key).count(), 1);
 }
 
 #[tokio::test]
@@ -441,8 +448,10 @@ async fn the_newest_backup_is_read_again_by_a_schedule_of_its_own() {
     world.look().await.unwrap();
     assert_eq!(world.status("nextVerificationTime"), "2026-11-21T04:00:00Z");
     world.clock.set("2026-11-21T04:00:00Z");
+    world.executor.forgotten.lock().unwrap().clear();
     world.look().await.unwrap();
     assert_eq!(world.status("verification")["phase"], "Pending", "its slot came");
+    assert_eq!(world.executor.forgotten.lock().unwrap()[0].name, key, "should nobody have done so before");
 }
 
 #[tokio::test]
