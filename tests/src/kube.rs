@@ -10,6 +10,7 @@ pub mod faults;
 pub mod managed;
 mod namespace;
 mod operator;
+pub mod tls;
 pub mod witness;
 mod workloads;
 
@@ -25,7 +26,7 @@ use anyhow::{Context, Result, bail};
 
 pub use fake_node::FakeNode;
 pub use namespace::{LIMIT, TestNamespace, resource};
-pub use operator::{Operator, Proxy};
+pub use operator::{LEADER_LEASE, Operator, Proxy};
 pub use workloads::{BUCKET, Redis, RedisOptions, Storage, finished_job, job, redis_image};
 
 /// Which level was asked for.

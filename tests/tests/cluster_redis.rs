@@ -1,13 +1,18 @@
 //! Managed Redis on a node: a cluster of three becomes Healthy, is backed up by its name, and others are born from that
 //! backup with the same data; without claims too; and what is wrong is said.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
+use redis::aio::MultiplexedConnection;
 use redkeep_testing::dataset::Dataset;
 use redkeep_testing::server::Version;
 use redkeep_testing::workload::{Shape, apply};
 use redkeep_tests::kube::managed::{
-    API, back_up, cluster_object, connect, connect_primary, healthy, prepare, primary, says, wait,
+    API, address, back_up, cluster_object, connect, connect_primary, dial, healthy, password, prepare, primary, says,
+    wait,
 };
+use redkeep_tests::kube::tls::{Authority, Use};
 use redkeep_tests::kube::{Cluster, Operator, Storage};
 use serde_json::{Value, json};
 
@@ -113,5 +118,94 @@ async fn without_claims_it_is_born_switches_over_and_outlives_its_operator() -> 
     let replaced = healthy(&home, &next, "again").await?;
     ensure!(primary(&replaced)? != "again-2", "an emptied primary became primary again");
     equal(&replaced).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_holds_for_clients_replicas_backups_and_restores_and_is_renewed() -> Result<()> {
+    let test = "tls_holds_for_clients_replicas_backups_and_restores_and_is_renewed";
+    let Some(cluster) = Cluster::node(test) else { return Ok(()) };
+    // Of the servers of the tests only Debian's has TLS.
+    let version = Version::Redis70;
+    let (home, operator) = prepare(cluster.namespace("tls").await?).await?;
+    let bucket = Storage::start(&home).await?;
+    let (old, new) = (Authority::new("old")?, Authority::new("new")?);
+    let names = |name: &str| [format!("{name}-rw"), format!("*.{name}-r.{}.svc", home.name())];
+    home.apply(&old.secret("carts-tls", &names("carts"), &[Use::ServerAuth], &[])?).await?;
+    let tls = json!({"secret": {"name": "carts-tls"}});
+    home.apply(&cluster_object("carts", version, &json!({"instances": 2, "tls": tls}))).await?;
+    let carts = healthy(&home, &operator, "carts").await?;
+    let secret = password(&home, &carts).await?;
+    let all = [address(&home, "carts-0").await?, address(&home, "carts-1").await?];
+    let [upper, lower] = if primary(&carts)? == "carts-0" { [&all[0], &all[1]] } else { [&all[1], &all[0]] };
+
+    let mut connection = old.dial(upper, "carts-rw", &secret, false).await?;
+    let started = info(&mut connection, "run_id").await?;
+    apply(&mut connection, &Shape::standalone(version), 3, 800).await?;
+    confirmed(&mut connection).await?;
+    let before = Dataset::through(&mut connection, version).await?;
+    for ip in &all {
+        ensure!(dial(ip, &secret, Duration::from_secs(5)).await.is_err(), "{ip} speaks plainly, so replicas may too");
+        ensure!(new.dial(ip, "carts-rw", &secret, false).await.is_err(), "{ip} shows another's certificate");
+        ensure!(old.dial(ip, "carts-rw", "guessed", false).await.is_err(), "any password opens {ip}");
+    }
+
+    let backup = back_up(&home, &operator, &bucket, ("nightly", "carts", "rdb"), &json!({})).await?;
+    let target = backup["status"]["targetPod"].as_str().unwrap_or_default();
+    ensure!(["carts-0", "carts-1"].contains(&target) && target != primary(&carts)?, "{:#}", backup["status"]);
+    let stored = bucket.redkeep("managed", &["list", "-o", "json"]).await?;
+    let id = backup["status"]["backupId"].as_str().context("no id")?;
+    ensure!(stored.stdout.contains(id), "{id} is not in the bucket: {stored:?}");
+
+    // Without claims, so that the restore is one into a server; there, clients need a certificate.
+    home.apply(&old.secret("again-tls", &names("again"), &[Use::ServerAuth, Use::ClientAuth], &[])?).await?;
+    let more = json!({
+        "instances": 2, "storage": null, "ephemeral": {}, "bootstrap": {"backupName": "nightly"},
+        "tls": {"secret": {"name": "again-tls"}, "requireClientCertificate": true},
+    });
+    home.apply(&cluster_object("again", version, &more)).await?;
+    let again = healthy(&home, &operator, "again").await?;
+    let (ip, other) = (address(&home, primary(&again)?).await?, password(&home, &again).await?);
+    let mut born = old.dial(&ip, "again-rw", &other, true).await?;
+    let differences = before.differences(&Dataset::through(&mut born, version).await?, false);
+    ensure!(differences.is_empty(), "{differences:#?}");
+    ensure!(old.dial(&ip, "again-rw", &other, false).await.is_err(), "a client needed no certificate");
+
+    // Another authority's certificate; those of the old one are trusted too until every instance has it.
+    home.apply(&new.secret("carts-tls", &names("carts"), &[Use::ServerAuth], &[&old])?).await?;
+    let renewed = async || {
+        // The kubelet would look at the Secret within a minute or two; at a pod that changes it looks at once.
+        let stamp = format!("seen={:08x}", rand::random::<u32>());
+        cluster.succeed(&["-n", home.name(), "annotate", "pod", "carts-0", "carts-1", "--overwrite", &stamp])?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for ip in &all {
+            new.dial(ip, "carts-rw", &secret, false).await?;
+        }
+        Ok(Some(()))
+    };
+    home.wait_until("the certificate is renewed", renewed).await?;
+    ensure!(old.dial(upper, "carts-rw", &secret, false).await.is_err(), "the old certificate is shown still");
+    let mut connection = new.dial(upper, "carts-rw", &secret, false).await?;
+    ensure!(info(&mut connection, "run_id").await? == started, "Redis was started anew");
+    // The replica's next link is made with the new certificate.
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("REPLICA").query_async::<()>(&mut connection).await?;
+    redis::cmd("SET").arg("renewed").arg(1).query_async::<()>(&mut connection).await?;
+    confirmed(&mut connection).await?;
+    let mut follower = new.dial(lower, "carts-rw", &secret, false).await?;
+    ensure!(info(&mut follower, "master_link_status").await? == "up");
+    Ok(())
+}
+
+/// A line of `INFO`.
+async fn info(connection: &mut MultiplexedConnection, name: &str) -> Result<String> {
+    let said: String = redis::cmd("INFO").query_async(connection).await?;
+    let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    Ok(line.with_context(|| format!("INFO without {name}"))?.to_owned())
+}
+
+/// Waits until a replica has what this connection wrote.
+async fn confirmed(connection: &mut MultiplexedConnection) -> Result<()> {
+    let by: u64 = redis::cmd("WAIT").arg(1).arg(9_000).query_async(connection).await?;
+    ensure!(by == 1, "no replica has it");
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod api;
 mod auth;
 mod boot;
+mod certificates;
 mod child;
 mod clock;
 mod command;

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::state::NOBODY;
 
 /// Directives that are ours or would reach beyond Redis: left out of a user's file. The API server refuses them too.
-const OURS: [&str; 36] = [
+const OURS: [&str; 38] = [
     "dir",
     "port",
     "tls-port",
@@ -44,6 +44,8 @@ const OURS: [&str; 36] = [
     "tls-key-file",
     "tls-ca-cert-file",
     "tls-ca-cert-dir",
+    "tls-auth-clients",
+    "tls-replication",
 ];
 
 /// What the file is made of.
@@ -131,7 +133,8 @@ pub(crate) fn write(users: &[(String, String)], parts: &Parts<'_>) -> String {
         ours("tls-cert-file", &file("tls.crt"));
         ours("tls-key-file", &file("tls.key"));
         ours("tls-ca-cert-file", &file("ca.crt"));
-        ours("tls-auth-clients", if parts.require_client_certificate { "yes" } else { "optional" });
+        // Not `optional`: a replica would be asked for its certificate, and one for servers alone would not pass.
+        ours("tls-auth-clients", if parts.require_client_certificate { "yes" } else { "no" });
         ours("tls-replication", "yes");
     } else {
         ours("port", &port);
@@ -199,7 +202,12 @@ mod tests {
     fn with_tls_the_plain_port_is_closed() {
         let text = write(&[], &Parts { tls: Some(Path::new("/redis-tls")), ..parts() });
         assert!(text.contains("\nport 0\ntls-port 6379\n") && text.contains("\ntls-replication yes\n"), "{text}");
-        assert!(text.contains("tls-auth-clients optional"), "{text}");
+        assert!(text.contains("\ntls-auth-clients no\n"), "{text}");
+        let users = directives("tls-auth-clients optional\ntls-replication no\n");
+        let strict = Parts { tls: Some(Path::new("/redis-tls")), require_client_certificate: true, ..parts() };
+        let text = write(&users, &strict);
+        assert!(text.contains("\ntls-auth-clients yes\n") && !text.contains("optional"), "{text}");
+        assert!(!text.contains("tls-replication no"), "{text}");
     }
 
     #[rstest]

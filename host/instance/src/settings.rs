@@ -11,7 +11,7 @@ use crate::error::InstanceError;
 use crate::redis_conf;
 
 /// What Redis needs for TLS, as cert-manager names it.
-const TLS_FILES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+pub(crate) const TLS_FILES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
 /// Starts Redis, obeys the operator, fences.
 #[derive(Clone, Debug, clap::Args)]

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::api::Cluster;
+use crate::certificates::Certificates;
 use crate::child::Running;
 use crate::clock::{self, Moment};
 use crate::config::Configuration;
@@ -80,6 +81,7 @@ pub(crate) struct Supervisor {
     /// Readings begun before that are of before our last act.
     ignore_before: Moment,
     configuration: Configuration,
+    certificates: Certificates,
     /// Writes may be paused.
     paused: bool,
     next_look: Moment,
@@ -118,6 +120,7 @@ impl Supervisor {
             last_answer: Moment::ZERO,
             ignore_before: Moment::ZERO,
             configuration: Configuration::default(),
+            certificates: Certificates::default(),
             paused: false,
             next_look: Moment::ZERO,
             ends: VecDeque::new(),
@@ -188,6 +191,7 @@ impl Supervisor {
 
     fn start(&mut self) -> Result<(), InstanceError> {
         let directives = self.settings.directives()?;
+        self.certificates = Certificates::of(&self.settings.redis_tls);
         let running = Running::start(&self.settings, &self.program, &directives, &self.events)?;
         tracing::info!(pid = running.pid.as_raw_nonzero(), process = running.process, "started Redis as standby");
         self.state.started(running.process.clone());
@@ -273,6 +277,7 @@ impl Supervisor {
                     tracing::warn!(?act, "Redis does not play what it was told, and is put right");
                     let _ = self.perform(act).await;
                 }
+                self.renew_certificates().await;
             }
             Ok(_) | Err(LinkError::Refused(_)) => self.last_answer = clock::now(),
             Err(LinkError::Silent(_) | LinkError::Lost(_)) => return,

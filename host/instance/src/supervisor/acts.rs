@@ -15,6 +15,8 @@ use crate::state::{Act, NOBODY, Refused};
 
 /// How often a hand-over looks at the replica's offset.
 const LOOK: Moment = Moment::from_millis(50);
+/// The directive that makes Redis read its certificates.
+pub(super) const CERTIFICATE: &str = "tls-cert-file";
 
 impl Supervisor {
     /// Does it. A demotion that Redis does not carry out at once kills it.
@@ -140,6 +142,26 @@ impl Supervisor {
                 self.unpause().await;
             }
         }
+    }
+
+    /// Has Redis read its certificates when there are others. Connections that are there keep theirs.
+    pub(super) async fn renew_certificates(&mut self) {
+        let Some(files) = self.certificates.renewed().filter(|_| !self.stopping) else { return };
+        let certificate = self.settings.redis_tls.join("tls.crt").display().to_string();
+        // To be told one file makes Redis read all of them.
+        let refused = match self.call(&["CONFIG", "SET", CERTIFICATE, &certificate]).await {
+            Ok(_) => None,
+            Err(LinkError::Refused(words)) => Some(words),
+            // The next look tries again.
+            Err(_) => return,
+        };
+        match &refused {
+            None => tracing::info!("the certificates were renewed"),
+            Some(words) => {
+                tracing::error!(words, "Redis does not take the renewed certificates and keeps those before");
+            }
+        }
+        self.certificates.told(files, refused);
     }
 
     /// Changes what differs from the orders, as far as Redis can while it runs.

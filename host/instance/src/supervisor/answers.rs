@@ -2,6 +2,7 @@
 
 use redkeep_core::managed::{Orders, Refusal, Role, Standing};
 
+use super::acts::CERTIFICATE;
 use super::{REMEMBER, Supervisor};
 use crate::clock;
 use crate::state::{Act, Refused};
@@ -16,6 +17,8 @@ impl Supervisor {
             .map(|(_, message)| message.clone());
         standing.restart_for = self.configuration.restart_for();
         standing.refused_config = self.configuration.refused();
+        let refused = self.certificates.refused().map(|words| (CERTIFICATE.to_owned(), words.clone()));
+        standing.refused_config.extend(refused);
         if standing.version.is_empty() {
             standing.version.clone_from(&self.program.version);
             standing.server.clone_from(&self.program.server);

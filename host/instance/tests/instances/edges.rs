@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use http::{Method, StatusCode};
-use redkeep_core::managed::{LIVE_PATH, NOTICE_PATH, ORDERS_PATH, Orders, Role, STANDING_PATH};
+use redkeep_core::managed::{LIVE_PATH, NOTICE_PATH, ORDERS_PATH, Orders, Played, Role, STANDING_PATH, Standing};
 use redkeep_testing::server::Version;
 use rstest::rstest;
 use serde_json::json;
 
-use crate::rig::{OPERATOR_TOKEN, PEER_TOKEN, PROGRAM, Rig, Setup};
+use crate::rig::{OPERATOR_TOKEN, PEER_TOKEN, PROGRAM, Rig, Setup, certificates};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_refused_and_peers_give_no_orders() {
@@ -111,6 +111,40 @@ async fn certificates_that_are_not_whole_are_named() {
     let mut rig = Rig::prepared(Setup { tls: true, ..Setup::of(Version::Redis70) }, 1).await;
     std::fs::remove_file(rig.instances[0].folder.join("tls/ca.crt")).unwrap();
     ends_with(&mut rig, 5, "ca.crt is missing").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewed_certificates_are_read_while_redis_runs_and_bad_ones_are_told() {
+    let rig = Rig::with(Setup { tls: true, ..Setup::of(Version::Redis70) }, 1).await;
+    rig.establish().await;
+    let instance = &rig.instances[0];
+    let process = rig.standing(0).await.unwrap().process;
+    let others = rig.path().join("others");
+    std::fs::create_dir(&others).unwrap();
+    certificates(&others);
+    let renew = |from: &str, to: &str| {
+        std::fs::copy(others.join(from), instance.folder.join(to)).unwrap();
+    };
+    let shows = |authority: &std::path::Path| {
+        let mut client = Command::new("openssl");
+        client.args(["s_client", "-brief", "-verify_return_error", "-connect"]);
+        client.arg(format!("127.0.0.1:{}", instance.redis_port)).arg("-CAfile").arg(authority.join("ca.crt"));
+        client.stdin(std::process::Stdio::null()).output().unwrap().status.success()
+    };
+    assert_eq!((shows(rig.path()), shows(&others)), (true, false));
+
+    // A certificate without its key.
+    renew("server.crt", "tls/tls.crt");
+    let told = |standing: &Standing| standing.refused_config.get("tls-cert-file").cloned();
+    let standing = rig.wait(0, "with a complaint", |standing| told(standing).is_some()).await;
+    assert!(told(&standing).unwrap().contains("Unable to update TLS"), "{standing:?}");
+    assert!(shows(rig.path()), "it keeps those that it had");
+
+    renew("server.key", "tls/tls.key");
+    renew("ca.crt", "tls/ca.crt");
+    let standing = rig.wait(0, "without a complaint", |standing| told(standing).is_none()).await;
+    assert_eq!((shows(rig.path()), shows(&others)), (false, true));
+    assert_eq!((standing.process, standing.role), (process, Played::Primary), "Redis need not start again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

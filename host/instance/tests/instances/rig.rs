@@ -195,7 +195,7 @@ fn answer(review: &Value) -> Value {
 }
 
 /// Certificates of the API server, of Redis and of the instances, by the openssl command.
-fn certificates(folder: &Path) {
+pub(crate) fn certificates(folder: &Path) {
     let openssl = |arguments: &str| {
         let done = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output().unwrap();
         assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));

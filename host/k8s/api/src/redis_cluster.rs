@@ -61,6 +61,7 @@ fn termination_grace() -> i64 {
 #[x_kube(
     validation = cel::exactly_one(&["storage", "ephemeral"]),
     validation = Rule::new("has(self.storage) == has(oldSelf.storage)").message("storage and ephemeral cannot be exchanged for one another: restore a backup into a new RedisCluster"),
+    validation = Rule::new("has(self.tls) == has(oldSelf.tls) || (self.instances == 1 && oldSelf.instances == 1)").message("tls can be set or removed only while there is one instance: one with TLS and one without cannot follow one another"),
     validation = cel::immutable_within("bootstrap", &["backupName", "storageRef", "backupId", "latest", "before", "fromNamespace", "fromCluster", "until"]).message("bootstrap is immutable, but for decryption, method and deadlines: it says what the cluster was born from"),
     validation = Rule::new("!has(self.volumeMounts) || (has(self.volumes) && self.volumeMounts.all(mount, self.volumes.exists(volume, volume.name == mount.name)))").message("every volumeMount must name one of volumes"),
 )]
@@ -88,7 +89,7 @@ pub struct RedisClusterSpec {
     /// Lines of `redis.conf`. What Redis can change while it runs is applied so, the rest by a rolling restart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 128))]
-    #[x_kube(validation = Rule::new("!self.exists(key, key.lowerAscii() in ['dir', 'port', 'tls-port', 'bind', 'unixsocket', 'daemonize', 'supervised', 'pidfile', 'logfile', 'replicaof', 'slaveof', 'cluster-enabled', 'cluster-config-file', 'requirepass', 'masterauth', 'masteruser', 'include', 'loadmodule', 'enable-debug-command', 'enable-module-command', 'aclfile', 'rename-command', 'user', 'tls-cert-file', 'tls-key-file', 'tls-ca-cert-file', 'tls-ca-cert-dir', 'replica-announce-ip', 'replica-announce-port'])").message("dir, ports, replication, passwords, TLS files, include and the like are the operator's"), validation = Rule::new("self.all(key, key.matches('^[A-Za-z][A-Za-z0-9-]*$') && !self[key].contains('\\n'))").message("must be names of directives with one line each"))]
+    #[x_kube(validation = Rule::new("!self.exists(key, key.lowerAscii() in ['dir', 'port', 'tls-port', 'bind', 'unixsocket', 'daemonize', 'supervised', 'pidfile', 'logfile', 'replicaof', 'slaveof', 'cluster-enabled', 'cluster-config-file', 'requirepass', 'masterauth', 'masteruser', 'include', 'loadmodule', 'enable-debug-command', 'enable-module-command', 'aclfile', 'rename-command', 'user', 'tls-cert-file', 'tls-key-file', 'tls-ca-cert-file', 'tls-ca-cert-dir', 'tls-auth-clients', 'tls-replication', 'replica-announce-ip', 'replica-announce-port'])").message("dir, ports, replication, passwords, TLS, include and the like are the operator's"), validation = Rule::new("self.all(key, key.matches('^[A-Za-z][A-Za-z0-9-]*$') && !self[key].contains('\\n'))").message("must be names of directives with one line each"))]
     pub redis_config: BTreeMap<String, String>,
     /// The password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -229,9 +230,11 @@ pub struct ClusterAuth {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterTls {
-    /// A Secret with `tls.crt`, `tls.key` and `ca.crt`, as cert-manager makes them. The names: `NAME-rw`, `NAME-ro`, `NAME-r`, `*.NAME-r`.
+    /// A Secret with `tls.crt`, `tls.key` and `ca.crt`, as cert-manager makes them. The operator's tasks ask for `*.NAME-r.NAMESPACE.svc`,
+    /// clients for the Services as they write them, such as `NAME-rw` or `NAME-rw.NAMESPACE.svc`. Renewed certificates are taken up.
     pub secret: LocalReference,
-    /// Whether clients need a certificate.
+    /// Whether clients need a certificate. Replicas and tasks are clients and show the one of the Secret, which then must be one for
+    /// clients too.
     #[serde(default)]
     pub require_client_certificate: bool,
 }

@@ -235,7 +235,7 @@ async fn behind_service(client: &Client, namespace: &str, name: &str, port: i32)
     some_ready(ready_addresses(&slices, port), namespace, name)
 }
 
-/// The same by the names of pods behind a headless Service: `POD.SERVICE`.
+/// The same by the names of pods behind a headless Service.
 async fn names_behind_service(
     client: &Client,
     namespace: &str,
@@ -244,10 +244,16 @@ async fn names_behind_service(
 ) -> Result<Vec<String>, Unresolved> {
     let slices = slices_of(client, namespace, name).await?;
     let pods = ready_endpoints(&slices).filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
-    let mut names: Vec<String> = pods.map(|pod| format!("{pod}.{name}:{port}")).collect();
+    let mut names: Vec<String> = pods.map(|pod| format!("{}:{port}", name_of_pod(pod, name, namespace))).collect();
     names.sort();
     names.dedup();
     some_ready(names, namespace, name)
+}
+
+/// The name of a pod behind a headless Service. `POD.SERVICE` would be one too, but no certificate could be for all of them: a
+/// wildcard that fewer than two labels follow, as in `*.SERVICE`, is none for most clients, ours among them.
+pub(crate) fn name_of_pod(pod: &str, service: &str, namespace: &str) -> String {
+    format!("{pod}.{service}.{namespace}.svc")
 }
 
 async fn slices_of(client: &Client, namespace: &str, name: &str) -> Result<Vec<EndpointSlice>, Unresolved> {
@@ -383,7 +389,9 @@ pub(crate) fn host_of(node: &str) -> Option<&str> {
 pub async fn pod_at(client: &Client, namespace: &str, node: &str) -> Result<Option<String>, kube::Error> {
     let Some(host) = host_of(node) else { return Ok(None) };
     if host.parse::<std::net::IpAddr>().is_err() {
-        return Ok(None);
+        // By our own name for it the pod is known without a look.
+        let pod = host.strip_suffix(&format!(".{namespace}.svc")).and_then(|rest| rest.split_once('.'));
+        return Ok(pod.map(|(pod, _)| pod.to_owned()));
     }
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let listed = pods.list(&ListParams::default().fields(&format!("status.podIP={host}"))).await?;

@@ -34,6 +34,7 @@ use redkeep_k8s_api::redis_cluster::RedisCluster;
 use redkeep_k8s_api::redis_cluster_status::RedisClusterStatus;
 use tokio_util::sync::CancellationToken;
 
+use crate::common::source::name_of_pod;
 use crate::context::Context;
 use crate::executor::ExecutorError;
 use crate::outcome::Outcome;
@@ -387,7 +388,7 @@ async fn fill_pod(
             let port = redkeep_core::managed::REDIS_PORT;
             let host = match (&cluster.spec.tls, &primary.ip) {
                 // Its certificate is for its name.
-                (Some(_), _) => format!("{}.{}", primary.pod, names::headless(&validated.name)),
+                (Some(_), _) => name_of_pod(&primary.pod, &names::headless(&validated.name), &validated.namespace),
                 (None, Some(ip)) if ip.contains(':') => format!("[{ip}]"),
                 (None, Some(ip)) => ip.clone(),
                 (None, None) => return Ok(()),

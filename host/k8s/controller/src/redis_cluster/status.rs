@@ -320,7 +320,7 @@ fn serving(
     match progress {
         Some((reason, message)) => writer.set(PROGRESSING, true, reason, message),
         None if !refused.is_empty() => {
-            let message = format!("Redis refused what redisConfig says: {}", refused.join("; "));
+            let message = format!("Redis refused: {}", refused.join("; "));
             writer.set(PROGRESSING, false, "ConfigRefused", &message);
         }
         None => writer.set(PROGRESSING, false, reasons::AS_WANTED, "nothing is left to do"),

@@ -63,7 +63,7 @@ async fn of_a_cluster_with_tls_the_names_are_asked_of_pods_that_serve() {
     ]);
     fake.put(slice);
     let access = resolve(&fake.client(), "shop", Some("carts"), None, NodePreference::PreferReplica).await.unwrap();
-    assert_eq!(access.endpoint.url.as_deref(), Some("rediss-nodes://carts-0.carts-r:6379"));
+    assert_eq!(access.endpoint.url.as_deref(), Some("rediss-nodes://carts-0.carts-r.shop.svc:6379"));
 }
 
 #[tokio::test]
@@ -91,6 +91,9 @@ async fn a_stateful_set_is_its_own_ready_pods() {
     assert_eq!(access.endpoint.node, NodePreference::Primary);
     assert_eq!(pod_at(&fake.client(), "shop", "redis://[fd00::4]:6379").await.unwrap().as_deref(), Some("redis-2"));
     assert_eq!(pod_at(&fake.client(), "shop", "redis.example.org:6379").await.unwrap(), None);
+    assert_eq!(pod_at(&fake.client(), "shop", "rediss://redis.shop.svc:6379").await.unwrap(), None);
+    let by_name = pod_at(&fake.client(), "shop", "rediss://carts-0.carts-r.shop.svc:6379").await.unwrap();
+    assert_eq!(by_name.as_deref(), Some("carts-0"));
 }
 
 #[tokio::test]
