@@ -26,7 +26,7 @@ pub(crate) fn inspect(host: &dyn Host, query: &str) -> Result<String, Error> {
     let query: Query = parameters::parse(query)?;
     let form = stored::form(host)?;
     let options = StatisticsOptions { largest: query.largest, prefixes: query.prefixes };
-    let walked = stored::walk_wanting(host, &form, "inspect", &mut Onlooker, Wanted::Statistics(options))?;
+    let walked = stored::walk_up_to(host, &form, "inspect", &mut Onlooker, Wanted::Statistics(options), None)?;
     let snapshot = walked.first.and_then(Content::into_snapshot);
     let mut answer = snapshot.map_or_else(Map::new, Snapshot::into_answer);
     let tally = &walked.tally;

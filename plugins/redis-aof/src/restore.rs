@@ -7,6 +7,7 @@ mod expiry;
 mod live;
 mod trim;
 
+use redkeep_sdk::rdb::restore::tell_modules;
 use redkeep_sdk::{Context, Error, Facts, Host, attribute, code};
 
 use crate::marks::Until;
@@ -39,7 +40,11 @@ fn decide(host: &dyn Host) -> Result<Plan, Error> {
     }
     let fact = |key: &str| attribute::find(&facts, key);
     let target = match context.target() {
-        "directory" => Target::Directory(directory::Layout::decide(&context, &fact, &form)?),
+        "directory" => {
+            let layout = directory::Layout::decide(&context, &fact, &form)?;
+            tell_modules(host, &facts, None);
+            Target::Directory(layout)
+        }
         "server" | "cluster" => {
             check::target(host, &context, &facts)?;
             Target::Live
@@ -65,8 +70,7 @@ pub(crate) fn plan(host: &dyn Host) -> Result<Facts, Error> {
         Target::Live => {
             // All that can refuse: by the time of a shard's restore the shards before it are written.
             let end = parameters.until.map(|until| cut::find(host, &form, until)).transpose()?;
-            check::commands(host, &form)?;
-            check::expiries(host, &form, end.as_ref(), parameters.expired)?;
+            check::commands(host, &form, end.as_ref(), parameters.expired)?;
             facts.set("layout", "RESTORE of the snapshot, then the commands")
         }
     };

@@ -52,7 +52,8 @@ impl<'run> Snapshot<'run> {
         self.parser.is_done()
     }
 
-    fn dataset(&self) -> &DatasetFacts {
+    /// What is known of it.
+    pub(crate) fn dataset(&self) -> &DatasetFacts {
         match &self.collector {
             Collector::Facts(facts) => facts,
             Collector::Statistics(statistics) => statistics.dataset(),

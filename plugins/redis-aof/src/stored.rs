@@ -53,6 +53,15 @@ pub(crate) fn read_marks(host: &dyn Host, name: &str) -> Result<Marks, Error> {
     Marks::from_json(&bytes)
 }
 
+/// A place in the files of a backup, in the order of loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// 0 for the base or the only file.
+    pub(crate) index: usize,
+    /// Bytes of that file before it.
+    pub(crate) position: u64,
+}
+
 /// One file of a backup on its way through: its place in the order of loading, and what of it has passed.
 pub(crate) struct Passing<'a> {
     /// 0 for the base or the only file.
@@ -75,9 +84,13 @@ pub(crate) trait Visitor {
     }
     /// A command or annotation of file `index` that ended in the chunk which `chunk` tells next.
     fn event(&mut self, _index: usize, _scanner: &Scanner, _event: &Event<'_>) {}
-    /// The next bytes of a file, understood already. `false`: nothing more of any file is wanted.
-    fn chunk(&mut self, _passing: &Passing<'_>, _bytes: &[u8]) -> Result<bool, Error> {
-        Ok(true)
+    /// The next bytes of a file, understood already.
+    fn chunk(&mut self, _passing: &Passing<'_>, _bytes: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Whether nothing more of any file is wanted. What is wrong behind the event that decided it does not matter.
+    fn has_enough(&self) -> bool {
+        false
     }
     /// A file has passed whole.
     fn end(&mut self, _passing: &Passing<'_>) -> Result<(), Error> {
@@ -91,6 +104,18 @@ pub(crate) struct Walked<'run> {
     pub(crate) first: Option<Content<'run>>,
     /// The commands of all files that passed whole.
     pub(crate) tally: Tally,
+    /// Whether the files may end where the walk did.
+    ended_well: bool,
+}
+
+impl Walked<'_> {
+    /// An error where the end that was asked for lies inside a command, or is none of the files.
+    pub(crate) fn check_end(&self) -> Result<(), Error> {
+        if self.ended_well {
+            return Ok(());
+        }
+        Err(Error::damaged("the backup says that it can be cut at a place where no command ends"))
+    }
 }
 
 /// Reads the artifact from beginning to end, or as far as the visitor wants.
@@ -100,16 +125,17 @@ pub(crate) fn walk(
     phase: &'static str,
     visitor: &mut dyn Visitor,
 ) -> Result<Walked<'static>, Error> {
-    walk_wanting(host, form, phase, visitor, Wanted::Facts)
+    walk_up_to(host, form, phase, visitor, Wanted::Facts, None)
 }
 
-/// The same, with more of the snapshot than its facts.
-pub(crate) fn walk_wanting<'run>(
+/// The same up to a place, behind which nothing is looked at, and with more of the snapshot than its facts.
+pub(crate) fn walk_up_to<'run>(
     host: &dyn Host,
     form: &Form,
     phase: &'static str,
     visitor: &mut dyn Visitor,
     wanted: Wanted<'run>,
+    end: Option<Place>,
 ) -> Result<Walked<'run>, Error> {
     let (name, size) = match form {
         Form::Stream { name, size, .. } | Form::Archive { name, size } => (name, *size),
@@ -119,7 +145,8 @@ pub(crate) fn walk_wanting<'run>(
         progress: Progress::new(host, phase, Some(size)),
         visitor,
         wanted,
-        walked: Walked { first: None, tally: Tally::default() },
+        end,
+        walked: Walked { first: None, tally: Tally::default(), ended_well: end.is_none() },
     };
     match form {
         Form::Stream { .. } => walk.stream(reader, name)?,
@@ -134,6 +161,7 @@ struct Walk<'host, 'visitor, 'run> {
     progress: Progress<'host>,
     visitor: &'visitor mut dyn Visitor,
     wanted: Wanted<'run>,
+    end: Option<Place>,
     walked: Walked<'run>,
 }
 
@@ -204,10 +232,23 @@ impl<'run> Walk<'_, '_, 'run> {
         content: &mut Content<'run>,
         chunk: &[u8],
     ) -> Result<bool, Error> {
+        let end = self.end.filter(|end| end.index == index).map(|end| end.position);
+        let left = end.map_or(u64::MAX, |end| end.saturating_sub(content.position()));
+        let chunk = usize::try_from(left).ok().and_then(|left| chunk.get(..left)).unwrap_or(chunk);
         let visitor = &mut *self.visitor;
-        content.push_observed(chunk, |scanner, event| visitor.event(index, scanner, event))?;
+        let pushed = content.push_observed(chunk, |scanner, event| visitor.event(index, scanner, event));
+        if visitor.has_enough() {
+            return Ok(false);
+        }
+        pushed?;
         self.progress.advance(chunk.len(), content.keys())?;
-        self.visitor.chunk(&Passing { index, file, content }, chunk)
+        visitor.chunk(&Passing { index, file, content }, chunk)?;
+        if end != Some(content.position()) {
+            return Ok(!visitor.has_enough());
+        }
+        // A file behind the first may be left out whole.
+        self.walked.ended_well = content.is_at_safe_position() || (index > 0 && content.position() == 0);
+        Ok(false)
     }
 
     fn end_file(&mut self, index: usize, file: Option<&ManifestFile>, content: Content<'run>) -> Result<(), Error> {

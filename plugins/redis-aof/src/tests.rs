@@ -4,3 +4,4 @@ mod host;
 mod live;
 mod made_up;
 mod real;
+mod until;

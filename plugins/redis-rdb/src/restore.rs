@@ -4,7 +4,7 @@ mod layout;
 
 use redkeep_sdk::rdb::DatasetFacts;
 use redkeep_sdk::rdb::restore::{
-    RestoreParameters, Restorer, check_modules, check_target, reads, target_rdb_version, version_refusal,
+    RestoreParameters, Restorer, check_modules, check_target, reads, target_rdb_version, tell_modules, version_refusal,
 };
 use redkeep_sdk::{CHUNK, Context, Error, Facts, Host, Sink, code};
 
@@ -25,6 +25,7 @@ pub(crate) fn plan(host: &dyn Host) -> Result<Facts, Error> {
         "directory" => {
             refuse_choices(&parameters)?;
             check_target(&context, &captured, &RestoreParameters::default())?;
+            tell_modules(host, &captured, None);
             facts.set("layout", Layout::of(&context).name());
         }
         "server" | "cluster" => {
@@ -108,6 +109,7 @@ fn into_directory(host: &dyn Host, context: &Context) -> Result<Facts, Error> {
             "the ACL users lie in users.acl: the server loads them where its configuration says `aclfile users.acl`",
         );
     }
+    tell_modules(host, &host.artifacts().facts()?, Some(&dataset));
     let mut facts = Facts::new();
     facts.set("keys-restored", dataset.keys()).set("layout", layout.name());
     facts.set("paths", paths.join(","));

@@ -272,6 +272,21 @@ fn an_unknown_setting_is_served_both_ways_and_said_so() {
 }
 
 #[test]
+fn a_directory_whose_server_needs_modules_says_which_in_plan_and_outcome() {
+    // After the header what module `AAAAAAAAB` keeps outside keys; at the end no checksum.
+    let aux = [&[247, 0x81][..], &(1_u64 << 10).to_be_bytes(), &[2, 1, 0]].concat();
+    let (head, rest) = REDIS_70.split_at(9);
+    let bytes = [head, &aux, &rest[..rest.len() - 8], &[0; 8]].concat();
+    let mut host = directory(&[("appendonly", "no"), ("server-version", "7.0")], &bytes);
+    host.facts.set("modules", "ReJSON-RL");
+    let told = |host: &FakeHost, name: &str| host.logged.borrow().iter().any(|(_, line)| line.contains(name));
+    RedisRdb::plan(&host).expect("planned");
+    assert!(told(&host, "ReJSON-RL") && !told(&host, "AAAAAAAAB"));
+    RedisRdb::restore(&host).expect("restored");
+    assert!(told(&host, "AAAAAAAAB"));
+}
+
+#[test]
 fn damage_leaves_no_file_behind() {
     let mut bytes = REDIS_70.to_vec();
     bytes[5000] ^= 1;

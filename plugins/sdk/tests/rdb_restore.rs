@@ -294,6 +294,69 @@ fn an_element_that_cannot_be_held_is_refused_by_its_size() {
     assert!(error.message.contains("the key"), "{error}");
 }
 
+/// A node of a stream with one entry: its counts, then flags, both parts of the id, a field, its value and the entry's length.
+fn node(counts: [u8; 2], entries: usize) -> Vec<u8> {
+    let mut items = counts.to_vec();
+    items.extend([0, 0]);
+    items.extend([0, 0, 0, 1, 7, 8, 5].repeat(entries));
+    let mut listpack = vec![0; 4];
+    listpack.extend(u16::try_from(items.len()).expect("few").to_le_bytes());
+    listpack.extend(items.iter().flat_map(|item| [*item, 1]));
+    listpack.push(0xff);
+    let size = u32::try_from(listpack.len()).expect("small");
+    listpack[..4].copy_from_slice(&size.to_le_bytes());
+    let mut bytes = vec![1, 16];
+    bytes.extend([0; 16]);
+    text(&mut bytes, &listpack);
+    bytes
+}
+
+/// Of a group: its name, last id, one pending entry and that many consumers, which have it.
+fn group(consumers: u8) -> Vec<u8> {
+    let mut bytes = vec![1, 1, b'g', 0, 0, 1];
+    bytes.extend([0; 24]);
+    bytes.extend([1, consumers]);
+    bytes.extend([&[1, b'c'][..], &[0; 8], &[1], &[0; 16]].concat().repeat(consumers.into()));
+    bytes
+}
+
+#[rstest::rstest]
+#[case::whole(node([1, 0], 1), 1, group(1), None)]
+#[case::no_entry_that_it_says_it_has(vec![0], 1, vec![0], Some("a stream whose length is not its own"))]
+#[case::an_entry_more(node([1, 0], 1), 0, vec![0], Some("a stream whose length is not its own"))]
+#[case::a_node_with_more(node([1, 0], 2), 1, vec![0], Some("more than its entries"))]
+#[case::a_node_with_less(node([1, 1], 1), 1, vec![0], Some("cut short"))]
+#[case::a_pending_entry_of_no_consumer(node([1, 0], 1), 1, group(0), Some("that no consumer has"))]
+fn a_stream_that_does_not_hold_what_it_says_is_damaged(
+    #[case] nodes: Vec<u8>,
+    #[case] length: u8,
+    #[case] groups: Vec<u8>,
+    #[case] expected: Option<&str>,
+) {
+    let value = [nodes, vec![length, 0, 0], groups].concat();
+    let (mut fields, mut pending) = (Vec::new(), 0);
+    let mut told = |element: Element<'_>| {
+        match element {
+            Element::Entry { fields: told, .. } => fields.extend(told.map(std::borrow::Cow::into_owned)),
+            Element::Pending { .. } => pending += 1,
+            _ => {}
+        }
+        Ok(())
+    };
+    let mut decoder = ValueDecoder::new(ValueType::STREAM).expect("no module");
+    let result = decoder.push(&value, &mut told).and_then(|()| decoder.finish(&mut told));
+    match expected {
+        None => {
+            result.expect("sound");
+            assert_eq!((fields, pending), (vec![b"7".to_vec(), b"8".to_vec()], 1));
+        }
+        Some(reason) => {
+            let error = result.expect_err("damaged");
+            assert!(error.is(code::DAMAGED) && error.message.contains(reason), "{error}");
+        }
+    }
+}
+
 fn fixture() -> Vec<u8> {
     include_bytes!("fixtures/redis-8.2.rdb").to_vec()
 }

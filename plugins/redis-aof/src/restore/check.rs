@@ -14,7 +14,7 @@ use crate::clock;
 use crate::parameters::Expired;
 use crate::scanner::{Event, Scanner};
 use crate::snapshot::Wanted;
-use crate::stored::{self, Form, Passing, Visitor};
+use crate::stored::{self, Form, Visitor};
 
 /// Commands without a key: the host sends them to every primary, also to those that hold another shard's keys by then.
 const WHOLE_CLUSTER: [&str; 5] = ["FLUSHALL", "FLUSHDB", "SWAPDB", "FUNCTION", "SCRIPT"];
@@ -35,39 +35,40 @@ pub(super) fn target(host: &dyn Host, context: &Context, facts: &[Attribute]) ->
     Ok(())
 }
 
-/// Refuses commands that would reach other shards' keys.
-pub(super) fn commands(host: &dyn Host, form: &Form) -> Result<(), Error> {
+/// Refuses commands, of those that are to be restored, that would reach other shards' keys; and those that come after keys whose
+/// time has passed by now, of the snapshot or of a command before, or only warns where the user takes that: a server that loads a
+/// file keeps such keys until all commands have run, which may have given them a new expiry or none; a live server has them no more,
+/// and a command that writes to one makes it anew.
+pub(super) fn commands(host: &dyn Host, form: &Form, end: Option<&End>, rule: Expired) -> Result<(), Error> {
     let context = Context::of(host);
-    if context.target() != "cluster" || context.get_or("shards", "1") == "1" {
-        return Ok(());
-    }
-    let walked = stored::walk(host, form, "check", &mut Onlooker)?;
-    match WHOLE_CLUSTER.iter().find(|name| walked.tally.by_name.contains_key(**name)) {
-        None => Ok(()),
-        Some(name) => Err(Error::refused(
-            format!("the commands of this shard hold {name}, which would reach the keys of all shards"),
-            "use a backup of the method rdb, or restore each shard into a data directory",
-        )),
-    }
-}
-
-struct Onlooker;
-
-impl Visitor for Onlooker {}
-
-/// Refuses commands that come after keys whose time has passed by now, of the snapshot or of a command before, or only warns where
-/// the user takes that: a server that loads a file keeps such keys until all commands have run, which may have given them a new
-/// expiry or none; a live server has them no more, and a command that writes to one makes it anew.
-pub(super) fn expiries(host: &dyn Host, form: &Form, end: Option<&End>, rule: Expired) -> Result<(), Error> {
     let now_ms = host.now_ms();
     let expired = Rc::new(Cell::new(0));
     let wanted = Wanted::Contents(Box::new(ExpiredKeys { now_ms, count: Rc::clone(&expired) }));
-    let mut commands = CommandsAfter { end, now_ms, expired: Rc::clone(&expired), expires: false, found: false };
-    stored::walk_wanting(host, form, "check", &mut commands, wanted)?;
-    if !commands.found {
-        return Ok(());
+    let mut found = Found {
+        many_shards: context.target() == "cluster" && context.get_or("shards", "1") != "1",
+        rule,
+        now_ms,
+        expired: Rc::clone(&expired),
+        expires: false,
+        of_all_shards: None,
+        late: false,
+    };
+    let walked = stored::walk_up_to(host, form, "check", &mut found, wanted, end.map(|end| end.place))?;
+    if let Some(name) = found.of_all_shards {
+        return Err(Error::refused(
+            format!("the commands of this shard hold {name}, which would reach the keys of all shards"),
+            "use a backup of the method rdb, or restore each shard into a data directory",
+        ));
     }
-    let message = match expired.get() {
+    if found.late {
+        expiries(host, form, expired.get(), rule)?;
+    }
+    walked.check_end()
+}
+
+/// Refuses, or warns, that commands come too late for keys that have expired, so many of them the snapshot's.
+fn expiries(host: &dyn Host, form: &Form, expired: u64, rule: Expired) -> Result<(), Error> {
+    let message = match expired {
         0 => "a command of this backup gives a key an expiry that has passed by now, and commands follow that may have prolonged \
               it or written to the key: on a live server it would be lost, or made anew without expiry"
             .to_owned(),
@@ -113,30 +114,38 @@ impl rdb::Visitor for ExpiredKeys {
     }
 }
 
-/// Whether a command before the end may depend on a key that has expired. Reads on only while none was found.
-struct CommandsAfter<'end> {
-    end: Option<&'end End>,
+/// What speaks against the commands. Reads on only while nothing was found that refuses.
+struct Found {
+    many_shards: bool,
+    rule: Expired,
     now_ms: u64,
     /// Keys of the snapshot that have expired.
     expired: Rc<Cell<u64>>,
     /// Whether a command gave a time that has passed.
     expires: bool,
-    found: bool,
+    /// A command that reaches other shards' keys.
+    of_all_shards: Option<&'static str>,
+    /// Whether a command may depend on a key that has expired.
+    late: bool,
 }
 
-impl Visitor for CommandsAfter<'_> {
+impl Visitor for Found {
     fn wants_words(&self) -> bool {
         true
     }
 
-    fn event(&mut self, index: usize, scanner: &Scanner, event: &Event<'_>) {
-        let Event::Command { name, end: position, .. } = *event else { return };
-        let Some(words) = scanner.words().filter(|_| End::takes(self.end, index, position)) else { return };
-        self.found |= (self.expires || self.expired.get() > 0) && expiry::depends(name, words);
+    fn event(&mut self, _index: usize, scanner: &Scanner, event: &Event<'_>) {
+        let Event::Command { name, .. } = *event else { return };
+        if self.many_shards && self.of_all_shards.is_none() {
+            let known = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
+            self.of_all_shards = WHOLE_CLUSTER.into_iter().find(known);
+        }
+        let Some(words) = scanner.words() else { return };
+        self.late |= (self.expires || self.expired.get() > 0) && expiry::depends(name, words);
         self.expires |= matches!(expiry::of(name, words), Some(Expiry::At(time)) if time <= self.now_ms);
     }
 
-    fn chunk(&mut self, passing: &Passing<'_>, _bytes: &[u8]) -> Result<bool, Error> {
-        Ok(!self.found && End::goes_on(self.end, passing.index, passing.content.position()))
+    fn has_enough(&self) -> bool {
+        self.of_all_shards.is_some() || (self.late && self.rule == Expired::Refuse && !self.many_shards)
     }
 }

@@ -6,34 +6,22 @@
 use redkeep_sdk::{Error, Host};
 
 use crate::clock;
+use crate::content::Content;
 use crate::manifest::{Kind, Manifest};
 use crate::marks::{Cut, Until};
 use crate::scanner::{Event, Scanner, annotation_time_ms};
-use crate::stored::{self, Form, Passing, Visitor};
+use crate::snapshot::Wanted;
+use crate::stored::{self, Form, Passing, Place, Visitor};
 
 /// The end of a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct End {
-    /// The last file, in the order of loading.
-    pub(super) index: usize,
-    /// Bytes of it.
-    pub(super) position: u64,
+    /// What is restored ends there.
+    pub(super) place: Place,
     /// The point reached, a time where one is known.
     pub(super) description: String,
     /// The replication offset reached, where known.
     pub(super) offset: Option<u64>,
-}
-
-impl End {
-    /// Whether a command that ends there lies before the end; without one all do.
-    pub(super) fn takes(end: Option<&Self>, index: usize, position: u64) -> bool {
-        end.is_none_or(|end| (index, position) <= (end.index, end.position))
-    }
-
-    /// Whether more can come before the end behind that place.
-    pub(super) fn goes_on(end: Option<&Self>, index: usize, position: u64) -> bool {
-        end.is_none_or(|end| (index, position) < (end.index, end.position))
-    }
 }
 
 /// Where to stop according to the marks; none where there are none.
@@ -54,16 +42,21 @@ pub(super) fn by_marks(host: &dyn Host, form: &Form, until: Until) -> Result<Opt
 pub(super) fn find(host: &dyn Host, form: &Form, until: Until) -> Result<End, Error> {
     match (by_marks(host, form, until)?, until) {
         (Some(Cut { mark, scan_to: None }), _) => Ok(End {
-            index: 0,
-            position: mark.position,
+            place: Place { index: 0, position: mark.position },
             description: clock::rfc3339(mark.time_ms),
             offset: Some(mark.offset),
         }),
         (Some(Cut { mark, scan_to: Some(limit) }), _) => {
-            let mut visitor = LimitVisitor { limit, safe: mark.position };
-            stored::walk(host, form, "locate", &mut visitor)?;
-            let offset = mark.offset + (visitor.safe - mark.position);
-            Ok(End { index: 0, position: visitor.safe, description: format!("offset {offset}"), offset: Some(offset) })
+            let limit = Place { index: 0, position: limit };
+            let walked = stored::walk_up_to(host, form, "locate", &mut Onlooker, Wanted::Facts, Some(limit))?;
+            let safe = walked.first.as_ref().map_or(Ok(0), Content::safe_position)?;
+            let position = safe.max(mark.position);
+            let offset = mark.offset + (position - mark.position);
+            Ok(End {
+                place: Place { index: 0, position },
+                description: format!("offset {offset}"),
+                offset: Some(offset),
+            })
         }
         (None, Until::Time(time)) => {
             let mut visitor = AnnotationVisitor { until: time, ..AnnotationVisitor::default() };
@@ -74,23 +67,9 @@ pub(super) fn find(host: &dyn Host, form: &Form, until: Until) -> Result<End, Er
     }
 }
 
-/// The last safe position up to a limit.
-struct LimitVisitor {
-    limit: u64,
-    safe: u64,
-}
+struct Onlooker;
 
-impl Visitor for LimitVisitor {
-    fn event(&mut self, _index: usize, scanner: &Scanner, _event: &Event<'_>) {
-        if scanner.safe_position() <= self.limit {
-            self.safe = self.safe.max(scanner.safe_position());
-        }
-    }
-
-    fn chunk(&mut self, passing: &Passing<'_>, _bytes: &[u8]) -> Result<bool, Error> {
-        Ok(passing.content.position() < self.limit)
-    }
-}
+impl Visitor for Onlooker {}
 
 /// The place before the first `#TS:` line that is later than the point.
 #[derive(Default)]
@@ -99,8 +78,8 @@ struct AnnotationVisitor {
     base_files: usize,
     first: Option<u64>,
     reached: Option<u64>,
-    cut: Option<(usize, u64)>,
-    end: (usize, u64),
+    cut: Option<Place>,
+    end: Option<Place>,
 }
 
 impl Visitor for AnnotationVisitor {
@@ -119,15 +98,20 @@ impl Visitor for AnnotationVisitor {
         if time > self.until {
             // Inside a transaction the cut lies before its MULTI.
             let outside = scanner.safe_position() == end;
-            self.cut = Some((index, if outside { start } else { scanner.safe_position() }));
+            let position = if outside { start } else { scanner.safe_position() };
+            self.cut = Some(Place { index, position });
         } else {
             self.reached = Some(time);
         }
     }
 
-    fn chunk(&mut self, passing: &Passing<'_>, _bytes: &[u8]) -> Result<bool, Error> {
-        self.end = (passing.index, passing.content.position());
-        Ok(self.cut.is_none())
+    fn chunk(&mut self, passing: &Passing<'_>, _bytes: &[u8]) -> Result<(), Error> {
+        self.end = Some(Place { index: passing.index, position: passing.content.position() });
+        Ok(())
+    }
+
+    fn has_enough(&self) -> bool {
+        self.cut.is_some()
     }
 }
 
@@ -140,9 +124,9 @@ impl AnnotationVisitor {
                  runs with aof-timestamp-enabled yes",
             ));
         };
-        let (index, position) = self.cut.unwrap_or(self.end);
-        let in_base = self.cut.is_some() && index < self.base_files;
-        let Some(reached) = self.reached.filter(|_| !in_base) else {
+        let in_base = self.cut.is_some_and(|cut| cut.index < self.base_files);
+        let place = self.cut.or(self.end);
+        let Some((reached, place)) = self.reached.filter(|_| !in_base).zip(place) else {
             return Err(Error::refused(
                 format!(
                     "{} is before the first timestamp of this backup, the earliest possible is {}",
@@ -152,6 +136,6 @@ impl AnnotationVisitor {
                 "choose a later time, or an older backup",
             ));
         };
-        Ok(End { index, position, description: clock::rfc3339(reached), offset: None })
+        Ok(End { place, description: clock::rfc3339(reached), offset: None })
     }
 }

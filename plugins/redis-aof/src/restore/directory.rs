@@ -3,12 +3,14 @@
 //! Measured on all servers (REDIS.md 1): a manifest without a final newline is refused, a file under another name is silently not
 //! loaded, and with `appendonly no` no append-only file is loaded at all.
 
+use redkeep_sdk::rdb::restore::tell_modules;
 use redkeep_sdk::{Context, Error, Facts, Host, Level, Sink};
 
 use super::cut::End;
 use super::trim::Trim;
 use crate::manifest::{Kind, Manifest, ManifestFile};
 use crate::scanner::{Event, Scanner};
+use crate::snapshot::Wanted;
 use crate::stored::{self, Form, Passing, Visitor};
 use crate::target;
 
@@ -74,13 +76,15 @@ pub(super) fn restore(host: &dyn Host, form: &Form, layout: &Layout, end: Option
     let mut placement = Placement {
         host,
         layout,
-        trim: Trim::new(end, !layout.multi_part),
+        trim: Trim::new(!layout.multi_part),
         archive: Vec::new(),
         manifest: Manifest::default(),
         sink: None,
         open: None,
     };
-    let walked = stored::walk(host, form, "restore", &mut placement)?;
+    let end = end.map(|end| end.place);
+    let walked = stored::walk_up_to(host, form, "restore", &mut placement, Wanted::Facts, end)?;
+    walked.check_end()?;
     placement.close()?;
     let mut facts = Facts::new();
     facts.set("layout", layout.describe(form)).set("commands", placement.trim.commands());
@@ -92,6 +96,7 @@ pub(super) fn restore(host: &dyn Host, form: &Form, layout: &Layout, end: Option
     }
     if let Some(snapshot) = walked.first.as_ref().and_then(|content| content.snapshot()) {
         facts.set("keys-restored", snapshot.keys());
+        tell_modules(host, &host.artifacts().facts()?, Some(snapshot.dataset()));
     }
     Ok(facts)
 }
@@ -106,7 +111,7 @@ struct Part {
 struct Placement<'run> {
     host: &'run dyn Host,
     layout: &'run Layout,
-    trim: Trim<'run>,
+    trim: Trim,
     /// The files of an archive, in the order of loading; empty for a stream.
     archive: Vec<ManifestFile>,
     /// What was placed so far.
@@ -163,12 +168,12 @@ impl Visitor for Placement<'_> {
         Ok(())
     }
 
-    fn event(&mut self, index: usize, _scanner: &Scanner, event: &Event<'_>) {
-        self.trim.event(index, event);
+    fn event(&mut self, _index: usize, _scanner: &Scanner, event: &Event<'_>) {
+        self.trim.event(event);
     }
 
-    fn chunk(&mut self, passing: &Passing<'_>, bytes: &[u8]) -> Result<bool, Error> {
-        let (pieces, more) = self.trim.pieces(passing, bytes);
+    fn chunk(&mut self, passing: &Passing<'_>, bytes: &[u8]) -> Result<(), Error> {
+        let pieces = self.trim.pieces(passing, bytes);
         // A stream's snapshot and its commands become two files; a file of an archive stays one.
         let splits = self.layout.multi_part && passing.file.is_none();
         let preamble_end = if passing.content.is_in_commands() { passing.content.preamble_end() } else { u64::MAX };
@@ -187,7 +192,7 @@ impl Visitor for Placement<'_> {
                 self.write(Part { index, after_snapshot: true }, false, commands)?;
             }
         }
-        Ok(more)
+        Ok(())
     }
 
     fn end(&mut self, passing: &Passing<'_>) -> Result<(), Error> {

@@ -12,7 +12,6 @@ use redkeep_sdk::rdb::restore::{RestoreParameters, Restorer};
 use redkeep_sdk::rdb::{self, Checksum, Entry, Header};
 use redkeep_sdk::{Error, Facts, Host, code};
 
-use super::check;
 use super::cut::End;
 use super::expiry::{self, Expiry};
 use super::trim::Trim;
@@ -21,8 +20,6 @@ use crate::snapshot::Wanted;
 use crate::stored::{self, Form, Passing, Visitor};
 
 pub(super) fn restore(host: &dyn Host, form: &Form, end: Option<&End>) -> Result<Facts, Error> {
-    // What a backup holds does not change: after a plan this finds nothing. It is for a host that plans nothing.
-    check::commands(host, form)?;
     let restorer = Restorer::new(host, &RestoreParameters::default())?.for_empty_target().with_second_pass();
     let restorer = Rc::new(RefCell::new(restorer));
     let times = Rc::new(Cell::new(Times::default()));
@@ -31,13 +28,16 @@ pub(super) fn restore(host: &dyn Host, form: &Form, end: Option<&End>) -> Result
         let mut live = Live {
             restorer: Rc::clone(&restorer),
             times: Rc::clone(&times),
-            trim: Trim::new(end, true),
-            end,
+            trim: Trim::new(true),
             exposed: None,
             postponed: false,
         };
         let visitor = SharedRestorer { restorer: Rc::clone(&restorer), times: Rc::clone(&times) };
-        stored::walk_wanting(host, form, "restore", &mut live, Wanted::Contents(Box::new(visitor)))?;
+        let wanted = Wanted::Contents(Box::new(visitor));
+        let walked = stored::walk_up_to(host, form, "restore", &mut live, wanted, end.map(|end| end.place))?;
+        if !live.postponed {
+            walked.check_end()?;
+        }
         Ok(live)
     };
     let mut live = pass()?;
@@ -89,8 +89,7 @@ impl Times {
 struct Live<'run> {
     restorer: Rc<RefCell<Restorer<'run>>>,
     times: Rc<Cell<Times>>,
-    trim: Trim<'run>,
-    end: Option<&'run End>,
+    trim: Trim,
     /// The expiries given before the last command that may depend on the keys there.
     exposed: Option<Times>,
     /// Whether values of the snapshot wait for another pass. No command was sent then.
@@ -102,9 +101,9 @@ impl Visitor for Live<'_> {
         true
     }
 
-    fn event(&mut self, index: usize, scanner: &Scanner, event: &Event<'_>) {
-        if let Event::Command { name, end: position, .. } = *event
-            && let Some(words) = scanner.words().filter(|_| End::takes(self.end, index, position))
+    fn event(&mut self, _index: usize, scanner: &Scanner, event: &Event<'_>) {
+        if let Event::Command { name, .. } = *event
+            && let Some(words) = scanner.words()
         {
             if expiry::depends(name, words) {
                 self.exposed = Some(self.times.get());
@@ -113,18 +112,18 @@ impl Visitor for Live<'_> {
                 self.times.set(self.times.get().with(expiry));
             }
         }
-        self.trim.event(index, event);
+        self.trim.event(event);
     }
 
-    fn chunk(&mut self, passing: &Passing<'_>, bytes: &[u8]) -> Result<bool, Error> {
-        let (pieces, more) = self.trim.pieces(passing, bytes);
+    fn chunk(&mut self, passing: &Passing<'_>, bytes: &[u8]) -> Result<(), Error> {
+        let pieces = self.trim.pieces(passing, bytes);
         if !passing.content.is_in_commands() {
-            return Ok(more);
+            return Ok(());
         }
         // The commands may be about any key, so all of the snapshot goes before them.
         if self.restorer.borrow_mut().begin_second_pass() {
             self.postponed = true;
-            return Ok(false);
+            return Ok(());
         }
         let preamble_end = passing.content.preamble_end();
         for (position, piece) in pieces {
@@ -134,7 +133,11 @@ impl Visitor for Live<'_> {
                 self.restorer.borrow_mut().write_commands(commands)?;
             }
         }
-        Ok(more)
+        Ok(())
+    }
+
+    fn has_enough(&self) -> bool {
+        self.postponed
     }
 }
 

@@ -1,46 +1,38 @@
-//! Which bytes of a chunk are wanted: none after the cut, and no `#` lines where the target does not take them.
+//! Which bytes of a chunk are wanted: no `#` lines where the target does not take them.
 
 use crate::scanner::Event;
 use crate::stored::Passing;
 
-use super::cut::End;
-
 /// Decides chunk by chunk; tell it every event first.
-pub(super) struct Trim<'end> {
-    end: Option<&'end End>,
+pub(super) struct Trim {
     strips_annotations: bool,
     /// Annotations that ended in the coming chunk.
     annotations: Vec<(u64, u64)>,
     commands: u64,
 }
 
-impl<'end> Trim<'end> {
-    pub(super) fn new(end: Option<&'end End>, strips_annotations: bool) -> Self {
-        Self { end, strips_annotations, annotations: Vec::new(), commands: 0 }
+impl Trim {
+    pub(super) fn new(strips_annotations: bool) -> Self {
+        Self { strips_annotations, annotations: Vec::new(), commands: 0 }
     }
 
-    /// Commands before the cut.
+    /// Commands so far.
     pub(super) fn commands(&self) -> u64 {
         self.commands
     }
 
-    pub(super) fn event(&mut self, index: usize, event: &Event<'_>) {
+    pub(super) fn event(&mut self, event: &Event<'_>) {
         match *event {
-            Event::Command { end, .. } => self.commands += u64::from(end <= self.limit(index)),
+            Event::Command { .. } => self.commands += 1,
             Event::Annotation { start, end, .. } if self.strips_annotations => self.annotations.push((start, end)),
             Event::Annotation { .. } => {}
         }
     }
 
-    /// The wanted pieces of a chunk, each with its position; and whether more can come.
-    pub(super) fn pieces<'bytes>(
-        &mut self,
-        passing: &Passing<'_>,
-        bytes: &'bytes [u8],
-    ) -> (Vec<(u64, &'bytes [u8])>, bool) {
+    /// The wanted pieces of a chunk, each with its position.
+    pub(super) fn pieces<'bytes>(&mut self, passing: &Passing<'_>, bytes: &'bytes [u8]) -> Vec<(u64, &'bytes [u8])> {
         let chunk_end = passing.content.position();
         let chunk_start = chunk_end - bytes.len() as u64;
-        let limit = self.limit(passing.index);
         if self.strips_annotations
             && let Some(start) = passing.content.open_annotation()
         {
@@ -49,7 +41,7 @@ impl<'end> Trim<'end> {
         let mut pieces = Vec::new();
         let mut from = chunk_start;
         let mut keep = |from: u64, to: u64| {
-            let to = to.min(limit).min(chunk_end);
+            let to = to.min(chunk_end);
             if from < to {
                 let range = |position: u64| usize::try_from(position - chunk_start).unwrap_or(usize::MAX);
                 pieces.push((from, bytes.get(range(from)..range(to)).unwrap_or_default()));
@@ -60,15 +52,6 @@ impl<'end> Trim<'end> {
             from = end.min(chunk_end).max(from);
         }
         keep(from, chunk_end);
-        (pieces, End::goes_on(self.end, passing.index, chunk_end))
-    }
-
-    /// Position up to which file `index` is wanted.
-    fn limit(&self, index: usize) -> u64 {
-        match self.end {
-            Some(end) if index == end.index => end.position,
-            Some(end) if index > end.index => 0,
-            _ => u64::MAX,
-        }
+        pieces
     }
 }

@@ -188,4 +188,9 @@ fn values_of_modules_that_the_target_lacks_are_told_in_the_plan(
     host.facts.set("mode", "standalone").set("modules", "ReJSON-RL");
     RedisAof::plan(&host).unwrap();
     assert_eq!(is_warned(&host, "ReJSON-RL"), warned);
+    // Of a directory nobody knows which server will be started on it.
+    host.context = FakeHost::with_context("restore", &[("target", "directory"), ("appendonly", "yes")]).context;
+    host.logged.borrow_mut().clear();
+    RedisAof::plan(&host).unwrap();
+    assert!(is_warned(&host, "must have, else it ends while it loads: ReJSON-RL"));
 }

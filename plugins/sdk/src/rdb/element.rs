@@ -1,7 +1,9 @@
 //! The parts of a value, whatever its encoding.
 
+use super::node::Fields;
+
 /// A part of a value.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Element<'bytes> {
     /// More bytes of a string.
     Text(&'bytes [u8]),
@@ -28,7 +30,7 @@ pub enum Element<'bytes> {
         /// Its id.
         id: (u64, u64),
         /// Names and values by turns.
-        fields: &'bytes [Vec<u8>],
+        fields: Fields<'bytes>,
     },
     /// What a stream says of itself, after its entries.
     Stream {

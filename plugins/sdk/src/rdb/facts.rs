@@ -23,6 +23,8 @@ pub struct DatasetFacts {
     databases: BTreeMap<u64, DatabaseCounts>,
     functions: u64,
     modules: Vec<String>,
+    /// Modules with data outside keys.
+    module_data: Vec<String>,
     checksum: Option<Checksum>,
 }
 
@@ -73,6 +75,12 @@ impl DatasetFacts {
         &self.databases
     }
 
+    /// Types of the modules without which no server loads the file: of values, and of data outside keys.
+    pub fn modules_needed(&self) -> impl Iterator<Item = &str> {
+        let data = self.module_data.iter().filter(|name| !self.modules.contains(name));
+        self.modules.iter().chain(data).map(String::as_str)
+    }
+
     /// The facts of the vocabulary.
     pub fn facts(&self) -> Facts {
         let mut facts = Facts::new();
@@ -100,6 +108,15 @@ impl DatasetFacts {
     }
 }
 
+/// Keeps a module's name once, in order; more names than any server has modules come from a damaged file.
+fn note(modules: &mut Vec<String>, id: u64) {
+    let name = module_name(id);
+    if !modules.contains(&name) && modules.len() < 64 {
+        modules.push(name);
+        modules.sort();
+    }
+}
+
 impl Visitor for DatasetFacts {
     fn wants_keys(&self) -> bool {
         false
@@ -124,11 +141,12 @@ impl Visitor for DatasetFacts {
     }
 
     fn module(&mut self, id: u64) -> Result<(), Error> {
-        let name = module_name(id);
-        if !self.modules.contains(&name) && self.modules.len() < 64 {
-            self.modules.push(name);
-            self.modules.sort();
-        }
+        note(&mut self.modules, id);
+        Ok(())
+    }
+
+    fn module_aux(&mut self, id: u64) -> Result<(), Error> {
+        note(&mut self.module_data, id);
         Ok(())
     }
 

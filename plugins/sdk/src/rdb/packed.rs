@@ -3,6 +3,8 @@
 //!
 //! Every size in them is checked against the bytes that are there; nothing is allocated from one.
 
+use std::borrow::Cow;
+
 /// Why a container is not sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedError(pub &'static str);
@@ -14,7 +16,7 @@ pub(crate) enum Item<'bytes> {
     Integer(i64),
 }
 
-impl Item<'_> {
+impl<'bytes> Item<'bytes> {
     /// The integer, also where it is written as text.
     pub(crate) fn integer(&self) -> Result<i64, PackedError> {
         match self {
@@ -23,6 +25,14 @@ impl Item<'_> {
                 let text = std::str::from_utf8(bytes).ok();
                 text.and_then(|text| text.parse().ok()).ok_or(PackedError("text where a packed integer must be"))
             }
+        }
+    }
+
+    /// The element's text.
+    pub(crate) fn text(self) -> Cow<'bytes, [u8]> {
+        match self {
+            Self::Bytes(bytes) => Cow::Borrowed(bytes),
+            Self::Integer(number) => Cow::Owned(number.to_string().into_bytes()),
         }
     }
 
@@ -73,60 +83,83 @@ fn signed(bytes: &[u8]) -> i64 {
     ((little_endian(bytes) << unused) as i64) >> unused
 }
 
-/// Elements of a listpack.
-pub(crate) fn listpack(bytes: &[u8], found: Found<'_>) -> Result<u64, Stop> {
-    let total = little_endian(bytes.get(..4).ok_or(PackedError("a listpack without its head"))?);
-    let declared = little_endian(bytes.get(4..6).ok_or(PackedError("a listpack without its head"))?);
-    if total != bytes.len() as u64 {
-        return Err(PackedError("a listpack whose length is not its own").into());
+/// A listpack's elements one by one; a copy goes over them again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listpack<'bytes> {
+    rest: &'bytes [u8],
+    declared: u64,
+    count: u64,
+}
+
+impl<'bytes> Listpack<'bytes> {
+    pub(crate) fn new(bytes: &'bytes [u8]) -> Result<Self, PackedError> {
+        let total = little_endian(bytes.get(..4).ok_or(PackedError("a listpack without its head"))?);
+        let declared = little_endian(bytes.get(4..6).ok_or(PackedError("a listpack without its head"))?);
+        if total != bytes.len() as u64 {
+            return Err(PackedError("a listpack whose length is not its own"));
+        }
+        Ok(Self { rest: &bytes[6..], declared, count: 0 })
     }
-    let mut rest = &bytes[6..];
-    let mut count = 0;
-    loop {
+
+    /// The next element; none where the listpack ends as it must.
+    pub(crate) fn next(&mut self) -> Result<Option<Item<'bytes>>, PackedError> {
+        let rest = &mut self.rest;
         let before = rest.len();
-        let first = take(&mut rest, 1)?[0];
+        let first = take(rest, 1)?[0];
         let item = match first {
-            0xff => break,
+            0xff => return self.end(),
             0..=0x7f => Item::Integer(i64::from(first)),
-            0x80..=0xbf => Item::Bytes(take(&mut rest, usize::from(first & 0x3f))?),
+            0x80..=0xbf => Item::Bytes(take(rest, usize::from(first & 0x3f))?),
             0xc0..=0xdf => {
-                let second = take(&mut rest, 1)?[0];
+                let second = take(rest, 1)?[0];
                 let number = i64::from(first & 0x1f) << 8 | i64::from(second);
                 Item::Integer(if number >= 1 << 12 { number - (1 << 13) } else { number })
             }
             0xe0..=0xef => {
-                let second = take(&mut rest, 1)?[0];
+                let second = take(rest, 1)?[0];
                 let length = usize::from(first & 0x0f) << 8 | usize::from(second);
-                Item::Bytes(take(&mut rest, length)?)
+                Item::Bytes(take(rest, length)?)
             }
             0xf0 => {
-                let length = little_endian(take(&mut rest, 4)?);
+                let length = little_endian(take(rest, 4)?);
                 let length =
                     usize::try_from(length).map_err(|_| PackedError("a packed element longer than its container"))?;
-                Item::Bytes(take(&mut rest, length)?)
+                Item::Bytes(take(rest, length)?)
             }
-            0xf1 => Item::Integer(signed(take(&mut rest, 2)?)),
-            0xf2 => Item::Integer(signed(take(&mut rest, 3)?)),
-            0xf3 => Item::Integer(signed(take(&mut rest, 4)?)),
-            0xf4 => Item::Integer(signed(take(&mut rest, 8)?)),
-            _ => return Err(PackedError("a listpack element of an unknown kind").into()),
+            0xf1 => Item::Integer(signed(take(rest, 2)?)),
+            0xf2 => Item::Integer(signed(take(rest, 3)?)),
+            0xf3 => Item::Integer(signed(take(rest, 4)?)),
+            0xf4 => Item::Integer(signed(take(rest, 8)?)),
+            _ => return Err(PackedError("a listpack element of an unknown kind")),
         };
         let size = before - rest.len();
-        let back: &[u8] = take(&mut rest, back_length_size(size))?;
+        let back: &[u8] = take(rest, back_length_size(size))?;
         if back.iter().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f)) != size {
-            return Err(PackedError("a listpack element whose back length is not its own").into());
+            return Err(PackedError("a listpack element whose back length is not its own"));
         }
-        count += 1;
+        self.count += 1;
+        Ok(Some(item))
+    }
+
+    fn end(&self) -> Result<Option<Item<'bytes>>, PackedError> {
+        if !self.rest.is_empty() {
+            return Err(PackedError("bytes after a listpack's end"));
+        }
+        // 65535 stands for "count them".
+        if self.declared != 0xffff && self.declared != self.count {
+            return Err(PackedError("a listpack whose count is not its own"));
+        }
+        Ok(None)
+    }
+}
+
+/// Elements of a listpack.
+pub(crate) fn listpack(bytes: &[u8], found: Found<'_>) -> Result<u64, Stop> {
+    let mut listpack = Listpack::new(bytes)?;
+    while let Some(item) = listpack.next()? {
         found(item)?;
     }
-    if !rest.is_empty() {
-        return Err(PackedError("bytes after a listpack's end").into());
-    }
-    // 65535 stands for "count them".
-    if declared != 0xffff && declared != count {
-        return Err(PackedError("a listpack whose count is not its own").into());
-    }
-    Ok(count)
+    Ok(listpack.count)
 }
 
 /// Bytes that a listpack's back length takes.

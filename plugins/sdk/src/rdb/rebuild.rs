@@ -159,7 +159,7 @@ impl Writer {
                 resp::push_argument(buffer, id_text(id).as_bytes());
                 for field in fields {
                     resp::push_length(output.buffer(), field.len() as u64);
-                    output.bytes(field)?;
+                    output.bytes(&field)?;
                     output.bytes(b"\r\n")?;
                 }
                 output.end_command()

@@ -25,7 +25,7 @@ use whole::{Streamed, Whole};
 pub use choices::{
     OnConflict, PARAMETER_PROPERTIES, RestoreParameters, Ttl, check_target, reads, target_rdb_version, version_refusal,
 };
-pub use modules::check_modules;
+pub use modules::{check_modules, tell_modules};
 
 /// Values longer than this, in bytes of the file, are rebuilt: `RESTORE` of a large one blocks the server and needs it
 /// whole in memory here.

@@ -5,6 +5,7 @@ use super::carry::Carry;
 use super::element::Element;
 use super::format::ValueType;
 use super::machine::{Fault, Machine, Step};
+use super::node;
 use super::packed::{self, Item, PackedError, Stop};
 use super::role::{Half, Listener, Role};
 use crate::{Error, code};
@@ -26,12 +27,16 @@ pub struct ValueDecoder {
 struct State {
     kind: u8,
     held: Vec<u8>,
+    /// How long the string will be that is being held.
+    announced: u64,
     first: Vec<u8>,
     container: u64,
     minimum_expiry: Option<u64>,
     field_expiry: u64,
     node_key: (u64, u64),
     half: u64,
+    /// Entries told, and how many the stream says it has.
+    entries: u64,
     length: u64,
     last: (u64, u64),
     max_deleted: (u64, u64),
@@ -43,6 +48,21 @@ struct State {
     group_read: Option<u64>,
     consumer: Vec<u8>,
     pending: Vec<Pending>,
+    /// Those that a consumer has, as far as told.
+    owned: usize,
+}
+
+impl State {
+    /// Grows by doubling, but never beyond what is announced: a field and its value of the largest size are held at once.
+    fn hold(&mut self, bytes: &[u8]) {
+        let needed = self.held.len() + bytes.len();
+        if needed > self.held.capacity() {
+            let announced = usize::try_from(self.announced).unwrap_or(usize::MAX);
+            let capacity = (2 * self.held.capacity()).min(announced).max(needed);
+            self.held.reserve_exact(capacity - self.held.len());
+        }
+        self.held.extend_from_slice(bytes);
+    }
 }
 
 struct Pending {
@@ -100,7 +120,7 @@ impl ValueDecoder {
         // A stream without groups, and a group without consumers, are told here at the latest.
         let mut listener = ElementListener { state: &mut self.state, told, place: self.offset };
         listener.tell_stream()?;
-        listener.tell_group()
+        listener.end_group()
     }
 }
 
@@ -140,6 +160,9 @@ impl ElementListener<'_, '_> {
             return Ok(());
         }
         state.told_stream = true;
+        if state.entries != state.length {
+            return Err(self.damaged("a stream whose length is not its own"));
+        }
         let history = state.added.map(|added| (state.max_deleted, added));
         (self.told)(Element::Stream { length: state.length, last: state.last, history })
     }
@@ -153,6 +176,13 @@ impl ElementListener<'_, '_> {
         // All bits set: the server does not know.
         let read = state.group_read.filter(|read| *read != u64::MAX && state.kind != 15);
         (self.told)(Element::Group { name: &state.group, last: state.group_last, read })
+    }
+
+    fn end_group(&mut self) -> Result<(), Error> {
+        if self.state.owned != self.state.pending.len() {
+            return Err(self.damaged("a group's pending entry that no consumer has"));
+        }
+        self.tell_group()
     }
 
     /// A container whose elements are members, or pairs, or triples.
@@ -217,59 +247,11 @@ impl ElementListener<'_, '_> {
         }
     }
 
-    /// One node of a stream: a listpack of its master entry and its entries (redis `src/t_stream.c`).
     fn tell_stream_node(&mut self) -> Result<(), Error> {
-        const DELETED: i64 = 1;
-        const SAME_FIELDS: i64 = 2;
         let bytes = std::mem::take(&mut self.state.held);
-        let mut items: Vec<Vec<u8>> = Vec::new();
-        let result = packed::listpack(&bytes, &mut |item| {
-            let mut text = Vec::new();
-            item.append_to(&mut text);
-            items.push(text);
-            Ok(())
-        });
-        self.packed(result)?;
+        let result = node::tell(&bytes, self.state.node_key, &mut *self.told);
+        self.state.entries += self.packed(result)?;
         self.state.held = bytes;
-        let place = self.place;
-        let damaged = |reason: &str| Error::from(RdbError::new(place, reason));
-        let short = || damaged("a stream node that is cut short");
-        let mut at = 0;
-        let mut next = || {
-            at += 1;
-            items.get(at - 1).ok_or_else(short)
-        };
-        let number = |text: &Vec<u8>| Item::Bytes(text).integer().map_err(|error| damaged(error.0));
-        let (live, deleted, names) = (number(next()?)?, number(next()?)?, number(next()?)?);
-        let mut master = Vec::new();
-        for _ in 0..names {
-            master.push(next()?.clone());
-        }
-        next()?;
-        // One entry at a time: in a hostile node each could repeat the master's fields.
-        for _ in 0..live.saturating_add(deleted) {
-            let flags = number(next()?)?;
-            let (milliseconds, sequence) = (number(next()?)?, number(next()?)?);
-            let mut fields = Vec::new();
-            if flags & SAME_FIELDS != 0 {
-                for name in &master {
-                    fields.push(name.clone());
-                    fields.push(next()?.clone());
-                }
-            } else {
-                for _ in 0..number(next()?)? {
-                    fields.push(next()?.clone());
-                    fields.push(next()?.clone());
-                }
-            }
-            next()?;
-            if flags & DELETED == 0 {
-                let (key_milliseconds, key_sequence) = self.state.node_key;
-                let id =
-                    (key_milliseconds.wrapping_add_signed(milliseconds), key_sequence.wrapping_add_signed(sequence));
-                (self.told)(Element::Entry { id, fields: &fields })?;
-            }
-        }
         Ok(())
     }
 }
@@ -342,6 +324,8 @@ impl Listener for ElementListener<'_, '_> {
                 let known =
                     known.map_err(|_| self.damaged("a consumer's pending entry that its group does not have"))?;
                 let Pending { delivered_at, deliveries, .. } = state.pending[known];
+                self.state.owned += 1;
+                let state = &*self.state;
                 let (group, consumer) = (&state.group, &state.consumer);
                 return (self.told)(Element::Pending { group, consumer, id, delivered_at, deliveries });
             }
@@ -352,6 +336,7 @@ impl Listener for ElementListener<'_, '_> {
 
     fn text_begin(&mut self, role: Role, length: u64) -> Result<(), Error> {
         self.state.held.clear();
+        self.state.announced = length;
         let streamed = role == Role::Element && self.state.kind == 0;
         if length > MAX_HELD && !streamed {
             let message =
@@ -365,7 +350,7 @@ impl Listener for ElementListener<'_, '_> {
         if self.state.kind == 0 {
             return (self.told)(Element::Text(bytes));
         }
-        self.state.held.extend_from_slice(bytes);
+        self.state.hold(bytes);
         Ok(())
     }
 
@@ -413,12 +398,13 @@ impl Listener for ElementListener<'_, '_> {
             Role::StreamListpack => self.tell_stream_node(),
             Role::GroupName => {
                 self.tell_stream()?;
-                self.tell_group()?;
+                self.end_group()?;
                 let state = &mut *self.state;
                 std::mem::swap(&mut state.group, &mut state.held);
                 state.group_told = false;
                 state.group_read = None;
                 state.pending.clear();
+                state.owned = 0;
                 Ok(())
             }
             Role::ConsumerName => {
@@ -429,5 +415,19 @@ impl Listener for ElementListener<'_, '_> {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_takes_no_more_than_was_announced() {
+        let mut state = State { announced: MAX_HELD - 1, ..State::default() };
+        for piece in vec![b'x'; 16 << 20][1..].chunks(250_000) {
+            state.hold(piece);
+        }
+        assert_eq!((state.held.len() as u64, state.held.capacity() as u64), (MAX_HELD - 1, MAX_HELD - 1));
     }
 }

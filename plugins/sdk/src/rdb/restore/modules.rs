@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::host::Host;
+use crate::rdb::DatasetFacts;
 use crate::rdb::format::module_name;
 use crate::{Attribute, attribute};
 
@@ -17,8 +18,10 @@ const PROVIDERS: [(&str, &[&str]); 9] = [
     ("TDIS-TYPE", &["bf"]),
     ("TSDB-TYPE", &["timeseries"]),
     ("graphdata", &["graph", "falkordb"]),
-    ("vectorset", &["vectorset"]),
+    ("vectorset", &[BUILT_IN]),
 ];
+/// The one that is no module to load.
+const BUILT_IN: &str = "vectorset";
 /// More names than any server has modules come from a damaged file.
 const MAX_NAMES: usize = 64;
 
@@ -40,6 +43,34 @@ pub fn check_modules(host: &dyn Host, facts: &[Attribute]) {
          that the target does not take (loadmodule in its configuration loads a module)",
         lacking.join(", ")
     ));
+}
+
+/// Warns which modules a server must load that is started on a directory with a dataset of these facts (of `capture`), or, once the
+/// file was read, which more of them it needs. There is no server to ask, and one without them ends while it loads.
+pub fn tell_modules(host: &dyn Host, facts: &[Attribute], read: Option<&DatasetFacts>) {
+    let captured: Vec<&str> = names(attribute::find(facts, "modules").unwrap_or_default()).collect();
+    let needed = match read {
+        None => captured,
+        Some(read) => read.modules_needed().filter(|name| !captured.contains(name)).collect(),
+    };
+    if needed.is_empty() {
+        return;
+    }
+    let named: Vec<String> = needed.iter().map(|kind| with_provider(kind)).collect();
+    host.warn(&format!(
+        "the backup holds data of modules that a server started on this directory must have, else it ends while it loads: {} \
+         (loadmodule in its configuration loads a module)",
+        named.join(", ")
+    ));
+}
+
+/// A type, and the module that has it, where that is known and has another name.
+fn with_provider(kind: &str) -> String {
+    match PROVIDERS.iter().find(|(known, _)| *known == kind) {
+        Some((_, [BUILT_IN])) => format!("{kind} (part of Redis 8)"),
+        Some((_, modules)) => format!("{kind} (of module {})", modules.join(" or ")),
+        None => kind.to_owned(),
+    }
 }
 
 fn names(list: &str) -> impl Iterator<Item = &str> {
@@ -118,6 +149,29 @@ mod tests {
         };
         let (verdict, names) = expected.split_once(": ").unwrap_or((expected, ""));
         assert!(found.starts_with(verdict) && found.contains(names), "{found}");
+    }
+
+    #[test]
+    fn who_starts_a_server_on_a_directory_is_told_the_modules_that_it_must_load() {
+        let warned = |captured: &str, read: Option<&DatasetFacts>| {
+            let host = FakeHost::with_context("restore", &[("target", "directory")]);
+            tell_modules(&host, &[Attribute::new("modules", captured)], read);
+            host.logged.take().pop().map(|(_, line)| line)
+        };
+        let line = warned("ReJSON-RL,own-type0,vectorset", None).unwrap_or_default();
+        assert!(
+            line.contains("ReJSON-RL (of module ReJSON or json), own-type0, vectorset (part of Redis 8) ("),
+            "{line}"
+        );
+        assert_eq!(warned("", None), None);
+        // What a module keeps outside keys is no fact of the backup, and needs the module as well.
+        let mut read = DatasetFacts::new();
+        for id in [0, 1 << 10] {
+            crate::rdb::Visitor::module_aux(&mut read, id).expect("taken");
+        }
+        assert_eq!(warned("AAAAAAAAA,AAAAAAAAB", Some(&read)), None);
+        let line = warned("AAAAAAAAA", Some(&read)).unwrap_or_default();
+        assert!(line.contains(": AAAAAAAAB ("), "{line}");
     }
 
     #[test]
