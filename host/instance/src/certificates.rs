@@ -4,7 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::clock::Moment;
 use crate::settings::TLS_FILES;
+
+/// Redis is asked again so long after it refused: it may have been for something that passes, such as too many clients.
+const ASK_AGAIN: Moment = Moment::from_secs(60);
 
 /// When each file was written; `None` where there is none.
 type Written = [Option<SystemTime>; TLS_FILES.len()];
@@ -14,7 +18,8 @@ type Written = [Option<SystemTime>; TLS_FILES.len()];
 pub(crate) struct Certificates {
     folder: PathBuf,
     read: Written,
-    refused: Option<String>,
+    /// Redis' words, and when it said them.
+    refused: Option<(String, Moment)>,
 }
 
 impl Certificates {
@@ -23,21 +28,22 @@ impl Certificates {
         Self { folder: folder.to_path_buf(), read: written(folder), refused: None }
     }
 
-    /// The files that are there, if Redis was not told yet to read them.
-    pub(crate) fn renewed(&self) -> Option<Written> {
-        let now = written(&self.folder);
-        (now != self.read).then_some(now)
+    /// The files that are there, if Redis was not told yet to read them, or refused a while ago.
+    pub(crate) fn renewed(&self, now: Moment) -> Option<Written> {
+        let files = written(&self.folder);
+        let again = self.refused.as_ref().is_some_and(|(_, at)| now >= *at + ASK_AGAIN);
+        (again || files != self.read).then_some(files)
     }
 
     /// Redis was told, after `files` had been looked at: what is exchanged in between is noticed by the next look.
-    pub(crate) fn told(&mut self, files: Written, refused: Option<String>) {
+    pub(crate) fn told(&mut self, files: Written, refused: Option<String>, now: Moment) {
         self.read = files;
-        self.refused = refused;
+        self.refused = refused.map(|words| (words, now));
     }
 
     /// Redis' words about those it did not take; it goes on with those before.
     pub(crate) fn refused(&self) -> Option<&String> {
-        self.refused.as_ref()
+        self.refused.as_ref().map(|(words, _)| words)
     }
 }
 
@@ -54,7 +60,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tls = folder.path().join("tls");
         let mut certificates = Certificates::of(&tls);
-        assert_eq!(certificates.renewed(), None, "without TLS there is nothing to read");
+        let at = Moment::from_secs(100);
+        assert_eq!(certificates.renewed(at), None, "without TLS there is nothing to read");
         // As the kubelet does it: a link leads to the newest of all folders.
         for generation in ["1", "2"] {
             let data = folder.path().join(generation);
@@ -64,14 +71,17 @@ mod tests {
             }
             let _ = std::fs::remove_file(&tls);
             std::os::unix::fs::symlink(&data, &tls).unwrap();
-            let renewed = certificates.renewed().unwrap_or_else(|| panic!("{generation} was not noticed"));
-            certificates.told(renewed, Some("no".to_owned()));
-            assert_eq!((certificates.renewed(), certificates.refused().unwrap().as_str()), (None, "no"));
+            let renewed = certificates.renewed(at).unwrap_or_else(|| panic!("{generation} was not noticed"));
+            certificates.told(renewed, Some("no".to_owned()), at);
+            assert_eq!((certificates.renewed(at), certificates.refused().unwrap().as_str()), (None, "no"));
+            let later = at + ASK_AGAIN;
+            certificates.told(certificates.renewed(later).expect("asked again"), None, later);
+            assert_eq!((certificates.renewed(later + ASK_AGAIN), certificates.refused()), (None, None));
             // The clock of files is coarse.
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         std::fs::remove_file(tls.join("ca.crt")).unwrap();
-        assert!(certificates.renewed().is_some());
-        assert_eq!(Certificates::of(&tls).renewed(), None, "a new start reads what is there");
+        assert!(certificates.renewed(at).is_some());
+        assert_eq!(Certificates::of(&tls).renewed(at), None, "a new start reads what is there");
     }
 }

@@ -357,6 +357,27 @@ fn a_stream_that_does_not_hold_what_it_says_is_damaged(
     }
 }
 
+#[rstest::rstest]
+#[case::an_entry_that_is_there(0, false)]
+#[case::one_that_was_trimmed_away(5, true)]
+fn a_pending_entry_that_no_command_makes_takes_its_stream_along_whole(#[case] first: u64, #[case] whole: bool) {
+    // Large enough to be rebuilt; pending is 0-0.
+    let nodes = 200_000;
+    let mut value = Vec::new();
+    length(&mut value, nodes);
+    for number in (first..).take(nodes) {
+        let mut node = node([1, 0], 1).split_off(1);
+        node[1..9].copy_from_slice(&number.to_be_bytes());
+        value.extend(node);
+    }
+    length(&mut value, nodes);
+    value.extend([&[0, 0], &group(1)[..]].concat());
+    let (counts, sent) = restore_whole(&file(15, &value), "536870912").expect("restored");
+    let claims = sent.windows(6).filter(|name| *name == b"XCLAIM").count();
+    assert_eq!((counts.rebuilt, claims), if whole { (0, 0) } else { (1, 1) });
+    assert_eq!(sent.ends_with(&restore_command(15, &value)), whole);
+}
+
 fn fixture() -> Vec<u8> {
     include_bytes!("fixtures/redis-8.2.rdb").to_vec()
 }

@@ -146,7 +146,7 @@ impl Supervisor {
 
     /// Has Redis read its certificates when there are others. Connections that are there keep theirs.
     pub(super) async fn renew_certificates(&mut self) {
-        let Some(files) = self.certificates.renewed().filter(|_| !self.stopping) else { return };
+        let Some(files) = self.certificates.renewed(clock::now()).filter(|_| !self.stopping) else { return };
         let certificate = self.settings.redis_tls.join("tls.crt").display().to_string();
         // To be told one file makes Redis read all of them.
         let refused = match self.call(&["CONFIG", "SET", CERTIFICATE, &certificate]).await {
@@ -161,7 +161,7 @@ impl Supervisor {
                 tracing::error!(words, "Redis does not take the renewed certificates and keeps those before");
             }
         }
-        self.certificates.told(files, refused);
+        self.certificates.told(files, refused, clock::now());
     }
 
     /// Changes what differs from the orders, as far as Redis can while it runs.

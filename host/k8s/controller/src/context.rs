@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 
 use crate::clock::Clock;
+use crate::events::Events;
 use crate::executor::Executor;
 use crate::metrics::Metrics;
 use crate::redis_cluster::instance::Instances;
@@ -28,7 +29,7 @@ pub struct Context {
     /// How this operator was configured.
     pub settings: Settings,
     /// Writes Events.
-    pub recorder: Recorder,
+    pub events: Events,
     /// Tells a controller that one of its objects must be looked at.
     pub triggers: Triggers,
 }
@@ -43,10 +44,10 @@ impl Context {
         settings: Settings,
     ) -> Self {
         let reporter = Reporter { controller: "redkeep".to_owned(), instance: Some(settings.instance.clone()) };
-        let recorder = Recorder::new(client.clone(), reporter);
+        let events = Events::new(client.clone(), reporter);
         let (namespace, account) = (&settings.operator_namespace, &settings.service_account);
         let instances = Arc::new(HttpsInstances::new(client.clone(), namespace, account));
-        Self { client, clock, executor, instances, metrics, settings, recorder, triggers: Triggers::default() }
+        Self { client, clock, executor, instances, metrics, settings, events, triggers: Triggers::default() }
     }
 
     /// The time now.

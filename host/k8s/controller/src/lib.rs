@@ -9,6 +9,7 @@ pub mod clock;
 pub mod common;
 pub mod context;
 pub mod decode;
+pub mod events;
 pub mod executor;
 pub mod leader;
 pub mod metrics;

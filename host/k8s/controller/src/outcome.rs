@@ -77,7 +77,7 @@ pub async fn publish_for(context: &Context, kind: &str, reference: &ObjectRefere
         action: (*action).to_owned(),
         secondary: None,
     };
-    match context.recorder.publish(&event, reference).await {
+    match context.events.publish(&event, reference).await {
         Ok(()) => {}
         Err(error) if is_namespace_terminating(&error) => {}
         Err(error) => tracing::warn!(kind, namespace, name, error = %error, "unable to write an event"),

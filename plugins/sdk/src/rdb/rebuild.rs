@@ -5,7 +5,7 @@ use super::element::Element;
 use super::format::ValueType;
 use super::output::Output;
 use super::value::ValueDecoder;
-use crate::{Error, resp};
+use crate::{Error, code, resp};
 
 /// Arguments gathered for one command: so many bytes or so many arguments, whichever comes first.
 const BATCH_BYTES: usize = 64 << 10;
@@ -30,6 +30,8 @@ struct Writer {
     after: Vec<u8>,
     started: bool,
     entries: bool,
+    /// Id of a stream's first entry.
+    first_entry: Option<(u64, u64)>,
     /// Fields with an expiry up to here are gone, milliseconds since the epoch.
     gone_until: u64,
     /// Whether such a field was left out.
@@ -58,6 +60,7 @@ impl Rebuild {
             after: Vec::new(),
             started: false,
             entries: false,
+            first_entry: None,
             gone_until,
             left_out: false,
         };
@@ -152,6 +155,7 @@ impl Writer {
             }
             Element::Entry { id, fields } => {
                 self.entries = true;
+                self.first_entry.get_or_insert(id);
                 let buffer = output.buffer();
                 resp::push_header(buffer, 3 + fields.len());
                 resp::push_argument(buffer, b"XADD");
@@ -197,6 +201,12 @@ impl Writer {
             Element::Consumer { group, name } => {
                 output.command(&[b"XGROUP", b"CREATECONSUMER", &self.key, group, name])
             }
+            // Trimmed away before it was acknowledged: XCLAIM would leave it out without a word, RESTORE keeps it.
+            Element::Pending { id, .. } if self.first_entry.is_none_or(|first| id < first) => Err(Error::new(
+                code::NOT_SUPPORTED,
+                "a pending entry whose stream entry is gone cannot be made by a command",
+            )
+            .with_help("restore into a data directory instead")),
             Element::Pending { group, consumer, id, delivered_at, deliveries } => output.command(&[
                 b"XCLAIM",
                 &self.key,

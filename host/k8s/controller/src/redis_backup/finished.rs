@@ -167,6 +167,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn all_that_ended_are_counted_and_what_a_user_touched_is_looked_at() {
+        let (context, _) = FakeApi::new().context(Arc::new(ScriptedExecutor::default()));
+        let index = Index::default();
+        let at = "2026-11-27T02:00:00Z";
+        let untouched = finished(at, None);
+        let mut touched = finished("2026-11-26T02:00:00Z", None);
+        touched.metadata.generation = Some(2);
+        let asked: Vec<bool> = [Event::Init, Event::InitApply(untouched), Event::InitApply(touched), Event::InitDone]
+            .iter()
+            .map(|event| note(event, &index, &context))
+            .collect();
+        assert_eq!(asked, [false, false, true, false]);
+        count(&context, &[], &index, at.parse().unwrap(), &mut Counted::default());
+        let phase = |phase: &str| PhaseLabels { namespace: "shop".to_owned(), phase: phase.to_owned() };
+        assert_eq!(context.metrics.phases.get_or_create(&phase("Completed")).get(), 2);
+        let cluster = ClusterLabels { namespace: "shop".to_owned(), cluster: "carts".to_owned() };
+        let newest = at.parse::<Timestamp>().unwrap().as_second();
+        #[expect(clippy::cast_precision_loss, reason = "seconds are small")]
+        let newest = newest as f64;
+        assert!((context.metrics.last_success.get_or_create(&cluster).get() - newest).abs() < 0.5);
+    }
+
+    #[tokio::test]
     async fn a_run_past_its_deadline_is_counted_until_it_ends_and_a_failed_verification_until_a_newer_good_one() {
         let (context, _) = FakeApi::new().context(Arc::new(ScriptedExecutor::default()));
         let now: Timestamp = "2026-11-27T12:00:00Z".parse().unwrap();

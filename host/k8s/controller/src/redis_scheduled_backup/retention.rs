@@ -62,7 +62,7 @@ pub(super) fn due(
     });
     if is_due {
         // A name of its own for each run: the Job of the last one is kept for a while.
-        return Retention::Begin(format!("{schedule}-{}", now.as_second().div_euclid(60)));
+        return Retention::Begin(format!("{schedule}-{}", now.as_second()));
     }
     Retention::Idle(again)
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use crate::host::Host;
 use crate::rdb::DatasetFacts;
 use crate::rdb::format::module_name;
-use crate::{Attribute, attribute};
+use crate::{Attribute, Context, attribute};
 
 /// Types of values whose modules are well known: the type in the file, and the modules, by their names in `INFO modules`,
 /// of which one must be there. A type that is not here may be any module's.
-const PROVIDERS: [(&str, &[&str]); 9] = [
+const PROVIDERS: [(&str, &[&str]); 11] = [
     ("ReJSON-RL", &["ReJSON", "json"]),
     ("MBbloom--", &["bf"]),
     ("MBbloomCF", &["bf"]),
@@ -18,6 +18,8 @@ const PROVIDERS: [(&str, &[&str]); 9] = [
     ("TDIS-TYPE", &["bf"]),
     ("TSDB-TYPE", &["timeseries"]),
     ("graphdata", &["graph", "falkordb"]),
+    ("ft_index0", &["search"]),
+    ("scdtype00", &["search"]),
     ("vectorset", &[BUILT_IN]),
 ];
 /// The one that is no module to load.
@@ -53,15 +55,24 @@ pub fn tell_modules(host: &dyn Host, facts: &[Attribute], read: Option<&DatasetF
         None => captured,
         Some(read) => read.modules_needed().filter(|name| !captured.contains(name)).collect(),
     };
-    if needed.is_empty() {
+    let has_built_in = is_redis_8(&Context::of(host));
+    let named: Vec<String> =
+        needed.iter().filter(|kind| !(has_built_in && **kind == BUILT_IN)).map(|kind| with_provider(kind)).collect();
+    if named.is_empty() {
         return;
     }
-    let named: Vec<String> = needed.iter().map(|kind| with_provider(kind)).collect();
     host.warn(&format!(
         "the backup holds data of modules that a server started on this directory must have, else it ends while it loads: {} \
          (loadmodule in its configuration loads a module)",
         named.join(", ")
     ));
+}
+
+/// Whether the server that will be started is known to have the types that came with Redis 8.
+fn is_redis_8(context: &Context) -> bool {
+    let major = context.get("server-version").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    context.get("server-name").is_some_and(|name| name.eq_ignore_ascii_case("redis"))
+        && major.is_some_and(|major| major >= 8)
 }
 
 /// A type, and the module that has it, where that is known and has another name.
@@ -108,8 +119,9 @@ impl LeftOut {
         if self.0.len() >= MAX_NAMES || self.0.contains(&name) {
             return;
         }
+        let kind = with_provider(&name);
         host.warn(&format!(
-            "what module {name} keeps outside keys (e.g. definitions of indexes) is not restored: no command brings it into a \
+            "what module {kind} keeps outside keys (e.g. definitions of indexes) is not restored: no command brings it into a \
              live server; a restore into a data directory by --target-dir keeps it"
         ));
         self.0.insert(name);

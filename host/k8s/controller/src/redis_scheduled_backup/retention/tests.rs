@@ -15,7 +15,7 @@ fn status(value: serde_json::Value) -> RedisScheduledBackupStatus {
 }
 
 fn begin(now: &str) -> Retention {
-    Retention::Begin(format!("nightly-{}", at(now).as_second() / 60))
+    Retention::Begin(format!("nightly-{}", at(now).as_second()))
 }
 
 const NOW: &str = "2026-11-21T12:00:00Z";
