@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use redkeep_core::attribute::{find, to_map};
 use redkeep_core::catalog::{BackupRef, backup_id_of};
+use redkeep_core::classify::chain;
 use redkeep_core::facts::aggregate;
 use redkeep_core::identifier::{AttemptId, BackupId, ClusterName, InvalidIdentifier, ShardName};
 use redkeep_core::manifest::{
@@ -26,6 +28,7 @@ use crate::clock::Clocks;
 use crate::error::EngineError;
 use crate::events::{ShardEvents, TaskEvents, Warnings};
 use crate::kept_plugin;
+use crate::object;
 use crate::opened;
 use crate::pipeline::{CaptureOptions, CaptureStore, PipelineError, Recipients, check_sizes};
 use crate::spool;
@@ -417,6 +420,23 @@ pub(crate) async fn check_artifact(storage: &dyn WriteStorage, artifact: &Artifa
     })
 }
 
+/// Refuses what is longer than [`opened::manifest`] and [`crate::parts`] read.
+pub(crate) fn check_length(bytes: &[u8]) -> Result<(), EngineError> {
+    if bytes.len() as u64 > object::MAX_MANIFEST {
+        let why = format!("it has {} bytes, {} are the most", bytes.len(), object::MAX_MANIFEST);
+        return Err(EngineError::ManifestUnreadable { why });
+    }
+    Ok(())
+}
+
+/// The bytes of a manifest, which can be read back: with one that cannot, the backup would be there and be lost.
+pub(crate) fn readable(manifest: &Manifest, address: &str) -> Result<Bytes, EngineError> {
+    let bytes = manifest.to_bytes();
+    check_length(&bytes)?;
+    Manifest::parse(address, &bytes).map_err(|error| EngineError::ManifestUnreadable { why: chain(&error) })?;
+    Ok(bytes.into())
+}
+
 /// Writes the manifest, last.
 async fn commit(
     task: &BackupTask,
@@ -429,6 +449,7 @@ async fn commit(
 ) -> Result<BackupResult, EngineError> {
     events.stage("commit", prepared.backup.backup_id.as_str());
     let manifest = build(task, providers.now(), prepared, captured, warnings.lines());
+    let bytes = readable(&manifest, &prepared.address())?;
     let folder = prepared.backup.folder();
     if task.pin {
         // Before the manifest, so that no retention can come between.
@@ -436,7 +457,7 @@ async fn commit(
     }
     // From here on the manifest may be there: the artifacts go only where it is known not to be, never by a drop.
     attempt.keep();
-    let put = prepared.storage.put_if_absent(&folder.manifest(), manifest.to_bytes().into()).await;
+    let put = prepared.storage.put_if_absent(&folder.manifest(), bytes).await;
     let error = match put {
         Ok(PutOutcome::Created) => return Ok(BackupResult::Committed(Box::new(manifest))),
         Ok(PutOutcome::Exists) => return someone_else_won(task, prepared, attempt, events).await,

@@ -83,6 +83,12 @@ pub enum EngineError {
         /// The shard.
         shard: String,
     },
+    /// What was captured makes a manifest that nobody could read.
+    #[error("the manifest could not be read back: {why}")]
+    ManifestUnreadable {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The source moved during the backup.
     #[error("the source changed during the backup")]
     TopologyChanged {
@@ -328,6 +334,7 @@ impl Classify for EngineError {
             Self::SpecVersion { .. } => "SpecVersion",
             Self::CapabilityMissing { .. } => "CapabilityMissing",
             Self::NothingCaptured { .. } => "NothingCaptured",
+            Self::ManifestUnreadable { .. } => "ManifestUnreadable",
             Self::TopologyChanged { .. } => "TopologyChanged",
             Self::ArtifactGone { .. } => "ArtifactGone",
             Self::Conflict { .. } => "BackupConflict",
@@ -372,6 +379,9 @@ impl Classify for EngineError {
             }
             Self::CapabilityMissing { .. } => "give the server's URL by --source, or use a method that reads files",
             Self::NothingCaptured { .. } => "this is a defect of the plugin: tell its author; nothing was stored",
+            Self::ManifestUnreadable { .. } => {
+                "no backup was made: the plugin reported too much of artifacts or shards, tell its author"
+            }
             Self::TopologyChanged { .. } => "run the backup again when slots and shards rest; nothing was stored",
             Self::ArtifactGone { .. } => {
                 "nothing was stored: give `redkeep prune` a --grace longer than any backup runs, compare the clocks, back up again"

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::attempt::Attempt;
 use crate::backup::{
     ATTEMPT_LENGTH, BackupOutcome, BackupResult, CapturedShard, Preparation, Prepared, TOOL, capture_shard,
-    check_artifacts, method_record, prepare, put_pin, settle, take_back,
+    check_artifacts, check_length, method_record, prepare, put_pin, readable, settle, take_back,
 };
 use crate::cancel;
 use crate::error::EngineError;
@@ -167,6 +167,7 @@ async fn capture_part(
     };
     // A struct of strings, numbers and maps always serializes.
     let bytes = serde_json::to_vec_pretty(&part).unwrap_or_default();
+    check_length(&bytes)?;
     let key = part_key(&prepared.backup.folder(), &prepared.attempt, &task.shard);
     let stored = prepared.storage.put(&key, bytes.into()).await;
     stored.map_err(EngineError::storage(format!("store what is known of shard {}", task.shard)))?;
@@ -201,10 +202,11 @@ pub async fn commit(
     if !stays_in_its_folder(&manifest, &backup.folder()) {
         return Err(EngineError::Damaged { object: address, what: "its parts name objects of others".to_owned() });
     }
+    let bytes = readable(&manifest, &address)?;
     if task.backup.pin {
         put_pin(storage.as_ref(), &backup, providers.now()).await?;
     }
-    let put = storage.put_if_absent(&backup.folder().manifest(), manifest.to_bytes().into()).await;
+    let put = storage.put_if_absent(&backup.folder().manifest(), bytes).await;
     let result = match put {
         Ok(PutOutcome::Created) => BackupResult::Committed(Box::new(manifest)),
         Ok(PutOutcome::Exists) => match opened::manifest(storage.as_ref(), &backup).await {

@@ -53,6 +53,8 @@ pub(crate) enum Conduct {
     LoseKey,
     /// Captures a secret artifact.
     Secret,
+    /// Capture reports a fact of so many of these characters.
+    Sprawl(char, usize),
 }
 
 /// Something that others do to the storage.
@@ -559,11 +561,15 @@ impl Method for FakeMethod {
         }
         sink.finish(Vec::new()).await?;
         let boast = usize::from(conduct == Conduct::Boast);
-        Ok(vec![
+        let mut facts = vec![
             Attribute::new("keys", keys.len() + boast),
             Attribute::new("databases", "0"),
             Attribute::new("functions", *self.world.functions.lock().unwrap()),
-        ])
+        ];
+        if let Conduct::Sprawl(character, count) = conduct {
+            facts.push(Attribute::new("sprawl", character.to_string().repeat(count)));
+        }
+        Ok(facts)
     }
 
     async fn restore(&self, run: Run) -> Result<Vec<Attribute>, MethodError> {

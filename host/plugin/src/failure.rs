@@ -41,6 +41,14 @@ pub(crate) enum Stop {
     CpuSlice { milliseconds: u128 },
     #[error("wrote more than it may: the limit of output is {}", format_size(*limit))]
     Output { limit: u64 },
+    #[error("created more artifacts than it may: the limit is {limit}")]
+    Artifacts { limit: usize },
+    #[error("opened more artifacts at once than it may: the limit is {limit}")]
+    ArtifactsAtOnce { limit: usize },
+    #[error("gave an artifact more attributes than it may: the limit is {limit}")]
+    Attributes { limit: usize },
+    #[error("gave {what} of more bytes than it may: the limit is {}", format_size(*limit as u64))]
+    AttributeBytes { what: &'static str, limit: usize },
     #[error("wrote more log lines than it may: the limit is {limit}")]
     LogLines { limit: u64 },
     #[error("opened more sources, sinks and links at once than it may: the limit is {limit}")]

@@ -36,6 +36,16 @@ pub struct Limits {
     pub describe_wall_clock: Duration,
     /// Bytes written to all sinks of one call together. 16 TiB.
     pub output: u64,
+    /// Artifacts that one call may create. 1000.
+    pub artifacts: usize,
+    /// Artifacts that are written or read at once: each holds up to three threads of the host's, which has 512. 16.
+    pub artifacts_at_once: usize,
+    /// Attributes of one artifact. 64.
+    pub attributes: usize,
+    /// Bytes of one attribute, its key among them. 4 KiB.
+    pub attribute: usize,
+    /// Bytes of the attributes of all artifacts of one call: the manifest holds them. 8 MiB.
+    pub all_attributes: usize,
     /// Bytes that one call of an import may copy out of the guest, and one export may return. 2 MiB.
     pub hostcall_bytes: usize,
     /// Sources, sinks and links open at once. 1024.
@@ -58,6 +68,11 @@ impl Default for Limits {
             wall_clock: Duration::from_hours(24),
             describe_wall_clock: Duration::from_secs(10),
             output: 16 << 40,
+            artifacts: 1000,
+            artifacts_at_once: 16,
+            attributes: 64,
+            attribute: 4 << 10,
+            all_attributes: 8 << 20,
             hostcall_bytes: 2 << 20,
             handles: 1024,
             log_lines: 1_000_000,

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use redkeep_core::Attribute;
 use redkeep_core::method::{LogLevel, MethodError, Run, code};
 use redkeep_core::stream::{Sink, Source};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
+use crate::bindings::redkeep::plugin::types;
 use crate::failure::{HostError, Stop};
 use crate::grants::{Grants, Permissions};
-use crate::handles::{SinkHandle, SourceHandle};
+use crate::handles::{OpenArtifact, SinkHandle, SourceHandle};
 use crate::limits::{CpuClock, HostCall, Limits, MemoryMeter};
 use crate::text::printable;
 
@@ -63,7 +65,11 @@ pub(crate) struct State {
     /// What the panic hook said.
     pub(crate) panic: Option<String>,
     /// Names of artifacts created, in lower case.
-    pub(crate) created: HashSet<String>,
+    created: HashSet<String>,
+    /// Places for artifacts that are open at once.
+    places: Arc<Semaphore>,
+    /// Bytes of the attributes of all artifacts.
+    attribute_bytes: usize,
     clock: CpuClock,
     limits: Limits,
     written: u64,
@@ -92,6 +98,8 @@ impl State {
             parameters: "{}".to_owned(),
             panic: None,
             created: HashSet::new(),
+            places: Arc::new(Semaphore::new(limits.artifacts_at_once)),
+            attribute_bytes: 0,
             clock,
             limits,
             written: 0,
@@ -135,11 +143,74 @@ impl State {
     }
 
     pub(crate) fn push_source(&mut self, source: Box<dyn Source>) -> Result<Resource<SourceHandle>, HostError> {
-        self.push(SourceHandle(Some(source)))
+        self.push(SourceHandle { source: Some(source), _place: None })
+    }
+
+    pub(crate) fn push_stored(
+        &mut self,
+        source: Box<dyn Source>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Resource<SourceHandle>, HostError> {
+        self.push(SourceHandle { source: Some(source), _place: Some(place) })
     }
 
     pub(crate) fn push_sink(&mut self, sink: Box<dyn Sink>) -> Result<Resource<SinkHandle>, HostError> {
-        self.push(SinkHandle(Some(sink)))
+        self.push(SinkHandle { sink: Some(sink), artifact: None })
+    }
+
+    pub(crate) fn push_artifact(
+        &mut self,
+        sink: Box<dyn Sink>,
+        artifact: OpenArtifact,
+    ) -> Result<Resource<SinkHandle>, HostError> {
+        self.push(SinkHandle { sink: Some(sink), artifact: Some(artifact) })
+    }
+
+    /// A place among the artifacts that are open at once.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, HostError> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.map_err(|_| Stop::ArtifactsAtOnce { limit: self.limits.artifacts_at_once }.into())
+    }
+
+    /// Takes the name of an artifact that is to be written.
+    pub(crate) fn take_name(&mut self, name: &str) -> Result<(), HostError> {
+        // Storages that fold case must not lay one over the other.
+        let name_in_lower_case = name.to_ascii_lowercase();
+        if self.created.contains(&name_in_lower_case) {
+            return Err(MethodError::new(code::REFUSED, format!("an artifact {name} was created already")).into());
+        }
+        if self.created.len() >= self.limits.artifacts {
+            return Err(Stop::Artifacts { limit: self.limits.artifacts }.into());
+        }
+        self.created.insert(name_in_lower_case);
+        Ok(())
+    }
+
+    /// Attributes for an artifact that has so many already: bounded, since its manifest must be readable, and each key once.
+    pub(crate) fn attributes(
+        &mut self,
+        attributes: Vec<types::Attribute>,
+        already: usize,
+    ) -> Result<Vec<Attribute>, HostError> {
+        let Limits { attributes: most, attribute: longest, all_attributes, .. } = self.limits;
+        if already + attributes.len() > most {
+            return Err(Stop::Attributes { limit: most }.into());
+        }
+        for attribute in &attributes {
+            let size = attribute.key.len() + attribute.value.len();
+            if size > longest {
+                return Err(Stop::AttributeBytes { what: "an attribute", limit: longest }.into());
+            }
+            self.attribute_bytes += size;
+        }
+        if self.attribute_bytes > all_attributes {
+            return Err(Stop::AttributeBytes { what: "attributes", limit: all_attributes }.into());
+        }
+        let attributes = attributes.into_iter().map(|attribute| Attribute {
+            key: printable(&attribute.key, longest),
+            value: printable(&attribute.value, longest),
+        });
+        Ok(unique(attributes.collect(), "an artifact")?)
     }
 
     /// Counts bytes on their way to any sink.
@@ -253,5 +324,19 @@ pub(crate) fn unique(attributes: Vec<Attribute>, of: &str) -> Result<Vec<Attribu
             format!("the plugin gave {of} the key {:?} twice", printable(&twice.key, 200)),
         )),
         None => Ok(attributes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_of_an_artifact_cannot_move_the_cursor() {
+        let limits = Limits::default();
+        let mut state = State::new("x".into(), Export::Capture, None, Arc::default(), limits, CpuClock::default());
+        let given = types::Attribute { key: "type\u{1b}".into(), value: "rdb\nhelp: run this".into() };
+        let shown = state.attributes(vec![given], 0).unwrap();
+        assert_eq!(shown, [Attribute::new("type\u{fffd}", "rdb help: run this")]);
     }
 }

@@ -81,6 +81,15 @@ fn with_sink(then: &str) -> Guest {
     })
 }
 
+/// A guest that creates an artifact with these attributes.
+fn described(attributes: &[(String, String)]) -> Guest {
+    let attributes: Vec<(&str, &str)> = attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    calling("create", |guest| {
+        let (name, attributes) = (guest.text("dump.rdb"), guest.attributes(&attributes));
+        format!("{name} {attributes}")
+    })
+}
+
 fn path(call: &'static str, request: &str, path: &'static str) -> Guest {
     calling(call, |guest| guest.text(path)).requests(&[request])
 }
@@ -232,6 +241,26 @@ fn running() -> Vec<Hostile> {
             ),
         ),
         hostile(
+            "artifacts open without end",
+            Guest::creating(""),
+            Failed(code::LIMIT, "opened more artifacts at once than it may"),
+        ),
+        hostile(
+            "artifacts without number",
+            Guest::creating("(call $drop-sink (local.get $a))"),
+            Failed(code::LIMIT, "created more artifacts than it may"),
+        ),
+        hostile(
+            "attributes without number",
+            described(&(100..165).map(|key| (key.to_string(), String::new())).collect::<Vec<_>>()),
+            Failed(code::LIMIT, "gave an artifact more attributes than it may"),
+        ),
+        hostile(
+            "a huge attribute",
+            described(&[("type".to_owned(), "x".repeat(5000))]),
+            Failed(code::LIMIT, "gave an attribute of more bytes than it may"),
+        ),
+        hostile(
             "facts that contradict one another",
             Guest::capture(|guest| guest.facts(&[("keys", "7"), ("keys", "8")])),
             Failed(code::INTERNAL, "the key \"keys\" twice"),
@@ -281,6 +310,17 @@ fn running() -> Vec<Hostile> {
         ),
         hostile("a command not granted", command(&["FLUSHALL"]), Failed(code::DENIED, "redis:command:FLUSHALL")),
         hostile("a command without a name", command(&[]), Failed(code::DENIED, "without a name")),
+        hostile(
+            "all settings, the passwords among them",
+            calling("command", |guest| guest.list(&["CONFIG", "GET", "*"])).requests(&["redis:command:CONFIG|GET"]),
+            Failed(code::DENIED, "CONFIG GET * asks for a pattern"),
+        ),
+        hostile(
+            "a password in a pipeline",
+            calling("pipeline", |guest| guest.commands(&[&["MULTI"], &["CONFIG", "GET", "requirepass"], &["EXEC"]]))
+                .requests(&["redis:command:MULTI", "redis:command:CONFIG|GET", "redis:command:EXEC"]),
+            Failed(code::DENIED, "CONFIG GET requirepass asks for a password"),
+        ),
         hostile(
             "RESP smuggled in a command's name",
             command(&["BGSAVE\r\n*1\r\n$8\r\nFLUSHALL"]),

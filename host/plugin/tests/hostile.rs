@@ -369,8 +369,46 @@ async fn a_command_that_is_not_granted_never_reaches_the_server() {
         assert_eq!(error.code, code::DENIED, "{error}");
     }
     assert!(world.commands.lock().unwrap().is_empty());
-    capture_with(guest(&["config", "get", "*\r\nFLUSHALL"]), granted(), small(), &world).await.unwrap();
-    assert_eq!(*world.commands.lock().unwrap(), [["config", "get", "*\r\nFLUSHALL"]]);
+    capture_with(guest(&["config", "get", "dir\r\nFLUSHALL"]), granted(), small(), &world).await.unwrap();
+    assert_eq!(*world.commands.lock().unwrap(), [["config", "get", "dir\r\nFLUSHALL"]]);
+}
+
+#[rstest]
+#[case(&["CONFIG", "GET", "*"], "asks for a pattern")]
+#[case(&["config", "get", "dir", "require?as*"], "asks for a pattern")]
+#[case(&["CONFIG", "GET", "[rm]*"], "asks for a pattern")]
+// Servers before Redis 7 take every name for a pattern, and a word to end at a NUL byte.
+#[case(&["CONFIG", "GET", "requirep\\ass"], "asks for a pattern")]
+#[case(&["CONFIG", "GET\0", "masterauth\0x"], "asks for a password")]
+#[case(&["CONFIG", "GET", "RequirePass"], "asks for a password")]
+#[case(&["CONFIG", "GET", "primaryauth"], "asks for a password")]
+#[case(&["CONFIG", "GET", "save", "tls-key-file-pass"], "asks for a password")]
+#[case(&["CONFIG", "GET", "tls-client-key-file-pass"], "asks for a password")]
+#[tokio::test]
+async fn no_grant_lets_a_plugin_ask_for_passwords(#[case] words: &[&str], #[case] message: &str) {
+    let world = World::new();
+    let alone = calling("command", |guest| guest.list(words));
+    let among = calling("pipeline", |guest| guest.commands(&[&["CONFIG", "GET", "dir"], words]));
+    for guest in [alone, among] {
+        let guest = guest.requests(&["redis:command:CONFIG"]);
+        let error = capture_with(guest, grants(&["redis:command:CONFIG"]), small(), &world).await.unwrap_err();
+        assert_failed(&error, code::DENIED, message);
+        assert!(error.help().unwrap().contains("by their whole names"));
+    }
+    assert!(world.commands.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn settings_are_told_by_their_names() {
+    let world = World::new();
+    for words in [&["CONFIG", "GET", "dir", "masteruser"][..], &["CONFIG", "REWRITE"], &["CONFIG"]] {
+        let guest = calling("command", |guest| guest.list(words)).requests(&["redis:command:CONFIG"]);
+        capture(guest, &world).await.unwrap();
+        // It got as far as the server, which takes no pipelines here.
+        let guest = calling("pipeline", |guest| guest.commands(&[words])).requests(&["redis:command:CONFIG"]);
+        assert_failed(&capture(guest, &world).await.unwrap_err(), code::NOT_SUPPORTED, "no pipeline here");
+    }
+    assert_eq!(world.commands.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -474,6 +512,80 @@ async fn an_artifact_is_written_once_under_a_plain_name_and_only_by_capture() {
     let method = load_with(guest, Grants::none(), small()).await;
     let error = method.plan(World::new().run("capture")).await.unwrap_err();
     assert_failed(&error, code::DENIED, "artifacts are written by capture, not by plan");
+}
+
+#[rstest]
+#[case::finished(
+    "(call $finish (local.get $a) (i32.const 8) (i32.const 0) (global.get $ret))",
+    "created more artifacts than it may: the limit is 40",
+    40
+)]
+#[case::dropped("(call $drop-sink (local.get $a))", "created more artifacts than it may: the limit is 40", 0)]
+#[case::open("", "opened more artifacts at once than it may: the limit is 16", 0)]
+#[tokio::test]
+async fn artifacts_without_number_end_the_call(#[case] then: &str, #[case] message: &str, #[case] stored: usize) {
+    let (limits, world) = (Limits { artifacts: 40, ..small() }, World::new());
+    let error = capture_with(Guest::creating(then), Grants::none(), limits, &world).await.unwrap_err();
+    assert_failed(&error, code::LIMIT, message);
+    assert_eq!(world.artifacts.lock().unwrap().len(), stored);
+}
+
+#[tokio::test]
+async fn stored_artifacts_opened_without_end_end_the_call() {
+    let opening = |then: &'static str| {
+        Guest::capture(move |guest| {
+            let name = guest.text("dump.rdb");
+            format!(
+                "(loop $again (call $open-stored {name} (global.get $ret)) {then}
+                   (local.set $c (i32.add (local.get $c) (i32.const 1)))
+                   (br_if $again (i32.lt_u (local.get $c) (i32.const 40)))) (global.get $ok)"
+            )
+        })
+    };
+    let world = Arc::new(World { stored_gibibytes: 1, ..World::default() });
+    let error = capture(opening(""), &world).await.unwrap_err();
+    assert_failed(&error, code::LIMIT, "opened more artifacts at once than it may: the limit is 16");
+    capture(opening("(call $drop-source (i32.load offset=4 (global.get $ret)))"), &world).await.unwrap();
+}
+
+/// A guest that gives an artifact these attributes: so many of so many bytes when it is created, and again when finished.
+fn describing(first: usize, then: usize, bytes: usize) -> Guest {
+    let keys: Vec<String> = (100..100 + first + then).map(|key| key.to_string()).collect();
+    let value = "x".repeat(bytes - 3);
+    let attributes: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), value.as_str())).collect();
+    Guest::capture(|guest| {
+        let (first, then) = attributes.split_at(first);
+        let (name, first, then) = (guest.text("dump.rdb"), guest.attributes(first), guest.attributes(then));
+        format!(
+            "(call $create {name} {first} (global.get $ret))
+             (if (i32.load8_u (global.get $ret)) (then (return (global.get $ret))))
+             (local.set $a (i32.load offset=4 (global.get $ret)))
+             (call $finish (local.get $a) {then} (global.get $ret))
+             (if (i32.load8_u (global.get $ret)) (then (return (call $failed))))
+             (global.get $ok)"
+        )
+    })
+}
+
+#[tokio::test]
+async fn attributes_without_bounds_end_the_call() {
+    let capture = async |guest, all_attributes| {
+        let limits = Limits { all_attributes, ..small() };
+        capture_with(guest, Grants::none(), limits, &World::new()).await
+    };
+    for (first, then, bytes) in [(64, 0, 100), (40, 24, 100), (0, 64, 100), (1, 1, 4096)] {
+        capture(describing(first, then, bytes), 8 << 20).await.unwrap();
+    }
+    for (first, then) in [(65, 0), (40, 25), (0, 65)] {
+        let error = capture(describing(first, then, 100), 8 << 20).await.unwrap_err();
+        assert_failed(&error, code::LIMIT, "gave an artifact more attributes than it may: the limit is 64");
+    }
+    for (first, then) in [(1, 0), (1, 1)] {
+        let error = capture(describing(first, then, 4097), 8 << 20).await.unwrap_err();
+        assert_failed(&error, code::LIMIT, "gave an attribute of more bytes than it may");
+    }
+    let error = capture(describing(8, 8, 1000), 10_000).await.unwrap_err();
+    assert_failed(&error, code::LIMIT, "gave attributes of more bytes than it may");
 }
 
 #[tokio::test]

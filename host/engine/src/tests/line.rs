@@ -162,6 +162,25 @@ async fn a_method_that_fails_leaves_nothing(#[case] conduct: Conduct, #[case] re
     make(&world).await;
 }
 
+#[rstest]
+#[case::elements(',', 1 << 20, "more elements than any manifest")]
+#[case::bytes('x', 17 << 20, "33554432 are the most")]
+#[tokio::test]
+async fn a_manifest_that_nobody_could_read_is_not_written(
+    #[case] character: char,
+    #[case] count: usize,
+    #[case] why: &str,
+) {
+    let world = World::new();
+    world.behave(Conduct::Sprawl(character, count));
+    let mut task = backup_task();
+    task.pin = true;
+    let error = backup(&task, &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!((error.class(), error.reason()), (Class::Failed, "ManifestUnreadable"));
+    assert!(error.to_string().contains(why), "{error}");
+    assert_eq!(world.keys().await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn one_failing_shard_of_three_leaves_nothing() {
     let world = World::new();

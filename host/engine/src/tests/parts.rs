@@ -182,6 +182,26 @@ async fn what_does_not_fit_together_is_refused() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_nobody_could_read_is_not_written() {
+    let world = World::new();
+    world.behave(Conduct::Sprawl(',', 1 << 20));
+    let parts = [captured(&world, "0", 10).await];
+    let error = commit(&commit_of(&parts), &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!(redkeep_core::Classify::reason(&error), "ManifestUnreadable", "{}", error.chain());
+    assert!(manifest(&world).await.is_none());
+}
+
+#[tokio::test]
+async fn a_part_that_no_commit_could_read_leaves_nothing() {
+    let world = World::new();
+    world.behave(Conduct::Sprawl('x', 32 << 20));
+    let task = CaptureTask { backup: backup(), shard: "0".parse().unwrap(), slots: Vec::new() };
+    let error = capture(&task, &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!(redkeep_core::Classify::reason(&error), "ManifestUnreadable", "{}", error.chain());
+    assert_eq!((world.keys().await, world.uploads().await), (Vec::<String>::new(), 0));
+}
+
+#[tokio::test]
 async fn a_capture_that_fails_leaves_nothing() {
     let world = World::new();
     world.set_shards(&[("0", 100_000)]);

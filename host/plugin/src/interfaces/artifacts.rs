@@ -6,8 +6,8 @@ use wasmtime::component::Resource;
 
 use crate::bindings::redkeep::plugin::{artifacts, types};
 use crate::failure::HostError;
-use crate::handles::{SinkHandle, SourceHandle};
-use crate::state::{Export, State, unique};
+use crate::handles::{OpenArtifact, SinkHandle, SourceHandle};
+use crate::state::{Export, State};
 use crate::text::printable;
 
 /// The longest name, in bytes: with suffixes for compression and encryption it must fit file systems' 255.
@@ -40,21 +40,21 @@ impl artifacts::Host for State {
             return Err(MethodError::new(code::DENIED, message).into());
         }
         check_name(&name)?;
-        // Storages that fold case must not lay one over the other.
-        if !self.created.insert(name.to_ascii_lowercase()) {
-            return Err(MethodError::new(code::REFUSED, format!("an artifact {name} was created already")).into());
-        }
-        let attributes = unique(attributes.into_iter().map(Into::into).collect(), "an artifact")?;
+        self.take_name(&name)?;
+        let place = self.place()?;
+        let attributes = self.attributes(attributes, 0)?;
+        let artifact = OpenArtifact { attributes: attributes.len(), _place: place };
         let sink = artifacts.create(&name, attributes).await?;
-        self.push_sink(sink)
+        self.push_artifact(sink, artifact)
     }
 
     async fn open(&mut self, name: String) -> Result<Resource<SourceHandle>, HostError> {
         let _host = self.enter();
         let artifacts = Arc::clone(&self.run()?.artifacts);
         check_name(&name)?;
+        let place = self.place()?;
         let source = artifacts.open(&name).await?;
-        self.push_source(source)
+        self.push_stored(source, place)
     }
 
     async fn list(&mut self) -> Result<Vec<types::Artifact>, HostError> {

@@ -8,7 +8,7 @@ use wasmtime::component::Resource;
 use crate::bindings::redkeep::plugin::{pipe, types};
 use crate::failure::{HostError, Stop};
 use crate::handles::{SinkHandle, SourceHandle};
-use crate::state::{State, unique};
+use crate::state::State;
 
 /// A read that keeps the source to its own promise: what is too long is a defect of the host, never passed on.
 async fn read(source: &mut dyn Source, max: usize) -> Result<Bytes, HostError> {
@@ -23,7 +23,7 @@ async fn read(source: &mut dyn Source, max: usize) -> Result<Bytes, HostError> {
 impl pipe::HostSource for State {
     async fn read(&mut self, handle: Resource<SourceHandle>, max: u32) -> Result<Vec<u8>, HostError> {
         let _host = self.enter();
-        let source = self.table.get_mut(&handle)?.0.as_mut().ok_or(Stop::UnknownHandle)?;
+        let source = self.table.get_mut(&handle)?.source.as_mut().ok_or(Stop::UnknownHandle)?;
         if max == 0 {
             // Zero bytes would look like the end.
             return Err(MethodError::new(code::INTERNAL, "a read of zero bytes was asked for").into());
@@ -34,12 +34,12 @@ impl pipe::HostSource for State {
 
     async fn position(&mut self, handle: Resource<SourceHandle>) -> wasmtime::Result<u64> {
         let _host = self.enter();
-        Ok(self.table.get(&handle)?.0.as_ref().map_or(0, |source| source.position()))
+        Ok(self.table.get(&handle)?.source.as_ref().map_or(0, |source| source.position()))
     }
 
     async fn size(&mut self, handle: Resource<SourceHandle>) -> wasmtime::Result<Option<u64>> {
         let _host = self.enter();
-        Ok(self.table.get(&handle)?.0.as_ref().and_then(|source| source.size()))
+        Ok(self.table.get(&handle)?.source.as_ref().and_then(|source| source.size()))
     }
 
     async fn drop(&mut self, handle: Resource<SourceHandle>) -> wasmtime::Result<()> {
@@ -54,7 +54,7 @@ impl pipe::HostSink for State {
         let _host = self.enter();
         let data = Bytes::from(data);
         self.count_output(&data)?;
-        let sink = self.table.get_mut(&handle)?.0.as_mut().ok_or(Stop::UnknownHandle)?;
+        let sink = self.table.get_mut(&handle)?.sink.as_mut().ok_or(Stop::UnknownHandle)?;
         if data.is_empty() {
             return Ok(());
         }
@@ -96,8 +96,11 @@ impl pipe::Host for State {
         attributes: Vec<types::Attribute>,
     ) -> Result<types::Artifact, HostError> {
         let _host = self.enter();
-        let sink = self.table.delete(sink)?.0.ok_or(Stop::UnknownHandle)?;
-        let attributes = unique(attributes.into_iter().map(Into::into).collect(), "an artifact")?;
+        // The artifact keeps its place until it is finished.
+        let SinkHandle { sink, artifact } = self.table.delete(sink)?;
+        let sink = sink.ok_or(Stop::UnknownHandle)?;
+        let already = artifact.as_ref().map_or(0, |artifact| artifact.attributes);
+        let attributes = self.attributes(attributes, already)?;
         Ok(sink.finish(attributes).await?.into())
     }
 
@@ -109,11 +112,11 @@ impl pipe::Host for State {
     ) -> Result<u64, HostError> {
         let _host = self.enter();
         // Both are taken out, so that both can be used at once, and put back whatever happened.
-        let mut from = self.table.get_mut(&source)?.0.take().ok_or(Stop::UnknownHandle)?;
-        let mut into = self.table.get_mut(&sink)?.0.take().ok_or(Stop::UnknownHandle)?;
+        let mut from = self.table.get_mut(&source)?.source.take().ok_or(Stop::UnknownHandle)?;
+        let mut into = self.table.get_mut(&sink)?.sink.take().ok_or(Stop::UnknownHandle)?;
         let result = self.copy(from.as_mut(), into.as_mut(), max.unwrap_or(u64::MAX)).await;
-        self.table.get_mut(&source)?.0 = Some(from);
-        self.table.get_mut(&sink)?.0 = Some(into);
+        self.table.get_mut(&source)?.source = Some(from);
+        self.table.get_mut(&sink)?.sink = Some(into);
         result
     }
 }

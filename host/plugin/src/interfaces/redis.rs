@@ -17,6 +17,10 @@ use crate::text::printable;
 /// The longest reply of one command, in bytes.
 const MAX_REPLY: usize = 1 << 20;
 
+/// A setting with one of these in its name holds a credential: `requirepass`, `tls-key-file-pass`, `primaryauth` of Valkey,
+/// `ldap.search_bind_passwd` of a module.
+const CREDENTIALS: [&str; 3] = ["pass", "masterauth", "primaryauth"];
+
 impl State {
     fn server(&self) -> Result<Arc<dyn RedisServer>, HostError> {
         let server = self.run()?.redis.clone();
@@ -34,8 +38,34 @@ impl State {
             return Err(MethodError::new(code::DENIED, "a command without a name was asked for").into());
         };
         let name = printable(&String::from_utf8_lossy(name), 100);
-        self.check_grant(&format!("redis:command:{name}"), |grants| grants.command(arguments))
+        self.check_grant(&format!("redis:command:{name}"), |grants| grants.command(arguments))?;
+        Ok(check_settings(arguments)?)
     }
+}
+
+/// Refuses `CONFIG GET` of credentials, and of patterns, which could be theirs. Replies are not masked instead: a transaction
+/// gives them with `EXEC`, and a pipeline's are streamed as they are.
+fn check_settings(arguments: &[Vec<u8>]) -> Result<(), MethodError> {
+    let [name, subcommand, settings @ ..] = arguments else { return Ok(()) };
+    // Old servers end a word at a NUL byte, so only how it begins counts.
+    let gets = subcommand.get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"GET"));
+    if !(gets && name.eq_ignore_ascii_case(b"CONFIG")) {
+        return Ok(());
+    }
+    for setting in settings {
+        let setting = String::from_utf8_lossy(setting).to_ascii_lowercase();
+        let what = if CREDENTIALS.iter().any(|credential| setting.contains(credential)) {
+            "a password, which no plugin sees"
+        } else if setting.contains(['*', '?', '[', '\\']) {
+            "a pattern, which could tell passwords"
+        } else {
+            continue;
+        };
+        let message = format!("CONFIG GET {} asks for {what}", printable(&setting, 100));
+        let help = "settings are asked for one by one, by their whole names: tell the plugin's author this message";
+        return Err(MethodError::new(code::DENIED, message).with_help(help));
+    }
+    Ok(())
 }
 
 fn command(arguments: Vec<Vec<u8>>) -> Command {

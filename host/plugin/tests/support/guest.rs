@@ -56,6 +56,25 @@ impl Guest {
         guest.export("capture", body)
     }
 
+    /// A guest whose `capture` creates artifacts of ever new names, and after each runs this with the sink in `$a`.
+    pub(crate) fn creating(then: &str) -> Self {
+        Self::capture(|guest| {
+            let (name, none) = (guest.words(&[0]), guest.attributes(&[]));
+            // Four bits of the count in each of three letters: 4096 names.
+            format!(
+                "(loop $again
+                   (i32.store (i32.const {name}) (i32.add (i32.const 0x61616161) (i32.or
+                     (i32.and (local.get $c) (i32.const 15)) (i32.or
+                     (i32.shl (i32.and (local.get $c) (i32.const 240)) (i32.const 4))
+                     (i32.shl (i32.and (local.get $c) (i32.const 3840)) (i32.const 8))))))
+                   (local.set $c (i32.add (local.get $c) (i32.const 1)))
+                   (call $create (i32.const {name}) (i32.const 4) {none} (global.get $ret))
+                   (local.set $a (i32.load offset=4 (global.get $ret)))
+                   {then} (br $again)) (global.get $ok)"
+            )
+        })
+    }
+
     pub(crate) fn export(mut self, name: &'static str, body: impl Into<String>) -> Self {
         self.bodies.insert(name, body.into());
         self
@@ -118,6 +137,12 @@ impl Guest {
     pub(crate) fn list(&mut self, texts: &[&str]) -> String {
         let (at, count) = self.list_at(texts);
         format!("(i32.const {at}) (i32.const {count})")
+    }
+
+    /// A list of commands, as two operands.
+    pub(crate) fn commands(&mut self, commands: &[&[&str]]) -> String {
+        let words: Vec<u32> = commands.iter().flat_map(|words| <[u32; 2]>::from(self.list_at(words))).collect();
+        format!("(i32.const {}) (i32.const {})", self.words(&words), commands.len())
     }
 
     fn list_at(&mut self, texts: &[&str]) -> (u32, u32) {
@@ -248,7 +273,7 @@ const HELPERS: &str = r#"
 "#;
 
 /// Interface, name, label, and signature in the canonical ABI.
-const IMPORTS: [(&str, &str, &str, &str); 23] = [
+const IMPORTS: [(&str, &str, &str, &str); 25] = [
     ("log", "write", "log", "(param i32 i32 i32 i32 i32)"),
     ("control", "sleep-ms", "sleep", "(param i32 i32)"),
     ("control", "now-ms", "now", "(result i64)"),
@@ -263,8 +288,10 @@ const IMPORTS: [(&str, &str, &str, &str); 23] = [
     ("pipe", "finish", "finish", "(param i32 i32 i32 i32)"),
     ("pipe", "splice", "splice", "(param i32 i32 i32 i64 i32)"),
     ("artifacts", "create", "create", "(param i32 i32 i32 i32 i32)"),
+    ("artifacts", "open", "open-stored", "(param i32 i32 i32)"),
     ("redis", "info", "info", "(param i32 i32 i32 i32)"),
     ("redis", "command", "command", "(param i32 i32 i32)"),
+    ("redis", "pipeline", "pipeline", "(param i32 i32 i32)"),
     ("redis", "replicate", "replicate", "(param i32 i32)"),
     ("redis", "load", "load", "(param i32 i32 i32)"),
     ("files", "open", "open", "(param i32 i32 i32)"),
