@@ -40,6 +40,18 @@ impl Configuration {
         Self { wanted: applied.clone(), applied, failed: BTreeMap::new() }
     }
 
+    /// But one of them was given another value for the start: what was asked for is to be set later.
+    pub(crate) fn at_first(mut self, name: &str, value: &str) -> Self {
+        self.applied.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The value that a directive is still to get.
+    pub(crate) fn pending(&self, name: &str) -> Option<String> {
+        let value = self.wanted.get(name).filter(|value| self.applied.get(name) != Some(value));
+        value.filter(|_| !self.failed.contains_key(name)).cloned()
+    }
+
     /// What is to be set now. Orders that say nothing of the configuration leave it as it is.
     pub(crate) fn changes(&mut self, wanted: &BTreeMap<String, String>) -> Vec<(String, String)> {
         if wanted.is_empty() {
@@ -51,11 +63,7 @@ impl Configuration {
             .filter(|(name, _)| is_allowed(name))
             .collect();
         self.failed.retain(|name, (value, _)| self.wanted.get(name) == Some(value));
-        let changed = self
-            .wanted
-            .iter()
-            .filter(|(name, value)| self.applied.get(*name) != Some(value) && !self.failed.contains_key(*name));
-        changed.map(|(name, value)| (name.clone(), value.clone())).collect()
+        self.wanted.keys().filter_map(|name| Some((name.clone(), self.pending(name)?))).collect()
     }
 
     /// What became of one.
@@ -134,6 +142,18 @@ mod tests {
         assert_eq!(configuration.changes(&wanted("3gb")).len(), 1);
         assert_eq!(configuration.refused(), map(&[]));
         assert_eq!(configuration.restart_for(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_had_another_value_for_the_start_is_set_later() {
+        let asked = crate::redis_conf::directives("appendonly yes\nmaxmemory 1gb\n");
+        let mut configuration = Configuration::started(&asked).at_first("appendonly", "no");
+        assert_eq!(configuration.pending("appendonly").as_deref(), Some("yes"));
+        assert_eq!(configuration.pending("maxmemory"), None);
+        let wanted = map(&[("AppendOnly", "yes"), ("maxmemory", "1gb")]);
+        assert_eq!(configuration.changes(&wanted), [("appendonly".to_owned(), "yes".to_owned())]);
+        configuration.record("appendonly", "yes", Outcome::Set);
+        assert_eq!((configuration.pending("appendonly"), configuration.changes(&wanted)), (None, Vec::new()));
     }
 
     #[test]

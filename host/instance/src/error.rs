@@ -12,6 +12,10 @@ pub(crate) enum InstanceError {
     NotRedisEither { program: PathBuf, answer: String },
     #[error("failed to use {program}: {server} {version} is older than 6.2")]
     TooOld { program: PathBuf, server: String, version: String },
+    #[error(
+        "failed to load {manifest}: {server} {version} does not know it and would start empty, for there is nothing else"
+    )]
+    NewerFiles { manifest: PathBuf, server: String, version: String },
     #[error("failed to take the password from {folder}: {why}")]
     Password { folder: PathBuf, why: String },
     #[error("failed to use the certificates in {folder}: {name} is missing")]
@@ -40,6 +44,7 @@ impl InstanceError {
             Self::TooOld { .. } => 4,
             Self::Password { .. } | Self::Tls { .. } | Self::Identity { .. } => 5,
             Self::KeepsEnding { .. } => 6,
+            Self::NewerFiles { .. } => 7,
             _ => 1,
         }
     }
@@ -49,6 +54,9 @@ impl InstanceError {
         match self {
             Self::NotRedis | Self::NotRedisEither { .. } => "set spec.imageName to an image of Redis or Valkey",
             Self::TooOld { .. } => "set spec.imageName to Redis 6.2 or newer, or to Valkey",
+            Self::NewerFiles { .. } => {
+                "set spec.imageName to Redis 7.0 or newer, or to Valkey, as the data was written by"
+            }
             Self::Password { .. } => "put the password under the key `password` of the Secret that spec.auth names",
             Self::Tls { .. } => "the Secret that spec.tls names needs the keys tls.crt, tls.key and ca.crt",
             Self::Read { .. } | Self::Write { .. } => "look at the pod's volumes and its user",

@@ -12,6 +12,7 @@ mod confine;
 mod error;
 mod facts;
 mod fence;
+mod files;
 mod hand_over;
 mod https;
 mod install;

@@ -18,6 +18,13 @@ pub(crate) struct Program {
     pub(crate) version: String,
 }
 
+impl Program {
+    /// Whether it keeps its append-only files in a folder of their own, with a manifest: Redis 7.0 and all of Valkey do.
+    pub(crate) fn knows_manifests(&self) -> bool {
+        self.server == "valkey" || release(&self.version) >= [7, 0]
+    }
+}
+
 /// The server that is named, else the first of `PATH`.
 pub(crate) fn find(named: Option<&Path>) -> Result<Program, InstanceError> {
     let path = named.map(Path::to_path_buf).or_else(in_path).ok_or(InstanceError::NotRedis)?;
@@ -40,12 +47,15 @@ fn judge(program: PathBuf, answer: &str) -> Result<Program, InstanceError> {
         return Err(InstanceError::NotRedisEither { program, answer });
     };
     let version = version.to_owned();
-    let mut numbers = version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
-    let release = [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)];
-    if release < OLDEST_REDIS {
+    if release(&version) < OLDEST_REDIS {
         return Err(InstanceError::TooOld { program, server, version });
     }
     Ok(Program { path: program, server, version })
+}
+
+fn release(version: &str) -> [u64; 2] {
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)]
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::config::Configuration;
 use crate::error::InstanceError;
 use crate::facts::Facts;
 use crate::fence::Contacts;
+use crate::files::{self, APPEND_ONLY, Load};
 use crate::link::LinkError;
 use crate::look::Knowledge;
 use crate::memory;
@@ -41,6 +42,8 @@ const FRESH: Duration = Duration::from_secs(3);
 /// So many ends within so long are given up on: the kubelet backs off and shows why.
 const MAX_ENDS: usize = 5;
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
+/// How often Redis is told to end. The same signal again does not hurry it: it goes on saving and waiting for replicas.
+const TERMINATE_EVERY: Duration = Duration::from_secs(1);
 /// How long an end is told about.
 const REMEMBER: Duration = Duration::from_secs(300);
 /// Who is no primary may be silent for long: flushing and loading a copy blocks old releases.
@@ -87,6 +90,8 @@ pub(crate) struct Supervisor {
     next_look: Moment,
     ends: VecDeque<Moment>,
     start_at: Moment,
+    /// When Redis is told to end again: it refuses while it writes its first append-only file.
+    terminate_at: Option<Moment>,
     kill_at: Option<Moment>,
     message: Option<(Moment, String)>,
     stopping: bool,
@@ -125,6 +130,7 @@ impl Supervisor {
             next_look: Moment::ZERO,
             ends: VecDeque::new(),
             start_at: Moment::ZERO,
+            terminate_at: None,
             kill_at: None,
             message: None,
             stopping: false,
@@ -179,6 +185,9 @@ impl Supervisor {
             }
         }
         self.go_on_with_hand_over().await;
+        if self.terminate_at.is_some_and(|at| now >= at) {
+            self.terminate(now);
+        }
         self.kill_what_hangs();
         self.knowledge.send_if_modified(|known| {
             let new = Knowledge { notice: self.state.notice(), peers: self.state.peers().to_vec() };
@@ -190,16 +199,27 @@ impl Supervisor {
     }
 
     fn start(&mut self) -> Result<(), InstanceError> {
-        let directives = self.settings.directives()?;
+        let asked = self.settings.directives()?;
+        let load = files::look(&self.settings.data, &asked, &self.program)?;
+        let mut directives = asked.clone();
+        if load == Load::RdbFirst {
+            tracing::warn!("there is an RDB file and no append-only file: Redis loads the one, then writes the other");
+            directives.retain(|(name, _)| name != APPEND_ONLY);
+            directives.push((APPEND_ONLY.to_owned(), "no".to_owned()));
+        }
         self.certificates = Certificates::of(&self.settings.redis_tls);
         let running = Running::start(&self.settings, &self.program, &directives, &self.events)?;
         tracing::info!(pid = running.pid.as_raw_nonzero(), process = running.process, "started Redis as standby");
         self.state.started(running.process.clone());
-        self.configuration = Configuration::started(&directives);
+        self.configuration = Configuration::started(&asked);
+        if load == Load::RdbFirst {
+            self.configuration = std::mem::take(&mut self.configuration).at_first(APPEND_ONLY, "no");
+        }
         self.last_answer = running.started;
         self.ignore_before = Moment::ZERO;
         self.facts = None;
         self.paused = false;
+        self.terminate_at = None;
         self.kill_at = None;
         self.running = Some(running);
         Ok(())
@@ -212,9 +232,7 @@ impl Supervisor {
             Event::Terminate => {
                 tracing::info!("told to end: Redis saves and ends first");
                 self.stopping = true;
-                if let Some(running) = &self.running {
-                    running.terminate();
-                }
+                self.terminate(clock::now());
             }
             Event::Standing(answer) => drop(answer.send(self.standing())),
             Event::Orders(orders, answer) => drop(answer.send(self.obey(&orders).await)),
@@ -277,6 +295,7 @@ impl Supervisor {
                     tracing::warn!(?act, "Redis does not play what it was told, and is put right");
                     let _ = self.perform(act).await;
                 }
+                self.append_at_last().await;
                 self.renew_certificates().await;
             }
             Ok(_) | Err(LinkError::Refused(_)) => self.last_answer = clock::now(),
@@ -299,6 +318,7 @@ impl Supervisor {
         let (now, lines) = (clock::now(), running.tail.joined());
         self.state.ended();
         self.facts = None;
+        self.terminate_at = None;
         self.kill_at = None;
         if self.stopping {
             tracing::info!(status, "Redis has ended");
@@ -327,9 +347,16 @@ impl Supervisor {
         let act = self.state.fence(now);
         self.say(now, "stopped Redis: neither the Kubernetes API nor every other instance was reached".to_owned());
         let _ = self.perform(act).await;
+        if self.running.is_some() {
+            self.terminate(now);
+            self.kill_at = Some(now + self.settings.stop_grace());
+        }
+    }
+
+    fn terminate(&mut self, now: Moment) {
         if let Some(running) = &self.running {
             running.terminate();
-            self.kill_at = Some(now + self.settings.stop_grace());
+            self.terminate_at = Some(now + TERMINATE_EVERY);
         }
     }
 

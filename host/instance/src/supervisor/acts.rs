@@ -9,6 +9,7 @@ use crate::auth::chain;
 use crate::clock::{self, Moment};
 use crate::config::{self, Outcome};
 use crate::facts::Facts;
+use crate::files::APPEND_ONLY;
 use crate::hand_over::{HandOver, PAUSE, Step};
 use crate::link::LinkError;
 use crate::state::{Act, NOBODY, Refused};
@@ -167,18 +168,51 @@ impl Supervisor {
     /// Changes what differs from the orders, as far as Redis can while it runs.
     pub(super) async fn configure(&mut self, wanted: &BTreeMap<String, String>) {
         for (name, value) in self.configuration.changes(wanted) {
-            let outcome = match self.call(&["CONFIG", "SET", &name, &value]).await {
-                Ok(_) => Outcome::Set,
-                Err(LinkError::Refused(text)) => {
-                    let known = self.call(&["CONFIG", "GET", &name]).await;
-                    config::outcome_of(&text, known.is_ok_and(|reply| !reply.elements().is_empty()))
-                }
-                // The next orders try again.
-                Err(_) => return,
-            };
-            tracing::info!(name, value, ?outcome, "configuration");
-            self.configuration.record(&name, &value, outcome);
+            // The next orders try again.
+            if self.set(&name, &value).await.is_err() {
+                return;
+            }
         }
+    }
+
+    /// Has the append-only file written of which there was none when Redis was started.
+    pub(super) async fn append_at_last(&mut self) {
+        if self.facts.as_ref().is_none_or(|facts| facts.loading) {
+            return;
+        }
+        if let Some(value) = self.configuration.pending(APPEND_ONLY) {
+            // The next reading tries again.
+            let _ = self.set(APPEND_ONLY, &value).await;
+        }
+    }
+
+    async fn set(&mut self, name: &str, value: &str) -> Result<(), LinkError> {
+        if name == APPEND_ONLY {
+            // One that is to end would refuse to until the file is written.
+            if self.terminate_at.is_some() {
+                return Ok(());
+            }
+            // 6.2 would write what it has loaded so far and take that for the whole; later releases would only say yes.
+            let reply = self.call(&["INFO", "persistence"]).await?;
+            if Facts::parse(&reply.text().unwrap_or_default(), clock::now()).loading {
+                return Ok(());
+            }
+        }
+        let outcome = match self.call(&["CONFIG", "SET", name, value]).await {
+            Ok(_) => Outcome::Set,
+            // That says nothing of the directive.
+            Err(LinkError::Refused(text)) if text.starts_with("BUSY") || text.starts_with("LOADING") => {
+                return Err(LinkError::Refused(text));
+            }
+            Err(LinkError::Refused(text)) => {
+                let known = self.call(&["CONFIG", "GET", name]).await;
+                config::outcome_of(&text, known.is_ok_and(|reply| !reply.elements().is_empty()))
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(name, value, ?outcome, "configuration");
+        self.configuration.record(name, value, outcome);
+        Ok(())
     }
 }
 

@@ -148,6 +148,17 @@ async fn renewed_certificates_are_read_while_redis_runs_and_bad_ones_are_told() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_that_the_server_is_too_old_for_is_not_passed_over() {
+    let setup = Setup { conf: "save \"\"\nappendonly yes\n".to_owned(), ..Setup::of(Version::Redis62) };
+    let mut rig = Rig::prepared(setup, 1).await;
+    let folder = rig.instances[0].folder.join("data/appendonlydir");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("appendonly.aof.manifest"), "file a.aof seq 1 type b\n").unwrap();
+    ends_with(&mut rig, 7, "redis 6.2").await;
+    assert!(!folder.with_file_name("appendonly.aof").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_keeps_ending_is_given_up_with_its_own_words() {
     let setup = Setup { conf: "maxmemory-policy nonsense\n".to_owned(), ..Setup::of(Version::Redis70) };
     let mut rig = Rig::prepared(setup, 1).await;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
+mod append_only;
 mod boot;
 mod edges;
 mod fencing;
