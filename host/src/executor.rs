@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::tasks;
 use mounts::Prepared;
 pub(crate) use mounts::SecretReader;
 
@@ -187,7 +188,7 @@ async fn attempt_once(task: &Running) -> Result<TaskReport, tokio::task::JoinErr
     let (providers, events) = (Arc::clone(&task.providers), Arc::clone(&task.watched));
     let runtime = tokio::runtime::Handle::current();
     // A thread of its own, so that a defect in one task ends that one alone.
-    tokio::task::spawn_blocking(move || runtime.block_on(redkeep_engine::run(spec, providers, events))).await
+    tokio::task::spawn_blocking(move || runtime.block_on(tasks::run(spec, providers, events))).await
 }
 
 /// Usage, damage, not found and refusals end the same way again; so does what was cancelled or out of time.

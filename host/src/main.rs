@@ -7,6 +7,7 @@ mod command;
 mod executor;
 mod output;
 mod session;
+mod tasks;
 mod wiring;
 
 use std::process::ExitCode;

@@ -18,6 +18,8 @@ use crate::secret::SecretRef;
 pub const SPEC_VERSION: u32 = 1;
 /// The most bytes a report takes as JSON: Kubernetes cuts a termination message at 4096.
 pub const MAX_REPORT_BYTES: usize = 4096;
+/// Parameters of a restore that options and fields give: what they allow is checked, and some allow more than the method alone.
+pub const RESTORE_OPTIONS: [&str; 5] = ["match", "db", "on-conflict", "ttl", "until"];
 
 /// What to do, and until when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,7 +251,7 @@ pub struct BackupTask {
     /// Encryption.
     #[serde(default)]
     pub encryption: Encryption,
-    /// Parameters for the plugin.
+    /// Parameters for the plugin. `redkeep task` gives those that are text the type that the method's schema says.
     #[serde(default)]
     pub parameters: serde_json::Map<String, serde_json::Value>,
     /// Take the capture to this folder at full speed first.
@@ -331,7 +333,7 @@ pub struct RestoreTask {
     /// With what an encrypted backup is opened.
     #[serde(default)]
     pub keys: DecryptionKeys,
-    /// Parameters for the plugin: `match`, `db`, `on-conflict`, `ttl`, `until` and its own.
+    /// Parameters for the plugin: [`RESTORE_OPTIONS`], and its own, typed as those of a backup.
     #[serde(default)]
     pub parameters: serde_json::Map<String, serde_json::Value>,
     /// A live restore first checks every stored digest; this leaves that out.

@@ -28,6 +28,29 @@ pub(crate) fn typed(pairs: &[(String, String)], method: &MethodInfo) -> Result<M
     Ok(parameters)
 }
 
+/// Gives parameters that came as text, which is all that a custom resource can say, the type that they have on the command line.
+/// `kept` stay, as does what has a type already (a Job of an operator before this) or cannot have the schema's: the method says what
+/// is wrong with that.
+pub(crate) fn type_texts(parameters: &mut Map<String, Value>, kept: &[&str], method: &MethodInfo) {
+    for (key, value) in parameters {
+        let Some(text) = text_of(key, value, kept) else { continue };
+        if let Ok(mut pair) = typed(&[(key.clone(), text.to_owned())], method)
+            && let Some(typed) = pair.remove(key)
+        {
+            *value = typed;
+        }
+    }
+}
+
+/// Whether there is anything for [`type_texts`] to do.
+pub(crate) fn has_texts(parameters: &Map<String, Value>, kept: &[&str]) -> bool {
+    parameters.iter().any(|(key, value)| text_of(key, value, kept).is_some())
+}
+
+fn text_of<'a>(key: &str, value: &'a Value, kept: &[&str]) -> Option<&'a str> {
+    value.as_str().filter(|_| !kept.contains(&key))
+}
+
 fn unknown(key: &str, method: &MethodInfo, known: Option<&Map<String, Value>>) -> Failure {
     let names: Vec<&str> = known.into_iter().flat_map(|properties| properties.keys().map(String::as_str)).collect();
     let help = if names.is_empty() {
@@ -177,6 +200,31 @@ mod tests {
         let failure = read(&[("sauce", "files")]).unwrap_err();
         assert_eq!(failure.exit_code(), 2);
         assert!(failure.help.unwrap().contains("source, acl"));
+    }
+
+    #[test]
+    fn texts_of_a_custom_resource_take_the_types_of_the_command_line_and_the_rest_stays() {
+        let given = json!({
+            "source": "5", "level": "5", "acl": "yes", "ratio": "0.5", "match": "a*", "numbers": "[1,2]", "window": "10",
+            "limit": 7, "extra": {"a": "1"}
+        });
+        let Value::Object(mut parameters) = given else { panic!() };
+        assert!(has_texts(&parameters, &[]));
+        type_texts(&mut parameters, &["match"], &method(&schema()));
+        let expected = json!({
+            "source": "5", "level": 5, "acl": true, "ratio": 0.5, "match": "a*", "numbers": [1, 2], "window": "10",
+            "limit": 7, "extra": {"a": "1"}
+        });
+        assert_eq!(Value::Object(parameters), expected);
+    }
+
+    #[test]
+    fn a_text_that_cannot_have_its_type_is_left_to_the_method_alone() {
+        let Value::Object(mut parameters) = json!({"level": "much", "sauce": "1", "acl": "no"}) else { panic!() };
+        type_texts(&mut parameters, &[], &method(&schema()));
+        assert_eq!(Value::Object(parameters), json!({"level": "much", "sauce": "1", "acl": false}));
+        let Value::Object(typed) = json!({"level": 1, "until": "17"}) else { panic!() };
+        assert!(!has_texts(&typed, &["until"]));
     }
 
     #[test]

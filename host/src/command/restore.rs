@@ -2,16 +2,12 @@
 
 mod next;
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use redkeep_core::attribute::to_map;
-use redkeep_core::method::Method;
-use redkeep_core::task::{DirectoryTarget, EndpointSpec, RestoreTask, TargetSpec};
-use redkeep_engine::list::manifest;
+use redkeep_core::task::{DirectoryTarget, EndpointSpec, RESTORE_OPTIONS, RestoreTask, TargetSpec};
 use redkeep_engine::restore::{RestoreOutcome, RestoreResult, RestoredShard, restore};
 use serde_json::{Map, Value};
 
@@ -20,9 +16,7 @@ use crate::arguments::{BackupArgs, ConnectionArgs, KeyArgs, PluginArgs, StorageA
 use crate::output::failure::Failure;
 use crate::output::{table, text as wording};
 use crate::session::Session;
-
-/// Parameters that options give: what they allow is checked, and some allow more than the method alone.
-const OPTIONS: [&str; 5] = ["match", "db", "on-conflict", "ttl", "until"];
+use crate::tasks::method_that_restores;
 
 /// Put a backup back, into a data directory or a running server or cluster
 #[derive(Args, Debug)]
@@ -122,7 +116,7 @@ impl RestoreCommand {
             .transpose()?;
         let mut task = self.task(live);
         if !self.param.is_empty() {
-            let method = method(&task, session).await?;
+            let method = method_that_restores(&task, &session.providers(), &session.events()).await?;
             add(&mut task.parameters, parameters::typed(&self.param, method.info())?)?;
         }
         let outcome = restore(&task, &session.providers(), &session.events()).await?;
@@ -181,19 +175,10 @@ impl RestoreCommand {
     }
 }
 
-/// The method that will restore: its schema says which type a parameter has.
-async fn method(task: &RestoreTask, session: &Session) -> Result<Arc<dyn Method>, Failure> {
-    let providers = session.providers();
-    let manifest = manifest(&task.storage, &task.backup, &providers, &session.events()).await?;
-    let types: BTreeSet<String> = manifest.artifacts.iter().map(|artifact| artifact.artifact_type.clone()).collect();
-    let types: Vec<String> = types.into_iter().collect();
-    Ok(providers.method_that_reads(&task.method, &manifest.method.name, &types).await?)
-}
-
 /// Adds parameters of `--param` to those of options; one that has an option is given by that.
 fn add(parameters: &mut Map<String, Value>, more: Map<String, Value>) -> Result<(), Failure> {
     for (key, value) in more {
-        if OPTIONS.contains(&key.as_str()) {
+        if RESTORE_OPTIONS.contains(&key.as_str()) {
             return Err(Failure::usage(format!("the parameter `{key}` has an option of its own"))
                 .with_help(format!("give it by --{key}")));
         }

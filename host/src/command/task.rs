@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::output::failure::Failure;
 use crate::output::print;
 use crate::session::Session;
+use crate::tasks;
 use report::{ReportFile, Running};
 use server::ProgressPage;
 
@@ -54,7 +55,7 @@ impl TaskCommand {
         };
         let report = match self.report_file()? {
             Some(file) => reported(spec, session, &watched, file).await?,
-            None => redkeep_engine::run(spec, session.providers(), watched).await,
+            None => tasks::run(spec, session.providers(), watched).await,
         };
         session.progress.clear();
         print(&compact(&report)?)?;
@@ -100,7 +101,7 @@ async fn reported(
     file.write(&compact(&running.report())?)?;
     let ended = CancellationToken::new();
     let writer = tokio::spawn(running.keep_written(file, session.cancellation(), ended.clone()));
-    let report = redkeep_engine::run(spec, providers, Arc::clone(watched) as _).await;
+    let report = tasks::run(spec, providers, Arc::clone(watched) as _).await;
     ended.cancel();
     let mut file = writer.await.map_err(|error| {
         Failure::failed("ReportUnwritable", "failed to keep the report of the running task").caused_by(&error)

@@ -11,7 +11,7 @@ use redkeep_core::provider::ProviderError;
 use redkeep_core::secret::Secret;
 use redkeep_core::task::{MethodSpec, OciSpec};
 use redkeep_plugin::{
-    Grants, HostConfig, Limits, LoadOptions, PluginHost, Standing, missing, read_component, standing,
+    Grants, HostConfig, Limits, LoadOptions, PluginError, PluginHost, Standing, missing, read_component, standing,
 };
 use serde::Serialize;
 
@@ -293,6 +293,7 @@ impl Plugins {
         };
         let (host, limits) = (self.host().await?, Limits::of(&spec.limits));
         let described = host.describe_demanded(bytes, &shown, limits, spec.digest.clone()).await.map_err(provided)?;
+        check_requests(&described.info.requests, &shown)?;
         let (has, lacks): (Vec<Standing>, Vec<Standing>) =
             standing(&described.info.requests, &held).into_iter().partition(|request| request.granted);
         let names = |requests: Vec<Standing>| {
@@ -433,6 +434,13 @@ fn refuse_grants(name: &str, origin: &Origin, spec: &MethodSpec) -> Result<(), P
     ))
 }
 
+/// A request that this redkeep does not know can be granted by nobody: a run with it would say the same.
+fn check_requests(requests: &[String], origin: &str) -> Result<(), ProviderError> {
+    let required: Vec<String> = requests.iter().filter(|request| !request.starts_with('?')).cloned().collect();
+    let known = Grants::parse(&required).map(drop);
+    known.map_err(|source| provided(PluginError::Request { origin: origin.to_owned(), source }))
+}
+
 fn reads_all(info: &MethodInfo, artifact_types: &[String]) -> bool {
     artifact_types.iter().all(|artifact_type| info.reads(artifact_type))
 }
@@ -539,6 +547,15 @@ mod tests {
         assert!(plugins.register(&wrong, None).await.is_err());
         let unknown = MethodSpec { name: "nobody".into(), ..MethodSpec::default() };
         assert_eq!(plugins.register(&unknown, None).await.unwrap_err().reason, "MethodNotFound");
+    }
+
+    #[test]
+    fn a_required_request_that_nobody_can_grant_is_not_taken_for_one_that_is_not_granted() {
+        let requests = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        check_requests(&requests(&["redis:info", "?socket:listen"]), "mine.wasm").unwrap();
+        let error = check_requests(&requests(&["redis:info", "socket:listen"]), "mine.wasm").unwrap_err();
+        assert_eq!((error.class, error.reason), (Class::Refused, "PluginRequest"));
+        assert!(error.message.contains("mine.wasm"), "{error:?}");
     }
 
     #[test]

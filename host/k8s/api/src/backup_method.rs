@@ -101,6 +101,10 @@ pub struct OciSource {
     /// Certificate authorities of the registry, besides the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CertificateAuthority>,
+    /// Other hosts, of any port, that the registry may send downloads to, as ghcr.io and Docker Hub do. Credentials never go there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 8, "x-kubernetes-list-type" = "set", "items" = {"type": "string", "minLength": 1, "maxLength": 253, "pattern": cel::NAME_PATTERN}))]
+    pub redirect_hosts: Vec<String>,
 }
 
 /// A component in a ConfigMap.
@@ -158,7 +162,7 @@ pub struct BackupMethodStatus {
     /// The generation that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The component in use, pinned: a tag that moves later changes nothing.
+    /// The component that was registered. One of a registry or a ConfigMap is pinned: a tag that moves later changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 71))]
     pub digest: Option<String>,
@@ -173,6 +177,10 @@ pub struct BackupMethodStatus {
     /// When it was fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_at: Option<Time>,
+    /// The operator's image then: what lies in the image (`file`, `builtin`) is registered again by another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 512))]
+    pub registered_by: Option<String>,
     /// The task that registers it now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 63))]

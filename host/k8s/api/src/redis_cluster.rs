@@ -62,6 +62,7 @@ fn termination_grace() -> i64 {
     validation = cel::exactly_one(&["storage", "ephemeral"]),
     validation = Rule::new("has(self.storage) == has(oldSelf.storage)").message("storage and ephemeral cannot be exchanged for one another: restore a backup into a new RedisCluster"),
     validation = Rule::new("has(self.tls) == has(oldSelf.tls) || (self.instances == 1 && oldSelf.instances == 1)").message("tls can be set or removed only while there is one instance: one with TLS and one without cannot follow one another"),
+    validation = Rule::new("((!has(self.auth) || self.auth.enabled) == (!has(oldSelf.auth) || oldSelf.auth.enabled) && (has(self.auth) && has(self.auth.secret)) == (has(oldSelf.auth) && has(oldSelf.auth.secret)) && (!has(self.auth) || !has(self.auth.secret) || !has(oldSelf.auth) || !has(oldSelf.auth.secret) || self.auth.secret == oldSelf.auth.secret)) || (self.instances == 1 && oldSelf.instances == 1)").message("auth can be changed only while there is one instance: two with different passwords cannot follow one another"),
     validation = cel::immutable_within("bootstrap", &["backupName", "storageRef", "backupId", "latest", "before", "fromNamespace", "fromCluster", "until"]).message("bootstrap is immutable, but for decryption, method and deadlines: it says what the cluster was born from"),
     validation = Rule::new("!has(self.volumeMounts) || (has(self.volumes) && self.volumeMounts.all(mount, self.volumes.exists(volume, volume.name == mount.name)))").message("every volumeMount must name one of volumes"),
 )]
@@ -253,6 +254,10 @@ pub struct Bootstrap {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minLength" = 1, "maxLength" = 52, "pattern" = cel::LABEL_PATTERN))]
     pub method: Option<String>,
+    /// Demand exactly this plugin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 71, "pattern" = cel::DIGEST_PATTERN))]
+    pub method_digest: Option<String>,
     /// The restore fails when it lasts longer.
     #[serde(default = "active_deadline")]
     #[schemars(extend("minimum" = 10, "maximum" = 604_800))]

@@ -160,6 +160,10 @@ pub struct BootstrapStatus {
     /// When it was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
+    /// The start of Redis that it fills, for clusters without claims: another one is empty again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 128))]
+    pub process: Option<String>,
     /// When it ended, whichever way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,

@@ -39,7 +39,7 @@ pub(super) async fn apply(
                     let step = Step::Fail { reason: refused.reason().to_owned(), message: chain(&refused) };
                     let mut begun = method.clone();
                     begun.status = Some(next.clone());
-                    let (failed, outcome) = status::next(&begun, &step, context.now());
+                    let (failed, outcome) = status::next(&begun, &step, &context.settings.image, context.now());
                     write(method, context, Some(&next), &failed, outcome).await
                 }
                 Err(error) => Err(error.into()),

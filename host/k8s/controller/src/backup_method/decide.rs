@@ -10,12 +10,16 @@ use redkeep_k8s_api::conditions::{READY, reasons};
 
 use crate::apply::condition;
 use crate::common::Unresolved;
+use crate::common::method::is_in_image;
 use crate::executor::TaskState;
 
 /// Registering that failed is tried again after this: a registry comes back, a Secret is made.
 const AFTER_FAILURE: Duration = Duration::from_mins(5);
 /// How long nothing is to be done for a method that is as it should be.
 const AT_REST: Duration = Duration::from_hours(1);
+/// What an operator of another image registered is left alone for so long: operators of several namespaces share the object, and
+/// need not be of one image.
+const OF_ANOTHER_IMAGE: Duration = Duration::from_hours(1);
 
 /// The one thing to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +49,7 @@ impl Step {
 
 pub(super) fn decide(
     now: Timestamp,
+    image: &str,
     method: &BackupMethod,
     validated: Result<(), &Unresolved>,
     task: &TaskState,
@@ -55,7 +60,7 @@ pub(super) fn decide(
         // Begun, and nobody knows of it any more: a method may be registered twice.
         (TaskState::Missing, _) => match validated {
             Err(wrong) => Step::Reject { reason: wrong.reason(), message: wrong.to_string() },
-            Ok(()) if was_begun || is_due(now, method, &status) => Step::Start,
+            Ok(()) if was_begun || is_due(now, image, method, &status) => Step::Start,
             Ok(()) => Step::Rest,
         },
         (_, false) => Step::Remove,
@@ -76,22 +81,25 @@ pub(super) fn decide(
     }
 }
 
-fn is_due(now: Timestamp, method: &BackupMethod, status: &BackupMethodStatus) -> bool {
+fn is_due(now: Timestamp, image: &str, method: &BackupMethod, status: &BackupMethodStatus) -> bool {
     if status.observed_generation != method.metadata.generation {
         return true;
     }
+    let is_over = |pause| again(status, pause).is_none_or(|again| again <= now);
     match condition(&status.conditions, READY) {
         None => true,
-        Some(ready) if ready.status == "True" => false,
-        // Only another spec grants it more.
-        Some(ready) if ready.reason == reasons::NOT_GRANTED => false,
-        Some(_) => again(status).is_none_or(|again| again <= now),
+        // Only another spec grants it more, and only another image holds another plugin.
+        Some(ready) if ready.status == "True" || ready.reason == reasons::NOT_GRANTED => {
+            let is_of_another = is_in_image(&method.spec.source) && status.registered_by.as_deref() != Some(image);
+            is_of_another && is_over(OF_ANOTHER_IMAGE)
+        }
+        Some(_) => is_over(AFTER_FAILURE),
     }
 }
 
-/// When a failed registration is tried again; `None`: none was tried.
-fn again(status: &BackupMethodStatus) -> Option<Timestamp> {
-    status.attempted_at.as_ref()?.0.checked_add(AFTER_FAILURE).ok()
+/// When registering is tried again; `None`: it never was.
+fn again(status: &BackupMethodStatus, pause: Duration) -> Option<Timestamp> {
+    status.attempted_at.as_ref()?.0.checked_add(pause).ok()
 }
 
 /// How long nothing is to be done.
@@ -99,7 +107,9 @@ pub(super) fn sleep(now: Timestamp, status: &BackupMethodStatus) -> Duration {
     if condition(&status.conditions, READY).is_some_and(|ready| ready.status == "True") {
         return AT_REST;
     }
-    again(status).map_or(AFTER_FAILURE, |again| Duration::try_from(again.duration_since(now)).unwrap_or_default())
+    // What is over and begins nothing (not granted, a spec that cannot be followed) waits for somebody.
+    again(status, AFTER_FAILURE)
+        .map_or(AFTER_FAILURE, |again| Duration::try_from(again.duration_since(now)).unwrap_or(AFTER_FAILURE))
 }
 
 #[cfg(test)]
@@ -165,21 +175,53 @@ mod tests {
         #[case] expected: &str,
     ) {
         let now = "2026-11-27T12:04:59Z".parse().unwrap();
-        assert_eq!(word(&decide(now, &method(generation, status), Ok(()), &task)), expected);
+        assert_eq!(word(&decide(now, "i", &method(generation, status), Ok(()), &task)), expected);
     }
 
     #[test]
     fn what_failed_is_tried_again_and_what_is_not_granted_is_not() {
         let later = "2026-11-27T12:05:00Z".parse().unwrap();
-        let step =
-            |reason| word(&decide(later, &method(1, stands("False", reason, false)), Ok(()), &TaskState::Missing));
+        let step = |reason| {
+            let failed = method(1, stands("False", reason, false));
+            word(&decide(later, "i", &failed, Ok(()), &TaskState::Missing))
+        };
         assert_eq!((step("PullFailed"), step("NotGranted")), ("start", "rest"));
+    }
+
+    #[rstest]
+    #[case("2026-11-27T12:04:00Z", 60)]
+    #[case("2026-11-27T18:00:00Z", 300)]
+    fn what_waits_for_somebody_is_not_looked_at_every_second(#[case] now: &str, #[case] seconds: u64) {
+        let status = method(1, stands("False", "NotGranted", false)).status.unwrap();
+        assert_eq!(sleep(now.parse().unwrap(), &status).as_secs(), seconds);
+    }
+
+    #[rstest]
+    #[case::upgraded(json!({"file": "mine.wasm"}), "True", "Loaded", "2026-11-27T13:00:00Z", "start")]
+    #[case::upgraded_program(json!({"builtin": "rdb"}), "True", "Loaded", "2026-11-27T13:00:00Z", "start")]
+    #[case::another_may_ask_for_less(json!({"file": "mine.wasm"}), "False", "NotGranted", "2026-11-27T13:00:00Z", "start")]
+    #[case::of_another_operator(json!({"file": "mine.wasm"}), "True", "Loaded", "2026-11-27T12:59:59Z", "rest")]
+    #[case::not_of_the_image(json!({"oci": {"reference": "r.io/mine:1"}}), "True", "Loaded", "2026-11-27T13:00:00Z", "rest")]
+    fn what_lies_in_the_image_is_registered_again_by_another_one(
+        #[case] source: Value,
+        #[case] ready: &str,
+        #[case] reason: &str,
+        #[case] now: &str,
+        #[case] expected: &str,
+    ) {
+        let step = |image: &str| {
+            let mut method = method(1, stands(ready, reason, false));
+            method.spec.source = serde_json::from_value(source.clone()).unwrap();
+            method.status.as_mut().unwrap().registered_by = Some("redkeep:1".to_owned());
+            word(&decide(now.parse().unwrap(), image, &method, Ok(()), &TaskState::Missing))
+        };
+        assert_eq!((step("redkeep:1"), step("redkeep:2")), ("rest", expected));
     }
 
     #[test]
     fn a_spec_that_cannot_be_followed_starts_nothing() {
         let wrong = Unresolved::invalid("spec.limits.memory", "`much` is no size");
-        let step = decide(Timestamp::UNIX_EPOCH, &method(1, json!(null)), Err(&wrong), &TaskState::Missing);
+        let step = decide(Timestamp::UNIX_EPOCH, "i", &method(1, json!(null)), Err(&wrong), &TaskState::Missing);
         assert_eq!(word(&step), "reject");
     }
 }

@@ -51,8 +51,8 @@ pub async fn reconcile(method: Arc<BackupMethod>, context: Arc<Context>) -> Resu
     let now = context.now();
     let task = dereference::dereference(&method, &context).await?;
     let validated = validate::validate(&method, &context.settings);
-    let step = decide::decide(now, &method, validated.as_ref().map(drop), &task);
-    let (next, outcome) = status::next(&method, &step, now);
+    let step = decide::decide(now, &context.settings.image, &method, validated.as_ref().map(drop), &task);
+    let (next, outcome) = status::next(&method, &step, &context.settings.image, now);
     let pause = if step.is_busy() { context.settings.poll_interval } else { decide::sleep(now, &next) };
     apply::apply(&method, &context, validated.ok(), step, next, outcome).await?;
     Ok(Action::requeue(pause.clamp(Duration::from_secs(1), LONGEST_SLEEP)))

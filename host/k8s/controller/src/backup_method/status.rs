@@ -17,8 +17,13 @@ const MOST_NAMES: usize = 64;
 const LONGEST_NAME: usize = 256;
 const MOST_TYPES: usize = 32;
 
-pub(super) fn next(method: &BackupMethod, step: &Step, now: Timestamp) -> (BackupMethodStatus, Option<Outcome>) {
-    let mut change = Change { method, status: method.status.clone().unwrap_or_default(), now };
+pub(super) fn next(
+    method: &BackupMethod,
+    step: &Step,
+    image: &str,
+    now: Timestamp,
+) -> (BackupMethodStatus, Option<Outcome>) {
+    let mut change = Change { method, status: method.status.clone().unwrap_or_default(), image, now };
     let outcome = match step {
         Step::Rest | Step::Remove => None,
         Step::Reject { reason, message } => change.rejected(reason, message),
@@ -33,6 +38,7 @@ pub(super) fn next(method: &BackupMethod, step: &Step, now: Timestamp) -> (Backu
 struct Change<'a> {
     method: &'a BackupMethod,
     status: BackupMethodStatus,
+    image: &'a str,
     now: Timestamp,
 }
 
@@ -114,6 +120,7 @@ impl Change<'_> {
         status.digest = Some(digest);
         status.resolved_reference.clone_from(&facts.reference);
         status.resolved_from = self.method.spec.source.oci.as_ref().map(|oci| oci.reference.clone());
+        status.registered_by = Some(self.image.to_owned());
         status.api_version = Some(cut(&facts.api_version, 32));
         status.component_bytes = facts.size.and_then(|size| i64::try_from(size).ok());
         // Of code that came from a cache the time of its first compilation stays.

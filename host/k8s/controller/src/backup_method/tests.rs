@@ -130,7 +130,7 @@ async fn a_method_is_registered_where_the_operator_is_and_says_what_it_is() {
     assert_eq!(status["requested"], json!(["redis:info", "?redis:load"]));
     assert_eq!((&status["granted"], &status["missing"]), (&json!(["redis:info"]), &json!(["?redis:load"])));
     assert!(status["taskName"].is_null());
-    assert_eq!(world.ready_metric(), 1);
+    assert_eq!((&status["registeredBy"], world.ready_metric()), (&json!("redkeep:test"), 1));
     world.clock.advance(Duration::from_hours(100));
     world.look().await;
     assert!(world.executor.names().is_empty(), "once for a spec");

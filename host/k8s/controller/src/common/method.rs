@@ -1,11 +1,14 @@
 //! From a method's name to what a task needs to load it: a bundled one, or the plugin of a BackupMethod as it was registered.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kube::{Api, Client, ResourceExt};
 use redkeep_core::task::{MethodLimits, MethodSpec, OciSpec};
 use redkeep_core::units::{InvalidQuantity, parse_duration, parse_size};
-use redkeep_k8s_api::backup_method::{self, BackupMethod, BackupMethodSpec, BackupMethodStatus, OciSource};
+use redkeep_k8s_api::backup_method::{
+    self, BackupMethod, BackupMethodSpec, BackupMethodStatus, MethodSource, OciSource,
+};
 use redkeep_k8s_api::conditions::{READY, reasons};
 use serde_json::{Map, Value};
 
@@ -34,6 +37,11 @@ pub struct MethodAccess {
 /// Whether a method comes with the program.
 pub fn is_bundled(name: &str) -> bool {
     BUNDLED.contains(&name)
+}
+
+/// Whether its plugin comes with the image that operator and tasks run, and changes with it.
+pub fn is_in_image(source: &MethodSource) -> bool {
+    source.file.is_some() || source.builtin.is_some()
 }
 
 /// Reads what has to be read. A bundled name may have a BackupMethod, for limits and parameters; any other must.
@@ -72,7 +80,8 @@ pub async fn reader(client: &Client, name: &str, settings: &Settings) -> Result<
     }
 }
 
-/// The plugin as it was registered: by its pinned digest, whatever its source holds by now.
+/// The plugin as it was registered: by its pinned digest, whatever its source holds by now. What lies in the image is the image's,
+/// which an upgrade changes: only a digest that the spec demands holds it.
 ///
 /// # Errors
 /// When it is not ready, or is being registered.
@@ -83,7 +92,9 @@ pub fn access(method: &BackupMethod, settings: &Settings) -> Result<MethodAccess
         Unresolved::not_yet(reasons::METHOD_NOT_READY, format!("BackupMethod {name} cannot be followed: {wrong}"))
     };
     let mut access = source(&method.spec, status.resolved_reference.as_deref(), settings).map_err(unready)?;
-    access.spec.digest.clone_from(&status.digest);
+    if !is_in_image(&method.spec.source) {
+        access.spec.digest.clone_from(&status.digest);
+    }
     if method.spec.source.builtin.is_none() {
         // Under this name the plugin knows itself; the object may have another.
         access.spec.name = status.description.as_ref().map(|description| description.name.clone()).unwrap_or_default();
@@ -139,13 +150,13 @@ pub fn source(spec: &BackupMethodSpec, pinned: Option<&str>, settings: &Settings
     if spec.verify.is_some() && method.oci.is_none() {
         return Err(Unresolved::invalid("spec.verify", "goes with source.oci: only a registry keeps signatures"));
     }
-    let parameters = spec.parameters.iter().map(|(key, text)| (key.clone(), typed(text))).collect();
-    Ok(MethodAccess { spec: method, mounts, parameters })
+    Ok(MethodAccess { spec: method, mounts, parameters: texts(&spec.parameters).collect() })
 }
 
 fn registry(oci: &OciSource, pinned: Option<&str>, mounts: &mut Vec<Mount>) -> Result<OciSpec, Unresolved> {
     let mut spec = OciSpec {
         reference: pinned.map_or_else(|| format!("oci://{}", oci.reference), str::to_owned),
+        redirect_hosts: oci.redirect_hosts.clone(),
         ..OciSpec::default()
     };
     if let Some(secret) = &oci.pull_secret {
@@ -179,12 +190,9 @@ fn wrong(field: &'static str) -> impl FnOnce(InvalidQuantity) -> Unresolved {
     move |error| Unresolved::invalid(field, error)
 }
 
-/// As the command line types a value whose schema says so: numbers, truth values and lists as such, anything else as text.
-pub fn typed(text: &str) -> Value {
-    match serde_json::from_str(text) {
-        Ok(value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_))) => value,
-        _ => Value::String(text.to_owned()),
-    }
+/// Parameters as a task takes them: as text. Which type the method's schema says is for the task, which has the method.
+pub fn texts(parameters: &BTreeMap<String, String>) -> impl Iterator<Item = (String, Value)> {
+    parameters.iter().map(|(key, text)| (key.clone(), Value::from(text.clone())))
 }
 
 #[cfg(test)]
@@ -220,7 +228,7 @@ mod tests {
     fn a_registry_is_spoken_to_with_what_the_spec_names_and_by_the_pinned_digest() {
         let spec = spec(json!({
             "source": {"oci": {"reference": "r.io/mine:1", "pullSecret": {"name": "pull"},
-                "ca": {"configMap": {"name": "ca"}, "key": "root.pem"}}},
+                "ca": {"configMap": {"name": "ca"}, "key": "root.pem"}, "redirectHosts": ["blobs.io"]}},
             "grants": ["redis:info"], "verify": {"publicKey": "-----BEGIN PUBLIC KEY-----"},
             "limits": {"memory": "128Mi", "cpuSlice": "2s", "wallClock": "1h", "outputBytes": "1G", "logLines": 10},
             "parameters": {"count": "5", "window": "30s"},
@@ -233,12 +241,31 @@ mod tests {
         assert_eq!(oci.config_file.as_deref(), Some(std::path::Path::new("/method-registry/.dockerconfigjson")));
         assert_eq!(oci.ca_file.as_deref(), Some(std::path::Path::new("/method-registry-ca/root.pem")));
         assert!(oci.public_key.is_some() && !oci.plain_http);
+        assert_eq!(oci.redirect_hosts, ["blobs.io"]);
         let sources: Vec<MountSource> = access.mounts.into_iter().map(|mount| mount.source).collect();
         assert_eq!(sources, [MountSource::Secret("pull".into()), MountSource::ConfigMap("ca".into())]);
         let limits = access.spec.limits;
         assert_eq!((limits.memory_bytes, limits.cpu_slice_milliseconds), (Some(128 << 20), Some(2_000)));
         assert_eq!((limits.wall_clock_milliseconds, limits.log_lines), (Some(3_600_000), Some(10)));
-        assert_eq!(Value::Object(access.parameters), json!({"count": 5, "window": "30s"}));
+        assert_eq!(Value::Object(access.parameters), json!({"count": "5", "window": "30s"}));
+    }
+
+    #[rstest]
+    #[case(json!({"oci": {"reference": "r.io/mine:1"}}), Some("sha256:aa"), Some("sha256:aa"))]
+    #[case(json!({"configMap": {"name": "plugin"}}), Some("sha256:aa"), Some("sha256:aa"))]
+    #[case(json!({"file": "mine.wasm"}), None, Some("sha256:bb"))]
+    #[case(json!({"builtin": "rdb"}), None, Some("sha256:bb"))]
+    fn what_lies_in_the_image_is_held_only_by_a_digest_of_the_spec(
+        #[case] from: Value,
+        #[case] pinned: Option<&str>,
+        #[case] demanded: Option<&str>,
+    ) {
+        let digest = |spec: Value| {
+            let method: BackupMethod = serde_json::from_value(object(spec, registered(2, "True"))).unwrap();
+            access(&method, &settings()).unwrap().spec.digest
+        };
+        assert_eq!(digest(json!({"source": from.clone()})).as_deref(), pinned);
+        assert_eq!(digest(json!({"source": from, "digest": "sha256:bb"})).as_deref(), demanded);
     }
 
     #[rstest]

@@ -12,15 +12,18 @@ use kube::{Api, Client, ResourceExt};
 use redkeep_core::identifier::ClusterName;
 use redkeep_core::secret::SecretRef;
 use redkeep_core::task::{EndpointSpec, NodePreference, TlsSpec};
-use redkeep_k8s_api::conditions::reasons;
+use redkeep_k8s_api::conditions::{READY, reasons};
 use redkeep_k8s_api::endpoint::{DataFiles, Mode, RedisEndpoint, SentinelEndpoint};
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 
 use super::{Unresolved, files};
+use crate::apply::is_true;
 use crate::executor::{Mount, REDIS_AUTH_PATH, REDIS_TLS_PATH};
 
 /// Where the password of Sentinels is mounted, where they have one of their own.
 const SENTINEL_AUTH_PATH: &str = "/sentinel-auth";
+/// The key of a password that the operator made.
+const PASSWORD: &str = "password";
 /// The port of managed Redis.
 const REDIS_PORT: i32 = 6379;
 /// How the own operator of a `RedisFailover` lays it out.
@@ -72,7 +75,9 @@ async fn of_cluster(
         return Err(Unresolved::not_yet(reasons::CLUSTER_NOT_FOUND, message));
     };
     let phase = cluster.status.as_ref().and_then(|status| status.phase);
-    if !phase.is_some_and(redkeep_k8s_api::redis_cluster_status::ClusterPhase::serves) {
+    // One that was never whole stays `Creating`, and its primary may serve all the same.
+    let is_ready = cluster.status.as_ref().is_some_and(|status| is_true(&status.conditions, READY));
+    if !is_ready && !phase.is_some_and(redkeep_k8s_api::redis_cluster_status::ClusterPhase::serves) {
         let phase = phase.map_or_else(|| "none".to_owned(), |phase| format!("{phase:?}"));
         let message = format!("RedisCluster {name} cannot be read in phase {phase}");
         return Err(Unresolved::not_yet(reasons::CLUSTER_NOT_READY, message));
@@ -97,16 +102,24 @@ async fn of_cluster(
         access.endpoint.tls = tls_files(tls.require_client_certificate.then_some(ClientCertificate::Needed), false);
         access.mounts.push(Mount::secret(&tls.secret.name, REDIS_TLS_PATH));
     }
-    let secret = cluster.status.as_ref().and_then(|status| status.auth_secret.as_ref()).map(|secret| &secret.name);
-    let named = cluster.spec.auth.as_ref().and_then(|auth| auth.secret.as_ref());
-    if let Some(named) = named {
-        access.endpoint.password = Some(SecretRef::File(PathBuf::from(REDIS_AUTH_PATH).join(&named.key)));
-        access.mounts.push(Mount::secret(&named.name, REDIS_AUTH_PATH));
-    } else if let Some(secret) = secret {
-        access.endpoint.password = Some(SecretRef::File(PathBuf::from(REDIS_AUTH_PATH).join("password")));
+    if let Some((secret, key)) = password_of(&cluster) {
+        access.endpoint.password = Some(SecretRef::File(PathBuf::from(REDIS_AUTH_PATH).join(key)));
         access.mounts.push(Mount::secret(secret, REDIS_AUTH_PATH));
     }
     Ok(access)
+}
+
+/// The Secret with a cluster's password and the key in it; `None` without a password.
+pub(crate) fn password_of(cluster: &RedisCluster) -> Option<(String, String)> {
+    let auth = cluster.spec.auth.as_ref();
+    if auth.is_some_and(|auth| !auth.enabled) {
+        return None;
+    }
+    if let Some(named) = auth.and_then(|auth| auth.secret.as_ref()) {
+        return Some((named.name.clone(), named.key.clone()));
+    }
+    let made = cluster.status.as_ref().and_then(|status| status.auth_secret.as_ref())?;
+    Some((made.name.clone(), PASSWORD.to_owned()))
 }
 
 async fn of_endpoint(

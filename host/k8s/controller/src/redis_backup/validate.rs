@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::dereference::Dereferenced;
 use crate::common::Unresolved;
-use crate::common::method::{is_bundled, typed};
+use crate::common::method::{is_bundled, texts};
 use crate::common::placement::{TaskPod, task_pod};
 use crate::common::server;
 use crate::executor::{KEYS_PATH, Mount, SCRATCH_PATH};
@@ -99,7 +99,7 @@ fn encryption(settings: &EncryptionSettings) -> Result<(Encryption, Vec<Mount>),
 /// The method's, and over them the backup's own.
 fn parameters(spec: &RedisBackupSpec, access: &Dereferenced) -> Result<Map<String, Value>, Unresolved> {
     let mut parameters = access.method.parameters.clone();
-    parameters.extend(spec.parameters.iter().map(|(key, text)| (key.clone(), typed(text))));
+    parameters.extend(texts(&spec.parameters));
     // Ours take the server where they have both. What another method's parameters are is not known here.
     if access.source.files.is_some() && is_bundled(&spec.method) {
         let files = Value::from("files");
@@ -159,21 +159,19 @@ mod tests {
     }
 
     #[test]
-    fn parameters_keep_the_type_that_they_are_written_in() {
-        let change =
-            json!({"parameters": {"window": "30s", "count": "5", "exact": "true", "list": "[1]", "null": "null"}});
-        let parameters = checked(change).unwrap().parameters;
-        let expected = json!({"count": 5, "exact": true, "list": [1], "null": "null", "window": "30s"});
-        assert_eq!(Value::Object(parameters), expected);
+    fn parameters_reach_the_task_as_they_are_written() {
+        let written = json!({"window": "30s", "count": "5", "exact": "true", "list": "[1]", "null": "null"});
+        let parameters = checked(json!({"parameters": written.clone()})).unwrap().parameters;
+        assert_eq!(Value::Object(parameters), written);
     }
 
     #[test]
     fn a_backups_own_parameters_win_over_its_methods() {
         let mut access = access();
-        access.method.parameters = serde_json::from_value(json!({"window": "30s", "count": 5})).unwrap();
+        access.method.parameters = serde_json::from_value(json!({"window": "30s", "count": "5"})).unwrap();
         let own = spec(json!({"parameters": {"count": "7"}}));
         let parameters = validate(&own, &access, &Settings::new("i", "n", "o")).unwrap().parameters;
-        assert_eq!(Value::Object(parameters), json!({"count": 7, "window": "30s"}));
+        assert_eq!(Value::Object(parameters), json!({"count": "7", "window": "30s"}));
     }
 
     #[test]

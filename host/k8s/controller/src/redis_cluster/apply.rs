@@ -67,21 +67,23 @@ pub(super) async fn make_secrets(
     let mut status = cluster.status.clone().unwrap_or_default();
     let name = cluster.name_any();
     let mut changed = false;
+    let prefix = format!("{name}-auth");
     let named = cluster.spec.auth.as_ref().and_then(|auth| auth.secret.as_ref());
-    match named {
-        Some(named) if has_password => {
-            let reference = LocalReference { name: named.name.clone() };
-            changed |= status.auth_secret.as_ref() != Some(&reference);
-            status.auth_secret = Some(reference);
-        }
-        None if has_password && status.auth_secret.is_none() => {
-            let secret = secrets::fresh_name(&format!("{name}-auth"));
+    let wanted = match (named, &status.auth_secret) {
+        _ if !has_password => None,
+        (Some(named), _) => Some(LocalReference { name: named.name.clone() }),
+        // One that the spec named before has its password under another key, and is not the operator's.
+        (None, Some(made)) if secrets::is_fresh_name(&made.name, &prefix) => Some(made.clone()),
+        (None, _) => {
+            let secret = secrets::fresh_name(&prefix);
             let made = secrets::password(build::secret_metadata(cluster, secret.clone()));
             create(cluster, context, &made).await?;
-            status.auth_secret = Some(LocalReference { name: secret });
-            changed = true;
+            Some(LocalReference { name: secret })
         }
-        _ => {}
+    };
+    if status.auth_secret != wanted {
+        status.auth_secret = wanted;
+        changed = true;
     }
     if status.identity_secret.is_none() || status.certificate_digest.is_none() {
         let secret = secrets::fresh_name(&format!("{name}-identity"));

@@ -44,7 +44,7 @@ pub(super) struct ValidatedBootstrap {
 pub(super) fn validate(
     cluster: &RedisCluster,
     found: FoundBackup,
-    method: MethodAccess,
+    mut method: MethodAccess,
     settings: &Settings,
 ) -> Result<ValidatedBootstrap, Unresolved> {
     let Some(bootstrap) = &cluster.spec.bootstrap else {
@@ -53,6 +53,9 @@ pub(super) fn validate(
     let (keys, key_mounts) = decryption(bootstrap.decryption.as_ref());
     let own = cluster.namespace().unwrap_or_default();
     let selector = selection::selector(&bootstrap.from, &own, found.backup)?;
+    if bootstrap.method_digest.is_some() {
+        method.spec.digest.clone_from(&bootstrap.method_digest);
+    }
     let mut parameters = Map::new();
     if let Some(until) = &bootstrap.from.until {
         parameters.insert("until".to_owned(), until.clone().into());
@@ -130,7 +133,10 @@ pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>)
         return Restore::Wait { reason: reasons::CLAIM_NOT_EMPTY.to_owned(), message, is_failed: true };
     }
     match seen.task {
-        TaskState::Ended { report, .. } => return ended(now, &status, report),
+        TaskState::Ended { report, .. } => {
+            let process = cluster.status.as_ref().and_then(|status| status.primary_process.as_ref());
+            return ended(now, &status, process, report);
+        }
         TaskState::Failed { reason, message } => return failed(now, &status, reason, message),
         TaskState::Running { progress, .. } => {
             let reason = reasons::RUNNING.to_owned();
@@ -181,7 +187,8 @@ pub(super) fn is_pause_over(now: Timestamp, cluster: &RedisCluster, status: &Boo
 /// The word of a restore that found the target not empty.
 const TARGET_NOT_EMPTY: &str = "TargetNotEmpty";
 
-fn ended(now: Timestamp, status: &BootstrapStatus, report: TaskReport) -> Restore {
+/// `process`: the start of Redis that is primary now; none while a claim is filled.
+fn ended(now: Timestamp, status: &BootstrapStatus, process: Option<&String>, report: TaskReport) -> Restore {
     match &report.outcome {
         TaskOutcome::Failed { reason, message, help, .. } => {
             let message = match help {
@@ -189,6 +196,10 @@ fn ended(now: Timestamp, status: &BootstrapStatus, report: TaskReport) -> Restor
                 None => message.clone(),
             };
             failed(now, status, reason.clone(), message)
+        }
+        TaskOutcome::Done | TaskOutcome::Planned if status.process.as_ref() != process => {
+            let message = "the primary has restarted since the restore began, and may have lost what it was given";
+            failed(now, status, reasons::INSTANCE_FAILED.to_owned(), message.to_owned())
         }
         TaskOutcome::Done | TaskOutcome::Planned => Restore::Done { report: Box::new(report) },
         TaskOutcome::Running { stage } => {

@@ -12,12 +12,12 @@ use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 use redkeep_k8s_api::redis_cluster_status::{BootstrapStatus, RedisClusterStatus};
 
-use super::build::stateful_set::{CONTAINER, hash_of};
+use super::build::stateful_set::{CONTAINER, FENCING, hash_of};
 use super::decide::{ExpectedKeys, FirstGrant, Member, Seen, Truth, Wanted};
 use super::dereference::Workload;
 use super::memory::Memory;
 use super::names;
-use super::validate::ValidatedCluster;
+use super::validate::{self, ValidatedCluster};
 use crate::apply::whole_seconds;
 
 /// What is written.
@@ -50,15 +50,46 @@ pub(super) fn write(truth: &Truth, status: &mut RedisClusterStatus, now: Timesta
     status.replication_id.clone_from(&truth.replication_id);
 }
 
-pub(super) fn wanted(cluster: &RedisCluster, validated: &ValidatedCluster, is_hidden: bool) -> Wanted {
+pub(super) fn wanted(cluster: &RedisCluster, validated: &ValidatedCluster) -> Wanted {
+    let is_hidden = is_hidden(cluster);
+    let mut config = validated.config.clone();
+    if is_hidden {
+        // One that no replica follows would refuse every key that it is filled with.
+        config.insert("min-replicas-to-write".to_owned(), "0".to_owned());
+    }
     Wanted {
         cluster: validated.name.clone(),
         // Nobody follows a primary that is being filled: what is taken back would have to be taken back from them too.
         instances: if is_hidden { 1 } else { validated.instances },
         fencing: validated.fencing,
-        config: validated.config.clone(),
-        switch_over: cluster.annotations().get(labels::SWITCH_OVER).filter(|pod| !pod.is_empty()).cloned(),
+        config,
+        switch_over: switch_over(cluster),
     }
+}
+
+/// Where the spec cannot be followed: that what there is goes on as it is.
+pub(super) fn deployed(cluster: &RedisCluster, workload: &Workload) -> Wanted {
+    let replicas = workload.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+    Wanted {
+        cluster: cluster.name_any(),
+        instances: replicas.unwrap_or(cluster.spec.instances),
+        fencing: validate::fencing(cluster),
+        // Orders that say nothing of it leave it as it is.
+        config: BTreeMap::new(),
+        switch_over: switch_over(cluster),
+    }
+}
+
+fn switch_over(cluster: &RedisCluster) -> Option<String> {
+    cluster.annotations().get(labels::SWITCH_OVER).filter(|pod| !pod.is_empty()).cloned()
+}
+
+/// After how long the instance in this pod fences itself: what its environment said when it was made.
+fn fencing(pod: &Pod) -> Option<Duration> {
+    let mut containers = pod.spec.as_ref()?.containers.iter();
+    let container = containers.find(|container| container.name == CONTAINER)?;
+    let variable = container.env.iter().flatten().find(|variable| variable.name == FENCING)?;
+    variable.value.as_ref()?.parse().ok().map(Duration::from_secs)
 }
 
 /// Whether the first grant may be given, and on what condition.
@@ -93,7 +124,7 @@ pub(super) fn look(
     now: Timestamp,
     elapsed: Duration,
     cluster: &RedisCluster,
-    validated: &ValidatedCluster,
+    mut wanted: Wanted,
     workload: &Workload,
     answers: &BTreeMap<String, Option<Standing>>,
     memory: &mut Memory,
@@ -123,7 +154,7 @@ pub(super) fn look(
     let members = workload.pods.iter().filter_map(|pod| {
         let name = pod.name_any();
         let member = Member {
-            ordinal: names::ordinal(&validated.name, &name)?,
+            ordinal: names::ordinal(&wanted.cluster, &name)?,
             uid: pod.uid().unwrap_or_default(),
             ip: pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
             label: pod.labels().get(labels::ROLE).cloned(),
@@ -139,10 +170,15 @@ pub(super) fn look(
         Some((name, member))
     });
     let replicas = workload.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
-    let wanted = wanted(cluster, validated, is_hidden);
+    let members = members.collect();
+    let granted = truth.granted_uid.as_deref();
+    let holder = workload.pods.iter().find(|pod| granted.is_some() && pod.metadata.uid.as_deref() == granted);
+    let of_holder = memory.fencing(granted, holder.and_then(fencing));
+    // Those that were not made anew since the spec was changed keep to what they were made with.
+    wanted.fencing = workload.pods.iter().filter_map(fencing).chain(of_holder).fold(wanted.fencing, Duration::max);
     Seen {
         now,
-        members: members.collect(),
+        members,
         holder_missed: truth.holder().map_or(0, |holder| memory.missed(holder)),
         holder_ended,
         replicas: replicas.unwrap_or(wanted.instances),
@@ -211,4 +247,51 @@ pub(super) fn trouble(pod: &Pod) -> Option<(String, String)> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn pod(name: &str, uid: &str, seconds: &str) -> Pod {
+        let env = json!([{"name": FENCING, "value": seconds}]);
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "uid": uid}, "spec": {"containers": [{"name": CONTAINER, "env": env}]}
+        }))
+        .unwrap()
+    }
+
+    fn fencing_of(memory: &mut Memory, granted: &str, pods: Vec<Pod>) -> u64 {
+        let cluster: RedisCluster = serde_json::from_value(json!({
+            "apiVersion": "redis.io/v1", "kind": "RedisCluster", "metadata": {"name": "c", "namespace": "shop"},
+            "spec": {"imageName": "redis:7.2", "storage": {"size": "1Gi"}, "failover": {"fencingSeconds": 10}},
+            "status": {"epoch": 2, "primary": "c-0", "primaryProcess": "p", "grantedPodUid": granted},
+        }))
+        .unwrap();
+        let workload = Workload { pods, ..Workload::default() };
+        let wanted = deployed(&cluster, &workload);
+        let seen = look(Timestamp::UNIX_EPOCH, Duration::ZERO, &cluster, wanted, &workload, &BTreeMap::new(), memory);
+        seen.wanted.fencing.as_secs()
+    }
+
+    #[test]
+    fn a_shorter_fencing_time_holds_once_no_pod_has_the_longer_one() {
+        let mut memory = Memory::default();
+        let (old, new) = (pod("c-0", "u-0", "30"), pod("c-1", "u-1", "10"));
+        assert_eq!(fencing_of(&mut memory, "u-0", vec![old, new.clone()]), 30);
+        assert_eq!(fencing_of(&mut memory, "u-0", vec![new.clone()]), 30, "it may still run without its pod");
+        assert_eq!(fencing_of(&mut memory, "u-1", vec![new.clone()]), 10);
+        assert_eq!(fencing_of(&mut memory, "u-1", vec![new, pod("c-2", "u-2", "20")]), 20);
+    }
+
+    #[rstest]
+    #[case::other_container(json!({"containers": [{"name": "side", "env": [{"name": FENCING, "value": "9"}]}]}))]
+    #[case::no_number(json!({"containers": [{"name": CONTAINER, "env": [{"name": FENCING, "value": "soon"}]}]}))]
+    #[case::nothing(json!({"containers": []}))]
+    fn a_pod_that_does_not_say_when_it_fences_itself(#[case] spec: Value) {
+        let pod = serde_json::from_value(json!({"metadata": {"name": "c-0"}, "spec": spec})).unwrap();
+        assert_eq!(fencing(&pod), None);
+    }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use redkeep_core::managed::{Orders, Played, Role, Standing};
 
+use super::status::Hindrance;
+
 /// Looks that follow one another faster count as one.
 const LOOK_APART: Duration = Duration::from_millis(900);
 /// So long after a hand-over that was given up the next is tried.
@@ -23,6 +25,10 @@ pub(super) struct Memory {
     ended: Option<String>,
     /// The hash of what was applied last, and when.
     pub(super) applied: Option<(u64, Duration)>,
+    /// Why the objects of this generation could not be applied, and when that was.
+    pub(super) hindered: Option<(Option<i64>, Duration, Hindrance)>,
+    /// The uid of the pod with a grant, and after how long it fences itself: it may still run when its pod is gone.
+    fencing: Option<(String, Duration)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +97,15 @@ impl Memory {
             self.ended = Some(granted.to_owned());
         }
         self.ended.as_deref() == Some(granted)
+    }
+
+    /// After how long the pod that was granted last fences itself; `seen`: what its pod says, while there is one.
+    pub(super) fn fencing(&mut self, granted: Option<&str>, seen: Option<Duration>) -> Option<Duration> {
+        let granted = granted?;
+        if let Some(seen) = seen {
+            self.fencing = Some((granted.to_owned(), seen));
+        }
+        self.fencing.as_ref().filter(|(uid, _)| uid == granted).map(|(_, fencing)| *fencing)
     }
 
     /// Orders that an instance took.

@@ -34,6 +34,7 @@ use redkeep_k8s_api::redis_cluster::RedisCluster;
 use redkeep_k8s_api::redis_cluster_status::RedisClusterStatus;
 use tokio_util::sync::CancellationToken;
 
+use crate::common::Unresolved;
 use crate::common::source::name_of_pod;
 use crate::context::Context;
 use crate::executor::ExecutorError;
@@ -46,6 +47,7 @@ use build::stateful_set::PodFacts;
 use decide::{Seen, Stage};
 use dereference::Workload;
 pub use fleet::Fleet;
+use status::Hindrance;
 use validate::ValidatedCluster;
 
 /// How often a cluster is looked at: three looks without an answer are a lost primary.
@@ -64,7 +66,7 @@ pub enum ClusterError {
         name: String,
         /// Why not.
         #[source]
-        source: crate::common::Unresolved,
+        source: Unresolved,
     },
     /// The Kubernetes API did not answer as it should.
     #[error("failed to {act} cluster {name}")]
@@ -178,7 +180,7 @@ pub async fn reconcile(
         return Ok(Action::await_change());
     };
     match Box::pin(look_at(&cluster, &context, &fleet)).await {
-        Err(error @ (ClusterError::NameTaken { .. } | ClusterError::Refused { .. })) => {
+        Err(error @ ClusterError::NameTaken { .. }) => {
             let (next, outcome) = status::hindered(&cluster, error.reason(), &error.to_string(), context.now());
             apply::status(&cluster, &context, &next, outcome).await?;
             Ok(Action::requeue(context.settings.poll_interval))
@@ -188,29 +190,34 @@ pub async fn reconcile(
 }
 
 async fn look_at(cluster: &RedisCluster, context: &Arc<Context>, fleet: &Fleet) -> Result<Action, ClusterError> {
-    let now = context.now();
-    let validated = match validate::validate(cluster, &context.settings) {
-        Ok(validated) => validated,
-        Err(wrong) => {
-            let (next, outcome) = status::refused(cluster, &wrong, now);
-            apply::status(cluster, context, &next, outcome).await?;
-            return Ok(Action::await_change());
-        }
-    };
+    let spec = validate::validate(cluster, &context.settings);
+    let is_begun = cluster.status.as_ref().is_some_and(|status| status.epoch.is_some());
+    if let Err(wrong) = &spec
+        && !is_begun
+    {
+        let (next, outcome) = status::refused(cluster, wrong, context.now());
+        apply::status(cluster, context, &next, outcome).await?;
+        return Ok(Action::await_change());
+    }
     let workload = dereference::workload(cluster, context).await?;
     if workload.is_foreign {
-        return Err(ClusterError::NameTaken { kind: "StatefulSet".to_owned(), name: validated.name });
+        return Err(ClusterError::NameTaken { kind: "StatefulSet".to_owned(), name: cluster.name_any() });
     }
+    let validated = match &spec {
+        Ok(validated) => validated,
+        // Instances that serve lose their primary all the same: they are looked after as they were made.
+        Err(wrong) => return Box::pin(look_at_instances(cluster, Err(wrong), &workload, context, fleet)).await,
+    };
     let filled = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref()?.filled) == Some(true);
     let fills_claim = cluster.spec.bootstrap.is_some() && validated.storage.is_some();
     if fills_claim && !filled && workload.set.is_none() {
-        return Box::pin(fill_claim(cluster, &validated, context)).await;
+        return Box::pin(fill_claim(cluster, validated, context)).await;
     }
     if let Some(next) = apply::make_secrets(cluster, context, validated.has_password).await? {
         apply::status(cluster, context, &next, None).await?;
         return Ok(Action::requeue(AT_ONCE));
     }
-    Box::pin(look_at_instances(cluster, &validated, &workload, context, fleet)).await
+    Box::pin(look_at_instances(cluster, Ok(validated), &workload, context, fleet)).await
 }
 
 /// The first claim is filled before anything else is made.
@@ -293,7 +300,7 @@ async fn forget(cluster: &RedisCluster, context: &Context) -> Result<(), Cluster
 
 async fn look_at_instances(
     cluster: &RedisCluster,
-    validated: &ValidatedCluster,
+    spec: Result<&ValidatedCluster, &Unresolved>,
     workload: &Workload,
     context: &Arc<Context>,
     fleet: &Fleet,
@@ -309,7 +316,7 @@ async fn look_at_instances(
                 troubles.push((reasons::INSTANCE_FAILED.to_owned(), error.to_string()));
             }
             if let Err(error) = &answer {
-                tracing::debug!(cluster = validated.name, pod, error = %error, "no answer");
+                tracing::debug!(cluster = cluster.name_any(), pod, error = %error, "no answer");
             }
             (pod, answer.ok())
         })
@@ -326,34 +333,80 @@ async fn look_at_instances(
     }
     let (now, uid) = (context.now(), cluster.uid().unwrap_or_default());
     let elapsed = fleet.elapsed();
-    let seen = fleet.with(&uid, |memory| look::look(now, elapsed, cluster, validated, workload, &answers, memory));
+    let wanted = match spec {
+        Ok(validated) => look::wanted(cluster, validated),
+        Err(_) => look::deployed(cluster, workload),
+    };
+    let seen = fleet.with(&uid, |memory| look::look(now, elapsed, cluster, wanted, workload, &answers, memory));
     let mut plan = decide::decide(&seen);
-    let mut restore = if seen.is_hidden && matches!(plan.stage, Stage::Serving { .. }) && plan.truth == seen.truth {
-        restore(cluster, validated, context).await?
-    } else {
-        Restore::None
+    let is_ready = seen.is_hidden && matches!(plan.stage, Stage::Serving { .. }) && plan.truth == seen.truth;
+    let mut restore = match spec {
+        Ok(validated) if is_ready => restore(cluster, validated, context).await?,
+        _ => Restore::None,
     };
     if let (Restore::Begin { .. }, Some(step)) = (&restore, empty_first(&seen)) {
         plan.steps.push(step);
         let message = "what an attempt before left is taken away".to_owned();
         restore = Restore::Wait { reason: reasons::PREPARING.to_owned(), message, is_failed: false };
     }
-    let (next, news) = status::looked(cluster, &seen, &plan, &troubles, &restore, now);
     if plan.truth != seen.truth {
+        let hindrance = match spec {
+            Ok(_) => fleet.with(&uid, |memory| memory.hindered.as_ref().map(|(_, _, hindrance)| hindrance.clone())),
+            Err(wrong) => Some(Hindrance::of_spec(wrong)),
+        };
+        let (next, news) = status::looked(cluster, &seen, &plan, &troubles, &restore, hindrance.as_ref(), now);
         // Written before anybody hears of it; the next look goes on from there.
         write(cluster, context, &next, plan.outcomes, news).await?;
         return Ok(Action::requeue(AT_ONCE));
     }
-    let objects = build::objects(cluster, validated);
-    let mut set = build::stateful_set::stateful_set(cluster, validated, &facts(cluster, context), plan.replicas);
-    build::stateful_set::keep_claims(&mut set, workload.set.as_ref());
-    apply::objects(cluster, context, fleet, &objects, &set).await?;
-    apply::steps(cluster, context, fleet, &seen, plan.steps).await?;
+    // First of all: who is primary does not wait for objects that the API server may refuse.
+    apply::steps(cluster, context, fleet, &seen, std::mem::take(&mut plan.steps)).await?;
+    let hindrance = match spec {
+        Ok(validated) => apply_objects(cluster, validated, workload, context, fleet, plan.replicas).await,
+        Err(wrong) => Some(Hindrance::of_spec(wrong)),
+    };
+    let (next, news) = status::looked(cluster, &seen, &plan, &troubles, &restore, hindrance.as_ref(), now);
     if !write(cluster, context, &next, plan.outcomes, news).await? {
         return Ok(Action::requeue(AT_ONCE));
     }
-    fill_pod(cluster, validated, context, &seen, restore).await?;
+    if let Ok(validated) = spec {
+        fill_pod(cluster, validated, context, &seen, restore).await?;
+    }
     Ok(Action::requeue(LOOK))
+}
+
+/// Applies what a cluster is made of. What is refused, or fails, is no reason to look at the instances later: it is said, and
+/// tried again when the spec has changed or a while has passed, for an admission webhook that is down holds each call up.
+async fn apply_objects(
+    cluster: &RedisCluster,
+    validated: &ValidatedCluster,
+    workload: &Workload,
+    context: &Arc<Context>,
+    fleet: &Fleet,
+    replicas: i32,
+) -> Option<Hindrance> {
+    let (uid, generation) = (cluster.uid().unwrap_or_default(), cluster.metadata.generation);
+    let elapsed = fleet.elapsed();
+    let before = fleet.with(&uid, |memory| memory.hindered.clone());
+    if let Some((of, at, hindrance)) = before
+        && of == generation
+        && elapsed.saturating_sub(at) < context.settings.poll_interval
+    {
+        return Some(hindrance);
+    }
+    let objects = build::objects(cluster, validated);
+    let mut set = build::stateful_set::stateful_set(cluster, validated, &facts(cluster, context), replicas);
+    build::stateful_set::keep_claims(&mut set, workload.set.as_ref());
+    let applied = apply::objects(cluster, context, fleet, &objects, &set).await;
+    let hindrance = applied.err().map(|error| {
+        let message = redkeep_core::classify::chain(&error);
+        tracing::warn!(cluster = validated.name, error = %message, "unable to apply what a cluster is made of");
+        Hindrance::of_object(&error)
+    });
+    // A call that hung for long has its pause all the same.
+    let at = fleet.elapsed();
+    fleet.with(&uid, |memory| memory.hindered = hindrance.clone().map(|hindrance| (generation, at, hindrance)));
+    hindrance
 }
 
 async fn write(

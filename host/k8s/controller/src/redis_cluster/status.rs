@@ -48,6 +48,15 @@ impl Writer {
         self.set(ACCEPTED, true, reasons::VALID, "the spec can be followed");
     }
 
+    /// What is wanted is not made. One that serves already goes on as it is.
+    fn hindered(&mut self, reason: &str, message: &str) {
+        self.set(PROGRESSING, false, reason, message);
+        if self.status.epoch.is_none() {
+            self.set(READY, false, reason, message);
+            self.status.phase = Some(ClusterPhase::Failed);
+        }
+    }
+
     fn done(self, before: Option<&RedisClusterStatus>) -> (RedisClusterStatus, Option<Outcome>) {
         let outcome = news(before, &self.status);
         (self.status, outcome)
@@ -80,6 +89,25 @@ fn is_false(status: &RedisClusterStatus, kind: &str) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "False")
 }
 
+/// Why what is wanted is not made, while the instances are looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hindrance {
+    /// The spec itself cannot be followed.
+    is_spec: bool,
+    reason: String,
+    message: String,
+}
+
+impl Hindrance {
+    pub(super) fn of_spec(why: &Unresolved) -> Self {
+        Self { is_spec: true, reason: why.reason().to_owned(), message: why.to_string() }
+    }
+
+    pub(super) fn of_object(error: &super::ClusterError) -> Self {
+        Self { is_spec: false, reason: error.reason().to_owned(), message: redkeep_core::classify::chain(error) }
+    }
+}
+
 /// The spec cannot be followed.
 pub(super) fn refused(
     cluster: &RedisCluster,
@@ -97,7 +125,7 @@ pub(super) fn refused(
     writer.done(cluster.status.as_ref())
 }
 
-/// Something else has a name that the cluster needs, or the API server refuses what it is made of.
+/// Something else has the name of what the cluster needs first.
 pub(super) fn hindered(
     cluster: &RedisCluster,
     reason: &str,
@@ -106,11 +134,7 @@ pub(super) fn hindered(
 ) -> (RedisClusterStatus, Option<Outcome>) {
     let mut writer = Writer::new(cluster, now);
     writer.accepted();
-    writer.set(PROGRESSING, false, reason, message);
-    if writer.status.epoch.is_none() {
-        writer.set(READY, false, reason, message);
-        writer.status.phase = Some(ClusterPhase::Failed);
-    }
+    writer.hindered(reason, message);
     writer.done(cluster.status.as_ref())
 }
 
@@ -152,6 +176,7 @@ fn of_restore(
                 backup_path: Some(validated.storage.address.clone()),
                 task_name: Some(task_key(cluster, *attempt).name),
                 started_at: Some(Time(whole_seconds(now))),
+                process: status.primary_process.clone(),
                 attempts: Some(*attempt),
                 error: bootstrap.error,
                 reason: bootstrap.reason,
@@ -218,10 +243,14 @@ pub(super) fn looked(
     plan: &Plan,
     troubles: &[(String, String)],
     restore: &Restore,
+    hindrance: Option<&Hindrance>,
     now: Timestamp,
 ) -> (RedisClusterStatus, Option<Outcome>) {
     let mut writer = Writer::new(cluster, now);
-    writer.accepted();
+    match hindrance.filter(|hindrance| hindrance.is_spec) {
+        Some(Hindrance { reason, message, .. }) => writer.set(ACCEPTED, false, reason, message),
+        None => writer.accepted(),
+    }
     look::write(&plan.truth, &mut writer.status, now);
     members(seen, &mut writer.status);
     if let Some((loaded, expired)) = plan.loaded {
@@ -263,6 +292,9 @@ pub(super) fn looked(
         }
         Stage::Serving { .. } if seen.is_hidden => hidden(&mut writer, cluster, restore, now),
         Stage::Serving { progress } => serving(&mut writer, seen, all_serve, progress.as_ref(), troubles, cluster),
+    }
+    if let Some(Hindrance { reason, message, .. }) = hindrance {
+        writer.hindered(reason, message);
     }
     writer.done(cluster.status.as_ref())
 }

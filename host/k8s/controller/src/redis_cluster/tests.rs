@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use redkeep_core::managed::{Notice, Orders, Played, Role};
+use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::instance::{Address, InstanceError, Instances};
@@ -161,6 +162,34 @@ async fn a_cluster_of_three_becomes_healthy() {
     let writes = bench.api.writes().len();
     bench.looks(3).await;
     assert_eq!(bench.api.writes().len(), writes, "a healthy cluster is only looked at");
+}
+
+#[tokio::test]
+async fn the_secret_of_the_password_follows_the_spec() {
+    let mut spec = plain();
+    spec["instances"] = json!(1);
+    spec["auth"] = json!({"secret": {"name": "mine", "key": "word"}});
+    let bench = bench(spec);
+    let with = |auth: Value| {
+        let mut cluster = bench.cluster();
+        cluster["spec"]["auth"] = auth;
+        bench.api.put(cluster);
+    };
+    let secret = || bench.status()["authSecret"]["name"].clone();
+    bench.looks(3).await;
+    assert_eq!(secret(), json!("mine"));
+    with(json!({}));
+    bench.looks(3).await;
+    let made = secret();
+    assert!(made.as_str().unwrap().starts_with("carts-auth-"), "{made}");
+    assert!(bench.api.get("Secret", "shop", made.as_str().unwrap()).is_some());
+    let volumes = bench.api.get("StatefulSet", "shop", "carts").unwrap()["spec"]["template"]["spec"]["volumes"].clone();
+    assert!(volumes.to_string().contains(made.as_str().unwrap()), "{volumes:#}");
+    bench.looks(3).await;
+    assert_eq!(secret(), made, "one is made once");
+    with(json!({"enabled": false}));
+    bench.looks(3).await;
+    assert_eq!(secret(), Value::Null);
 }
 
 #[tokio::test]
@@ -409,4 +438,143 @@ async fn a_cluster_without_claims_is_filled_before_anybody_sees_it() {
     bench.looks(3).await;
     assert_eq!(role("carts-0"), json!("primary"));
     assert_eq!(bench.api.get("StatefulSet", "shop", "carts").unwrap()["spec"]["replicas"], 3);
+}
+
+/// The container of the primary was made anew, and its Redis is empty.
+fn restart_emptied(bench: &Bench, pod: &str) {
+    let mut standings = bench.instances.0.lock().unwrap();
+    let standing = standings.get_mut(pod).unwrap();
+    let process = format!("{}-anew", standing.process);
+    let pod = standing.pod.clone();
+    let version = standing.version.clone();
+    *standing = Standing { pod, process, version, serving: true, ..Standing::default() };
+}
+
+fn changed(bench: &Bench, change: impl FnOnce(&mut Value)) {
+    bench.api.update("RedisCluster", "shop", "carts", |cluster| {
+        change(&mut cluster["spec"]);
+        cluster["metadata"]["generation"] = json!(cluster["metadata"]["generation"].as_i64().unwrap() + 1);
+    });
+}
+
+async fn healthy() -> Bench {
+    let bench = bench(plain());
+    bench.looks(3).await;
+    bench.run_pods(0);
+    bench.looks(6).await;
+    assert_eq!(bench.status()["phase"], "Healthy");
+    bench
+}
+
+#[rstest]
+#[case::refused(422, "Invalid", "Forbidden")]
+#[case::webhook_is_down(500, "InternalError", "KubernetesApi")]
+#[tokio::test]
+async fn objects_that_cannot_be_applied_do_not_stand_in_the_way_of_a_failover(
+    #[case] code: u16,
+    #[case] answer: &'static str,
+    #[case] reason: &str,
+) {
+    let bench = healthy().await;
+    bench.api.fail_when(move |call| {
+        let is_set = call.method == "PATCH" && call.path.contains("/statefulsets/");
+        is_set.then(|| (code, answer, "requests must not be above limits".to_owned()))
+    });
+    changed(&bench, |spec| spec["resources"] = json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}));
+    assert_eq!(bench.look().await, Action::requeue(LOOK));
+    assert_eq!(bench.condition("Progressing"), ("False".into(), reason.into()));
+    assert_eq!(bench.condition("Ready"), ("True".into(), "Healthy".into()), "it serves as it is");
+    let tries = bench.api.calls().len();
+    bench.look().await;
+    let again = bench.api.calls().split_off(tries);
+    assert!(
+        !again.iter().any(|call| call.path.contains("/statefulsets/") && call.method == "PATCH"),
+        "not each second"
+    );
+    restart_emptied(&bench, "carts-0");
+    bench.looks(8).await;
+    let status = bench.status();
+    assert_ne!(status["primary"], "carts-0", "{status:#}");
+    assert_eq!((&status["epoch"], &status["phase"]), (&json!(2), &json!("Healthy")), "{status:#}");
+    assert_eq!(bench.condition("Progressing"), ("False".into(), reason.into()), "it is still said");
+    bench.api.heal();
+    changed(&bench, |spec| spec["resources"] = json!({"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}}));
+    bench.look().await;
+    assert_ne!(bench.condition("Progressing").1, reason);
+}
+
+#[tokio::test]
+async fn a_spec_that_cannot_be_followed_does_not_stand_in_the_way_of_a_failover() {
+    let bench = healthy().await;
+    let before = bench.api.get("StatefulSet", "shop", "carts").unwrap();
+    changed(&bench, |spec| {
+        spec["podSecurityContext"] = json!({"runAsUser": 0});
+        spec["instances"] = json!(1);
+    });
+    assert_eq!(bench.look().await, Action::requeue(LOOK));
+    assert_eq!(bench.condition("Accepted"), ("False".into(), "InvalidSpec".into()));
+    assert_eq!(bench.condition("Progressing"), ("False".into(), "InvalidSpec".into()));
+    restart_emptied(&bench, "carts-0");
+    bench.looks(8).await;
+    let status = bench.status();
+    assert_ne!(status["primary"], "carts-0", "{status:#}");
+    assert_eq!((&status["epoch"], &status["phase"]), (&json!(2), &json!("Healthy")), "{status:#}");
+    assert_eq!(bench.condition("Accepted"), ("False".into(), "InvalidSpec".into()));
+    assert_eq!(bench.api.get("StatefulSet", "shop", "carts").unwrap(), before, "nothing of it is made");
+    changed(&bench, |spec| {
+        spec["podSecurityContext"] = json!({"runAsUser": 1000});
+        spec["instances"] = json!(3);
+    });
+    bench.look().await;
+    assert_eq!(bench.condition("Accepted"), ("True".into(), "Valid".into()));
+    assert_ne!(bench.api.get("StatefulSet", "shop", "carts").unwrap()["spec"], before["spec"]);
+}
+
+async fn being_filled(mut spec: Value) -> Bench {
+    spec.as_object_mut().unwrap().remove("storage");
+    spec["ephemeral"] = json!({});
+    let bench = bench(spec);
+    backup(&bench, "Completed");
+    bench.looks(3).await;
+    bench.run_pods(0);
+    for _ in 0..6 {
+        bench.look().await;
+        if let Some(task) = bench.executor.names().first() {
+            bench.executor.set(task, TaskState::Running { pod: None, progress: None });
+        }
+    }
+    assert_eq!((bench.status()["phase"].clone(), bench.executor.names().len()), (json!("Restoring"), 1));
+    bench
+}
+
+#[tokio::test]
+async fn a_primary_that_is_filled_takes_writes_although_nobody_follows_it() {
+    let mut spec = born();
+    spec["failover"] = json!({"minReplicasToWrite": 1});
+    let bench = being_filled(spec).await;
+    let uid = bench.cluster()["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let ordered = || bench.fleet.with(&uid, |memory| memory.acknowledged("carts-0").unwrap());
+    assert_eq!(ordered().config["min-replicas-to-write"], "0");
+    restored(&bench, 5);
+    bench.looks(3).await;
+    assert_eq!(ordered().config["min-replicas-to-write"], "1", "and once it serves as the spec says");
+}
+
+#[tokio::test]
+async fn a_restore_into_a_primary_that_restarted_meanwhile_is_tried_again() {
+    let bench = being_filled(born()).await;
+    assert_eq!(bench.status()["bootstrap"]["process"], "process-0");
+    restart_emptied(&bench, "carts-0");
+    bench.looks(6).await;
+    assert_eq!(bench.status()["primaryProcess"], "process-0-anew", "{:#}", bench.status());
+    restored(&bench, 5);
+    bench.looks(3).await;
+    assert_eq!(bench.condition("Restored"), ("False".into(), "InstanceFailed".into()));
+    assert_eq!(bench.status()["bootstrap"]["filled"], Value::Null, "an empty cluster is not shown to clients");
+    bench.clock.advance(Duration::from_secs(11));
+    bench.looks(2).await;
+    assert_eq!(bench.executor.names().len(), 2, "{:#}", bench.status());
+    restored(&bench, 5);
+    bench.looks(3).await;
+    assert_eq!(bench.status()["bootstrap"]["filled"], true, "{:#}", bench.status());
 }

@@ -69,13 +69,11 @@ pub(super) fn validate(cluster: &RedisCluster, settings: &Settings) -> Result<Va
     }
     let (user, group) = user(cluster)?;
     let config = config(cluster)?;
-    let failover = spec.failover.as_ref();
-    let fencing = failover.map(|failover| Duration::from_secs(u64::try_from(failover.fencing_seconds).unwrap_or(15)));
     Ok(ValidatedCluster {
         namespace: cluster.namespace().unwrap_or_default(),
         instances: spec.instances,
         storage: spec.storage.clone(),
-        fencing: fencing.unwrap_or(FENCING).max(Duration::from_secs(1)),
+        fencing: fencing(cluster),
         has_password: spec.auth.as_ref().is_none_or(|auth| auth.enabled),
         service_account: service_account(cluster, &name, settings)?,
         user,
@@ -84,6 +82,13 @@ pub(super) fn validate(cluster: &RedisCluster, settings: &Settings) -> Result<Va
         config,
         name,
     })
+}
+
+/// T.
+pub(super) fn fencing(cluster: &RedisCluster) -> Duration {
+    let failover = cluster.spec.failover.as_ref();
+    let fencing = failover.map(|failover| Duration::from_secs(u64::try_from(failover.fencing_seconds).unwrap_or(15)));
+    fencing.unwrap_or(FENCING).max(Duration::from_secs(1))
 }
 
 fn service_account(cluster: &RedisCluster, name: &str, settings: &Settings) -> Result<String, Unresolved> {

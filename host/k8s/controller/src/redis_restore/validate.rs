@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use redkeep_core::encoding::DecryptionKeys;
-use redkeep_core::task::{BackupSelector, MethodSpec};
+use redkeep_core::task::{BackupSelector, MethodSpec, RESTORE_OPTIONS};
 use redkeep_k8s_api::redis_restore::{OnConflict, RedisRestore, RedisRestoreSpec, TimeToLive};
 use serde_json::{Map, Value};
 
 use super::dereference::Found;
 use crate::common::Unresolved;
 use crate::common::keys::decryption;
+use crate::common::method::texts;
 use crate::common::placement::{TaskPod, task_pod};
 use crate::common::selection;
 use crate::executor::Mount;
@@ -66,13 +67,11 @@ pub(super) fn seconds(number: i64) -> Duration {
 
 /// As the command line gives them: only what was said, for a plugin may know none of these.
 fn parameters(spec: &RedisRestoreSpec) -> Result<Map<String, Value>, Unresolved> {
-    let mut parameters = Map::new();
-    for (key, value) in &spec.parameters {
-        if ["match", "db", "on-conflict", "ttl", "until"].contains(&key.as_str()) {
-            return Err(Unresolved::invalid("spec.parameters", format!("`{key}` has a field of its own")));
-        }
-        parameters.insert(key.clone(), Value::from(value.clone()));
+    let has_field = |key: &&String| RESTORE_OPTIONS.contains(&key.as_str());
+    if let Some(key) = spec.parameters.keys().find(has_field) {
+        return Err(Unresolved::invalid("spec.parameters", format!("`{key}` has a field of its own")));
     }
+    let mut parameters: Map<String, Value> = texts(&spec.parameters).collect();
     if !spec.patterns.is_empty() {
         parameters.insert("match".to_owned(), spec.patterns.clone().into());
     }

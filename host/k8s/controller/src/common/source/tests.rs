@@ -50,6 +50,40 @@ async fn a_cluster_is_read_when_it_serves_and_brings_its_credentials() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_was_never_whole_is_read_when_its_primary_serves() {
+    let fake = FakeApi::new();
+    fake.put(slice("carts-r"));
+    let read = || async { resolve(&fake.client(), "shop", Some("carts"), None, NodePreference::PreferReplica).await };
+    let mut creating = cluster("Creating");
+    let mut ready = |status: &str| {
+        creating["status"]["conditions"] = json!([{"type": "Ready", "status": status, "reason": "Degraded", "message": "",
+            "lastTransitionTime": "2026-11-27T12:00:00Z"}]);
+        fake.put(creating.clone());
+    };
+    ready("False");
+    assert_eq!(read().await.unwrap_err().reason_word(), reasons::CLUSTER_NOT_READY);
+    ready("True");
+    assert!(read().await.is_ok());
+}
+
+#[rstest]
+#[case::made(json!({}), Some(("/redis-auth/password", "carts-auth")))]
+#[case::named(json!({"secret": {"name": "mine", "key": "word"}}), Some(("/redis-auth/word", "mine")))]
+#[case::none_whatever_the_status_says(json!({"enabled": false}), None)]
+#[tokio::test]
+async fn the_password_of_a_cluster_is_as_its_spec_says(#[case] auth: Value, #[case] expected: Option<(&str, &str)>) {
+    let fake = FakeApi::new();
+    fake.put(slice("carts-r"));
+    let mut cluster = cluster("Healthy");
+    cluster["spec"]["auth"] = auth;
+    fake.put(cluster);
+    let access = resolve(&fake.client(), "shop", Some("carts"), None, NodePreference::PreferReplica).await.unwrap();
+    let (password, secret) = expected.unzip();
+    assert_eq!(access.endpoint.password, password.map(|path| SecretRef::File(path.into())));
+    assert_eq!(access.mounts, secret.map(|name| Mount::secret(name, "/redis-auth")).into_iter().collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn of_a_cluster_with_tls_the_names_are_asked_of_pods_that_serve() {
     let fake = FakeApi::new();
     let mut with_tls = cluster("Degraded");

@@ -42,6 +42,19 @@ fn a_new_cluster_begins() {
     assert_eq!((attempt, validated.selector.backup.as_str()), (1, "20261127T120000Z-nightly-1"));
 }
 
+#[test]
+fn a_digest_that_the_bootstrap_demands_wins_over_its_methods() {
+    let mut cluster = cluster();
+    cluster.spec.bootstrap.as_mut().unwrap().method_digest = Some("sha256:bb".to_owned());
+    let destination = serde_json::from_value(json!({"s3": {"bucket": "b"}})).unwrap();
+    let storage = access(&destination, None).unwrap();
+    let found = FoundBackup { storage, backup: "20261127T120000Z-nightly-1".into(), made_by: None };
+    let mut method = MethodAccess::default();
+    method.spec.digest = Some("sha256:aa".to_owned());
+    let validated = validate(&cluster, found, method, &Settings::new("redkeep:1", "redkeep-system", "k8s:1")).unwrap();
+    assert_eq!(validated.method.spec.digest.as_deref(), Some("sha256:bb"));
+}
+
 #[rstest]
 #[case::of_another_cluster("data-carts-0", Some("uid-0"))]
 #[case::of_a_user("data-carts-0", None)]

@@ -11,6 +11,7 @@ use redkeep_core::task::{
 };
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 
+use crate::common::source::password_of;
 use crate::executor::{Mount, MountSource, Placement, Purpose, REDIS_AUTH_PATH, REDIS_TLS_PATH, TaskKey, TaskRequest};
 use crate::redis_cluster::bootstrap::ValidatedBootstrap;
 use crate::redis_cluster::names;
@@ -114,7 +115,7 @@ fn live(cluster: &RedisCluster, address: &str, mounts: &mut Vec<Mount>) -> Targe
         };
         mounts.push(Mount::secret(&tls.secret.name, REDIS_TLS_PATH));
     }
-    if let Some((secret, key)) = super::stateful_set::password(cluster) {
+    if let Some((secret, key)) = password_of(cluster) {
         endpoint.password = Some(SecretRef::File(PathBuf::from(REDIS_AUTH_PATH).join(key)));
         mounts.push(Mount::secret(secret, REDIS_AUTH_PATH));
     }

@@ -18,6 +18,7 @@ use redkeep_k8s_api::redis_cluster::{EphemeralStorage, ExtraVolume, ImagePullPol
 
 use super::{claim, restore};
 use crate::common::digest;
+use crate::common::source::password_of;
 use crate::redis_cluster::names;
 use crate::redis_cluster::validate::ValidatedCluster;
 
@@ -25,6 +26,8 @@ use crate::redis_cluster::validate::ValidatedCluster;
 pub(in crate::redis_cluster) const CONTAINER: &str = "redis";
 /// Where the init container puts the program.
 const PROGRAM: &str = "/redkeep/redkeep-instance";
+/// Tells an instance T: one that runs keeps to what it was made with.
+pub(in crate::redis_cluster) const FENCING: &str = "REDKEEP_FENCING_SECONDS";
 /// The key under which the password is mounted, whatever it is in its Secret.
 const PASSWORD: &str = "password";
 
@@ -41,19 +44,6 @@ pub(in crate::redis_cluster) struct PodFacts {
     pub(in crate::redis_cluster) operator_user: String,
     /// The Secret with certificate and token.
     pub(in crate::redis_cluster) identity_secret: String,
-}
-
-/// The Secret with the password and the key in it; `None` without a password.
-pub(in crate::redis_cluster) fn password(cluster: &RedisCluster) -> Option<(String, String)> {
-    let auth = cluster.spec.auth.as_ref();
-    if auth.is_some_and(|auth| !auth.enabled) {
-        return None;
-    }
-    if let Some(named) = auth.and_then(|auth| auth.secret.as_ref()) {
-        return Some((named.name.clone(), named.key.clone()));
-    }
-    let made = cluster.status.as_ref().and_then(|status| status.auth_secret.as_ref())?;
-    Some((made.name.clone(), PASSWORD.to_owned()))
 }
 
 /// The `StatefulSet`. `replicas` differs from the spec's while the primary's place would go.
@@ -261,7 +251,7 @@ fn redis(cluster: &RedisCluster, validated: &ValidatedCluster, facts: &PodFacts)
         MOUNTS.iter().map(|(name, path, read_only)| mount(name, path, *read_only)).collect();
     mounts.push(mount("redkeep-config", "/redkeep-config", true));
     mounts.push(mount("redkeep-identity", "/redkeep-identity", true));
-    if password(cluster).is_some() {
+    if password_of(cluster).is_some() {
         mounts.push(mount("redis-auth", "/redis-auth", true));
     }
     if spec.tls.is_some() {
@@ -318,7 +308,7 @@ fn environment(cluster: &RedisCluster, validated: &ValidatedCluster, facts: &Pod
         field("REDKEEP_POD_IP", "status.podIP"),
         plain("REDKEEP_CLUSTER", validated.name.clone()),
         plain("REDKEEP_OPERATOR", facts.operator_user.clone()),
-        plain("REDKEEP_FENCING_SECONDS", validated.fencing.as_secs().to_string()),
+        plain(FENCING, validated.fencing.as_secs().to_string()),
         plain("REDKEEP_INSTANCES", validated.instances.to_string()),
     ];
     if cluster.spec.tls.as_ref().is_some_and(|tls| tls.require_client_certificate) {
@@ -344,7 +334,7 @@ fn volumes(cluster: &RedisCluster, validated: &ValidatedCluster, facts: &PodFact
         ..Volume::default()
     });
     volumes.push(secret("redkeep-identity", &facts.identity_secret, None));
-    if let Some((name, key)) = password(cluster) {
+    if let Some((name, key)) = password_of(cluster) {
         // Never optional: without its Secret the pod must not start, for Redis would be open to everybody.
         volumes.push(secret("redis-auth", &name, Some((&key, PASSWORD))));
     }

@@ -15,8 +15,8 @@ pub(super) enum HandOver {
     To { peer: Peer, why: String },
     /// Later.
     Wait { reason: &'static str, message: String },
-    /// The annotation was followed, or cannot be.
-    Followed { truth: Truth, outcome: Outcome },
+    /// The annotation was followed, or cannot be, or is gone, of which nothing is said.
+    Followed { truth: Truth, outcome: Option<Outcome> },
 }
 
 pub(super) fn wanted(seen: &Seen, primary: &Member, standing: &Standing) -> HandOver {
@@ -70,13 +70,16 @@ fn under_way(seen: &Seen, primary: &Member, standing: &Standing) -> Option<Peer>
 }
 
 fn by_annotation(seen: &Seen, primary: &Member, standing: &Standing) -> HandOver {
-    let Some(name) = seen.wanted.switch_over.as_ref().filter(|name| seen.truth.switch_over.as_ref() != Some(*name))
-    else {
+    if seen.wanted.switch_over == seen.truth.switch_over {
         return HandOver::No;
+    }
+    let Some(name) = &seen.wanted.switch_over else {
+        // Whoever sets it again asks again, for the same pod too.
+        return HandOver::Followed { truth: Truth { switch_over: None, ..seen.truth.clone() }, outcome: None };
     };
     let followed = |outcome| HandOver::Followed {
         truth: Truth { switch_over: Some(name.clone()), ..seen.truth.clone() },
-        outcome,
+        outcome: Some(outcome),
     };
     if *name == primary.pod {
         return followed(Outcome::normal("SwitchOver", "SwitchedOver", format!("{name} is primary")));

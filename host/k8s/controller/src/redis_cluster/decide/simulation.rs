@@ -19,6 +19,7 @@ enum Trouble {
     SwitchOver { to: i32 },
     Scale { to: i32 },
     NewTemplate,
+    UnsyncableTemplate,
 }
 
 fn trouble() -> impl Strategy<Value = Trouble> {
@@ -33,6 +34,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
         1 => (0..3).prop_map(|to| Trouble::SwitchOver { to }),
         1 => (1..=3).prop_map(|to| Trouble::Scale { to }),
         1 => Just(Trouble::NewTemplate),
+        1 => Just(Trouble::UnsyncableTemplate),
     ]
 }
 
@@ -67,6 +69,10 @@ fn happens(world: &mut World, trouble: &Trouble) {
         Trouble::SwitchOver { to } => world.wanted.switch_over = Some(format!("c-{to}")),
         Trouble::Scale { to } => world.wanted.instances = *to,
         Trouble::NewTemplate => world.template += 1,
+        Trouble::UnsyncableTemplate => {
+            world.template += 1;
+            world.unsyncable = Some(world.template);
+        }
     }
 }
 
@@ -95,6 +101,9 @@ proptest! {
             watch(&mut world, Duration::from_secs(*pause))?;
         }
         world.heal();
+        if world.unsyncable == Some(world.template) {
+            world.template += 1;
+        }
         watch(&mut world, Duration::from_secs(400))?;
         prop_assert!(world.is_whole(), "not whole again: {:?} {:?}\n{}", world.truth, world.last.as_ref().map(|plan| &plan.stage), world.describe());
     }

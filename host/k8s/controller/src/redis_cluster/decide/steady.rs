@@ -64,7 +64,7 @@ fn serving(seen: &Seen, primary: &Member, standing: &Standing) -> Plan {
     plan.replicas = replicas(seen, primary);
     let (role, progress) = match hand_over::wanted(seen, primary, standing) {
         HandOver::Followed { truth, outcome } => {
-            return Plan { outcomes: vec![outcome], truth, ..plan };
+            return Plan { outcomes: outcome.into_iter().collect(), truth, ..plan };
         }
         HandOver::To { peer, why } => (Role::HandOver { to: peer }, Some((reasons::SWITCHING_OVER, why))),
         HandOver::Wait { reason, message } => (Role::Primary, Some((reason, message))),
@@ -77,7 +77,12 @@ fn serving(seen: &Seen, primary: &Member, standing: &Standing) -> Plan {
     }
     follow(seen, primary, &mut plan);
     label(seen, primary, &mut plan);
-    let rolling = if progress.is_none() { rollout::step(seen, primary) } else { None };
+    let rolling = if progress.is_none() {
+        rollout::step(seen, primary)
+    } else {
+        plan.steps.extend(rollout::replace_useless(seen, primary));
+        None
+    };
     let scaling = (plan.replicas != seen.wanted.instances)
         .then(|| (reasons::SCALING, format!("{} instances of {}", plan.replicas, seen.wanted.instances)));
     let rolling = rolling.map(|(step, message)| {

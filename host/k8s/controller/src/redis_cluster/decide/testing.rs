@@ -160,6 +160,8 @@ pub(crate) struct World {
     pub(crate) wanted: Wanted,
     pub(crate) replicas: i32,
     pub(crate) template: u64,
+    /// Replicas of this template are never in sync.
+    pub(crate) unsyncable: Option<u64>,
     pub(crate) containers: Vec<Container>,
     /// Pairs that cannot reach one another: uids, `api`, `operator`.
     pub(crate) cut: BTreeSet<(String, String)>,
@@ -190,6 +192,7 @@ impl World {
             },
             replicas: instances,
             template: 1,
+            unsyncable: None,
             containers: Vec::new(),
             cut: BTreeSet::new(),
             memory: Memory::default(),
@@ -350,7 +353,10 @@ impl World {
                 container.following.as_ref().and_then(|ip| self.containers.iter().position(|one| one.ip == *ip));
             let source = source.filter(|source| {
                 let other = &self.containers[*source];
-                other.role == Played::Primary && other.loading == 0 && self.reaches(&container.uid, &other.uid)
+                other.role == Played::Primary
+                    && other.loading == 0
+                    && self.reaches(&container.uid, &other.uid)
+                    && self.unsyncable != Some(container.template)
             });
             let Some(source) = source else {
                 self.containers[at].link_up = false;

@@ -145,6 +145,25 @@ fn a_switch_over_loses_nothing() {
     assert_eq!((world.truth.switch_over.as_deref(), world.promotions.len()), (Some("c-2"), 2));
 }
 
+#[test]
+fn a_switch_over_to_the_same_pod_is_asked_for_again_by_an_annotation_that_was_away() {
+    let mut world = running(3);
+    let mut ask = |to: Option<&str>| {
+        world.wanted.switch_over = to.map(str::to_owned);
+        world.run(Duration::from_secs(20));
+        (world.truth.primary.clone().unwrap(), world.truth.switch_over.clone())
+    };
+    assert_eq!(ask(Some("c-2")), ("c-2".into(), Some("c-2".into())));
+    assert_eq!(ask(Some("c-0")), ("c-0".into(), Some("c-0".into())));
+    assert_eq!(ask(None), ("c-0".into(), None));
+    world.restart("c-0", false);
+    world.run(Duration::from_secs(20));
+    assert_ne!(world.truth.primary.as_deref(), Some("c-0"));
+    world.wanted.switch_over = Some("c-0".into());
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.truth.primary.as_deref(), Some("c-0"), "{:?}", world.last);
+}
+
 #[rstest]
 #[case::nobody("c-7")]
 #[case::another_cluster("d-1")]
@@ -178,6 +197,23 @@ fn a_new_template_exchanges_replicas_first_then_the_primary_after_it_handed_over
     assert!(world.is_whole(), "{:?}", world.last);
     assert!(world.containers.iter().all(|one| !before.contains(&one.uid) && one.template == 2));
     assert_eq!(world.promotions, ["c-0", "c-1"], "one hand-over, to one that was exchanged already");
+}
+
+#[rstest]
+#[case::alone(None)]
+#[case::while_it_is_waited_for_to_hand_over(Some("c-2"))]
+fn a_replica_that_can_never_sync_is_exchanged_when_its_template_is_put_right(#[case] switch_over: Option<&str>) {
+    let mut world = running(3);
+    world.template += 1;
+    world.unsyncable = Some(world.template);
+    world.run(Duration::from_secs(60));
+    let templates = |world: &World| ["c-0", "c-1", "c-2"].map(|pod| world.pod(pod).template);
+    assert_eq!(templates(&world), [1, 1, 2], "the others stay in sync");
+    world.wanted.switch_over = switch_over.map(str::to_owned);
+    world.template += 1;
+    world.run(Duration::from_secs(120));
+    assert!(world.is_whole(), "{:?}", world.last);
+    assert_eq!(templates(&world), [3, 3, 3]);
 }
 
 #[test]

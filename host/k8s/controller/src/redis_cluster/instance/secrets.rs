@@ -26,13 +26,22 @@ pub struct CertificateFailed {
     source: rcgen::Error,
 }
 
+/// What the names that the operator makes end with.
+const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const NAME_LETTERS: usize = 8;
+
 /// A name never used before.
 pub(crate) fn fresh_name(prefix: &str) -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut bytes = [0_u8; 8];
+    let mut bytes = [0_u8; NAME_LETTERS];
     rand::rng().fill_bytes(&mut bytes);
     let letters = bytes.iter().filter_map(|byte| LETTERS.get(usize::from(*byte) % LETTERS.len()));
     format!("{prefix}-{}", letters.map(|letter| char::from(*letter)).collect::<String>())
+}
+
+/// Whether the operator made this name.
+pub(crate) fn is_fresh_name(name: &str, prefix: &str) -> bool {
+    let letters = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
+    letters.is_some_and(|letters| letters.len() == NAME_LETTERS && letters.bytes().all(|one| LETTERS.contains(&one)))
 }
 
 /// The password of a cluster.

@@ -24,7 +24,7 @@ fn cluster(status: Value) -> RedisCluster {
 fn after(world: &mut World, before: Value) -> (RedisClusterStatus, Option<Outcome>) {
     let seen = world.seen();
     let plan = decide(&seen);
-    looked(&cluster(before), &seen, &plan, &[], &Restore::None, at())
+    looked(&cluster(before), &seen, &plan, &[], &Restore::None, None, at())
 }
 
 fn ready(status: &RedisClusterStatus) -> (&str, &str) {
@@ -81,7 +81,7 @@ fn other_keys_than_the_backups_are_a_failure() {
     let mut plan = decide(&seen);
     plan.stage = Stage::KeysDiffer { message: "5 and 0".into() };
     plan.loaded = Some((0, Some(0)));
-    let (status, news) = looked(&cluster(json!({})), &seen, &plan, &[], &Restore::None, at());
+    let (status, news) = looked(&cluster(json!({})), &seen, &plan, &[], &Restore::None, None, at());
     assert_eq!((status.phase, ready(&status)), (Some(ClusterPhase::Failed), ("False", "KeysDiffer")));
     assert_eq!(news.unwrap().reason, "KeysDiffer");
     assert_eq!(status.bootstrap.unwrap().keys_loaded, Some(0));
@@ -92,7 +92,7 @@ fn what_hinders_pods_is_said() {
     let mut world = World::new(3);
     let seen = world.seen();
     let troubles = [("ImagePullFailed".to_owned(), "c-0: no such image".to_owned())];
-    let (status, _) = looked(&cluster(json!({})), &seen, &decide(&seen), &troubles, &Restore::None, at());
+    let (status, _) = looked(&cluster(json!({})), &seen, &decide(&seen), &troubles, &Restore::None, None, at());
     assert_eq!((status.phase, ready(&status)), (Some(ClusterPhase::Creating), ("False", "ImagePullFailed")));
 }
 
