@@ -5,10 +5,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The workspace's root.
+/// The workspace's root: of the clone that `cargo xtask` is called in, which need not be the one that this was compiled in where
+/// clones share a target folder.
 pub(crate) fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_path_buf()
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    manifest.parent().map_or_else(|| manifest.clone(), Path::to_path_buf)
 }
 
 /// The target folder that cargo uses here.
