@@ -1,6 +1,7 @@
 //! What the kinds share: from references in a spec to what a task needs.
 
 pub(crate) mod digest;
+pub(crate) mod endpoints;
 mod error;
 pub mod files;
 pub mod identity;

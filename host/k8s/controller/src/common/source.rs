@@ -2,11 +2,11 @@
 //!
 //! The operator only looks up addresses; which server is the primary, and which replica is in good order, the task finds out.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, ResourceExt};
 use redkeep_core::identifier::ClusterName;
@@ -16,7 +16,7 @@ use redkeep_k8s_api::conditions::{READY, reasons};
 use redkeep_k8s_api::endpoint::{DataFiles, Mode, RedisEndpoint, SentinelEndpoint};
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 
-use super::{Unresolved, files};
+use super::{Unresolved, endpoints, files};
 use crate::apply::is_true;
 use crate::executor::{Mount, REDIS_AUTH_PATH, REDIS_TLS_PATH};
 
@@ -83,11 +83,12 @@ async fn of_cluster(
         return Err(Unresolved::not_yet(reasons::CLUSTER_NOT_READY, message));
     }
     let service = format!("{name}-r");
+    let ready = endpoints::ready_members(&cluster);
     let addresses = if cluster.spec.tls.is_some() {
         // Their certificates are for names.
-        names_behind_service(client, namespace, &service, REDIS_PORT).await?
+        endpoints::names(client, namespace, &service, REDIS_PORT, &ready).await?
     } else {
-        behind_service(client, namespace, &service, REDIS_PORT).await?
+        endpoints::addresses(client, namespace, &service, REDIS_PORT, &ready).await?
     };
     let mut access = SourceAccess {
         endpoint: EndpointSpec { node, ..EndpointSpec::default() },
@@ -132,7 +133,7 @@ async fn of_endpoint(
     let mut files = None;
     let mut failover_secret = None;
     let (url, name) = if let Some(service) = &source.service {
-        let addresses = behind_service(client, namespace, &service.name, service.port).await?;
+        let addresses = endpoints::addresses(client, namespace, &service.name, service.port, &BTreeSet::new()).await?;
         (nodes_url(&addresses, source.mode, is_tls), service.name.clone())
     } else if let Some(set) = &source.stateful_set {
         let (found, pods) = stateful_set(client, namespace, &set.name).await?;
@@ -242,67 +243,6 @@ fn sentinel_hosts(sentinel: &SentinelEndpoint, namespace: &str) -> Vec<String> {
     }
 }
 
-/// Addresses that a Service leads to, whatever its type: those that are ready, in order.
-async fn behind_service(client: &Client, namespace: &str, name: &str, port: i32) -> Result<Vec<String>, Unresolved> {
-    let slices = slices_of(client, namespace, name).await?;
-    some_ready(ready_addresses(&slices, port), namespace, name)
-}
-
-/// The same by the names of pods behind a headless Service.
-async fn names_behind_service(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    port: i32,
-) -> Result<Vec<String>, Unresolved> {
-    let slices = slices_of(client, namespace, name).await?;
-    let pods = ready_endpoints(&slices).filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
-    let mut names: Vec<String> = pods.map(|pod| format!("{}:{port}", name_of_pod(pod, name, namespace))).collect();
-    names.sort();
-    names.dedup();
-    some_ready(names, namespace, name)
-}
-
-/// The name of a pod behind a headless Service. `POD.SERVICE` would be one too, but no certificate could be for all of them: a
-/// wildcard that fewer than two labels follow, as in `*.SERVICE`, is none for most clients, ours among them.
-pub(crate) fn name_of_pod(pod: &str, service: &str, namespace: &str) -> String {
-    format!("{pod}.{service}.{namespace}.svc")
-}
-
-async fn slices_of(client: &Client, namespace: &str, name: &str) -> Result<Vec<EndpointSlice>, Unresolved> {
-    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
-    let parameters = ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
-    let slices = api.list(&parameters).await.map_err(Unresolved::read(format!("the endpoints of Service {name}")))?;
-    Ok(slices.items)
-}
-
-fn some_ready(addresses: Vec<String>, namespace: &str, name: &str) -> Result<Vec<String>, Unresolved> {
-    if addresses.is_empty() {
-        let message = format!("no pod behind Service {name} of namespace {namespace} is ready");
-        return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
-    }
-    Ok(addresses)
-}
-
-fn ready_addresses(slices: &[EndpointSlice], port: i32) -> Vec<String> {
-    let mut addresses: Vec<String> = ready_endpoints(slices)
-        .filter_map(|endpoint| endpoint.addresses.first())
-        .map(|address| with_port(address, port))
-        .collect();
-    addresses.sort();
-    addresses.dedup();
-    addresses
-}
-
-fn ready_endpoints(slices: &[EndpointSlice]) -> impl Iterator<Item = &Endpoint> {
-    slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| {
-        // Unknown means ready, as the API says. A Service that shows pods before they are ready says `ready` of all of them,
-        // and `serving` of those that are.
-        let conditions = endpoint.conditions.clone().unwrap_or_default();
-        conditions.ready.unwrap_or(true) && conditions.serving.unwrap_or(true)
-    })
-}
-
 /// A `StatefulSet` and the pods that its selector finds; some may be another's.
 async fn stateful_set(client: &Client, namespace: &str, name: &str) -> Result<(StatefulSet, Vec<Pod>), Unresolved> {
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
@@ -366,14 +306,10 @@ fn pod_addresses(pods: &[Pod], owner: &str, port: i32) -> Vec<String> {
         .filter(|pod| pod.owner_references().iter().any(|reference| reference.uid == owner))
         .filter(is_ready)
         .filter_map(|pod| pod.status.as_ref()?.pod_ip.as_deref())
-        .map(|address| with_port(address, port))
+        .map(|address| endpoints::with_port(address, port))
         .collect();
     addresses.sort();
     addresses
-}
-
-fn with_port(address: &str, port: i32) -> String {
-    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
 async fn redis_failover(client: &Client, namespace: &str, name: &str) -> Result<DynamicObject, Unresolved> {

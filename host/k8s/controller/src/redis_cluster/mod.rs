@@ -35,7 +35,7 @@ use redkeep_k8s_api::redis_cluster_status::RedisClusterStatus;
 use tokio_util::sync::CancellationToken;
 
 use crate::common::Unresolved;
-use crate::common::source::name_of_pod;
+use crate::common::endpoints::name_of_pod;
 use crate::context::Context;
 use crate::executor::ExecutorError;
 use crate::outcome::Outcome;

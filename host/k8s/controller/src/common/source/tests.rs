@@ -84,6 +84,27 @@ async fn the_password_of_a_cluster_is_as_its_spec_says(#[case] auth: Value, #[ca
 }
 
 #[tokio::test]
+async fn a_replica_is_offered_as_soon_as_the_status_calls_it_ready() {
+    let fake = FakeApi::new();
+    let mut new = cluster("Healthy");
+    new["status"]["members"] =
+        json!([{"name": "carts-0", "ready": true}, {"name": "carts-1", "ready": true}, {"name": "carts-2"}]);
+    fake.put(new);
+    let mut slice = slice("carts-r");
+    let endpoint = |number: usize, serving: bool, terminating: bool| {
+        json!({"addresses": [format!("10.0.0.{number}")], "targetRef": {"kind": "Pod", "name": format!("carts-{number}")},
+            "conditions": {"ready": true, "serving": serving, "terminating": terminating}})
+    };
+    slice["endpoints"] = json!([endpoint(0, true, false), endpoint(1, false, false), endpoint(2, false, false)]);
+    fake.put(slice.clone());
+    let read = || async { resolve(&fake.client(), "shop", Some("carts"), None, NodePreference::PreferReplica).await };
+    assert_eq!(read().await.unwrap().endpoint.url.as_deref(), Some("redis-nodes://10.0.0.0:6379,10.0.0.1:6379"));
+    slice["endpoints"][1] = endpoint(1, false, true);
+    fake.put(slice);
+    assert_eq!(read().await.unwrap().endpoint.url.as_deref(), Some("redis-nodes://10.0.0.0:6379"), "it is going away");
+}
+
+#[tokio::test]
 async fn of_a_cluster_with_tls_the_names_are_asked_of_pods_that_serve() {
     let fake = FakeApi::new();
     let mut with_tls = cluster("Degraded");
