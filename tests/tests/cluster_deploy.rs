@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use redkeep_testing::dataset::Dataset;
 use redkeep_testing::server::Version;
 use redkeep_testing::workload::{Shape, apply};
-use redkeep_tests::kube::managed::connect;
-use redkeep_tests::kube::{BUCKET, Cluster, Redis, Storage, TestNamespace, redis_image};
+use redkeep_tests::kube::managed::{connect_primary, is_healthy};
+use redkeep_tests::kube::{BUCKET, Cluster, Redis, Storage, TestNamespace};
 use serde_json::{Value, json};
 
 const GROUP: &str = "redis.io/v1";
@@ -115,14 +116,11 @@ fn sample(file: &str, kind: &str, name: &str) -> Result<Value> {
     anyhow::bail!("{} has no {kind} {name}", path.display())
 }
 
-/// The sample, but for what this machine lacks: its image, and room. Waits until it is Healthy.
-async fn managed(namespace: &TestNamespace, deployed: &Deployed) -> Result<Value> {
-    let mut object = sample("rediscluster.yaml", "RedisCluster", "my-cluster")?;
-    object["spec"]["imageName"] = json!(redis_image(Version::Redis70));
-    object["spec"]["storage"]["size"] = json!("1Gi");
-    namespace.apply(&object).await?;
-    let healthy = |object: Option<&Value>| object.is_some_and(|object| object["status"]["phase"] == "Healthy");
-    let found = namespace.wait_for(GROUP, "RedisCluster", "my-cluster", "to be Healthy", healthy).await;
+/// A cluster of the samples as it stands. Waits until it is Healthy.
+async fn managed(namespace: &TestNamespace, deployed: &Deployed, name: &str) -> Result<Value> {
+    namespace.apply(&sample("rediscluster.yaml", "RedisCluster", name)?).await?;
+    let healthy = |object: Option<&Value>| object.is_some_and(is_healthy);
+    let found = namespace.wait_for(GROUP, "RedisCluster", name, "to be Healthy", healthy).await;
     found.with_context(|| deployed.describe())
 }
 
@@ -139,10 +137,12 @@ async fn the_samples_work_with_the_operator_as_installed() -> Result<()> {
             "spec": {"selector": {"app": "s3"}, "ports": [{"port": 9000}]},
         }))
         .await?;
-    let redis = managed(&namespace, &deployed).await?;
-    let primary = redis["status"]["primary"].as_str().context("no primary")?;
-    let mut primary = connect(&namespace, &redis, primary).await?;
-    apply(&mut primary, &Shape::standalone(Version::Redis70), 1, 500).await?;
+    let version = Version::Redis70;
+    let redis = managed(&namespace, &deployed, "my-cluster").await?;
+    let mut primary = connect_primary(&namespace, &redis).await?;
+    apply(&mut primary, &Shape::standalone(version), 1, 500).await?;
+    redis::cmd("WAIT").arg(2).arg(60_000).query_async::<()>(&mut primary).await?;
+    let before = Dataset::through(&mut primary, version).await?;
 
     namespace.apply(&sample("redisbackup.yaml", "RedisBackup", "my-cluster-backup-001")?).await?;
     let run = namespace
@@ -154,6 +154,13 @@ async fn the_samples_work_with_the_operator_as_installed() -> Result<()> {
     ensure!(run["status"]["phase"] == "Completed", "{:#}\n{}", run["status"], namespace.describe());
     let listed = storage.redkeep("production/my-cluster", &["list", "-o", "json"]).await?;
     ensure!(listed.code == Some(0) && listed.json().as_array().map(Vec::len) == Some(1), "{listed:#?}");
+
+    // The published workflow's end: a new cluster comes up with the old data.
+    let born = managed(&namespace, &deployed, "my-cluster-restored").await?;
+    let mut primary = connect_primary(&namespace, &born).await?;
+    let differences = before.differences(&Dataset::through(&mut primary, version).await?, false);
+    ensure!(differences.is_empty(), "{differences:#?}");
+    namespace.delete(GROUP, "RedisCluster", "my-cluster-restored").await?;
 
     // A server of the cluster's own image loads it, under the policies as installed.
     let mut loaded = sample("redisbackup.yaml", "RedisBackup", "my-cluster-backup-001")?;
