@@ -17,7 +17,7 @@ use redkeep_core::method::Method;
 use redkeep_core::provider::{BootCheck, DataSource, LiveTarget, ProviderError, Providers, StagedDirectory};
 use redkeep_core::secret::{Secret, SecretRef};
 use redkeep_core::storage::{ProbeReport, WriteStorage};
-use redkeep_core::task::{DirectoryTarget, EndpointSpec, MethodSpec, OciSpec, StorageSpec};
+use redkeep_core::task::{DirectoryTarget, EndpointSpec, MethodLimits, MethodSpec, OciSpec, StorageSpec};
 
 use crate::output::failure::Failure;
 pub(crate) use plugins::PluginDescription;
@@ -57,10 +57,11 @@ impl Wiring {
         &self,
         name_or_file: &str,
         grants: &[String],
+        limits: MethodLimits,
         oci: Option<&OciSpec>,
     ) -> Result<PluginDescription, Failure> {
         let password = self.secret_of(oci.and_then(|oci| oci.password.as_ref())).await?;
-        self.plugins.describe(name_or_file, grants, oci, password).await.map_err(Failure::from)
+        self.plugins.describe(name_or_file, grants, limits, oci, password).await.map_err(Failure::from)
     }
 
     /// Fetches a plugin from a registry: its bytes, and the reference by digest.
@@ -70,9 +71,14 @@ impl Wiring {
         Ok((fetched.bytes, fetched.pinned.to_string()))
     }
 
-    /// Loads a plugin from a file with these grants.
-    pub(crate) async fn load_plugin(&self, file: &Path, grants: &[String]) -> Result<Arc<dyn Method>, Failure> {
-        let spec = MethodSpec { file: Some(file.to_owned()), grants: grants.to_vec(), ..MethodSpec::default() };
+    /// Loads a plugin from a file with these grants, within these limits.
+    pub(crate) async fn load_plugin(
+        &self,
+        file: &Path,
+        grants: &[String],
+        limits: MethodLimits,
+    ) -> Result<Arc<dyn Method>, Failure> {
+        let spec = MethodSpec { file: Some(file.to_owned()), grants: grants.to_vec(), limits, ..MethodSpec::default() };
         Ok(self.plugins.method(&spec, None).await?)
     }
 

@@ -78,6 +78,22 @@ pub enum PluginError {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// More than the compiler is to be given.
+    #[error("plugin {origin} is not compiled: {what}")]
+    TooComplex {
+        /// What was to be loaded.
+        origin: String,
+        /// What there is too much of.
+        what: String,
+    },
+    /// The compiler took too long.
+    #[error("compiling plugin {origin} was given up after {limit:?}")]
+    CompileTime {
+        /// What was to be loaded.
+        origin: String,
+        /// The limit.
+        limit: std::time::Duration,
+    },
     /// Something else than a component.
     #[error("plugin {origin} is {}", kind.what())]
     NotAComponent {
@@ -180,23 +196,18 @@ pub enum PluginError {
         /// Its requests that are not granted.
         missing: Vec<String>,
     },
-    /// A task of the host ended before its time.
-    #[error("failed to load plugin {origin}: the host is stopping")]
-    Stopped {
-        /// What was to be loaded.
-        origin: String,
-    },
 }
 
 impl Classify for PluginError {
     fn class(&self) -> Class {
         match self {
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Class::NotFound,
-            Self::Engine { .. } | Self::Read { .. } | Self::Describe { .. } | Self::Stopped { .. } => Class::Failed,
+            Self::Engine { .. } | Self::Read { .. } | Self::Describe { .. } | Self::CompileTime { .. } => Class::Failed,
             Self::Digest { .. } | Self::NotGranted { .. } | Self::ApiVersion { .. } | Self::Request { .. } => {
                 Class::Refused
             }
             Self::TooLarge { .. }
+            | Self::TooComplex { .. }
             | Self::NotAComponent { .. }
             | Self::Damaged { .. }
             | Self::Import { .. }
@@ -212,6 +223,8 @@ impl Classify for PluginError {
             Self::Engine { .. } => "PluginSandbox",
             Self::Read { .. } => "PluginUnreadable",
             Self::TooLarge { .. } => "PluginTooLarge",
+            Self::TooComplex { .. } => "PluginTooComplex",
+            Self::CompileTime { .. } => "PluginCompileTime",
             Self::NotAComponent { .. } => "NotAComponent",
             Self::Damaged { .. } => "PluginDamaged",
             Self::Digest { .. } => "PluginDigest",
@@ -223,7 +236,6 @@ impl Classify for PluginError {
             Self::Describe { .. } | Self::Description { .. } => "PluginDescribe",
             Self::Request { .. } => "PluginRequest",
             Self::NotGranted { .. } => "NotGranted",
-            Self::Stopped { .. } => "Stopping",
         }
     }
 
@@ -231,6 +243,10 @@ impl Classify for PluginError {
         Some(match self {
             Self::Read { .. } => "name an existing file that you may read".to_owned(),
             Self::TooLarge { .. } => "build the plugin without debug information (`strip = true`)".to_owned(),
+            Self::TooComplex { .. } => "build the plugin optimized for size, with less in it".to_owned(),
+            Self::CompileTime { .. } => {
+                "try again where the machine has less to do; else the plugin is made to keep compilers busy".to_owned()
+            }
             Self::NotAComponent { kind, .. } => kind.help().to_owned(),
             Self::Damaged { .. } => "fetch or build the file again".to_owned(),
             Self::Digest { .. } => "name the file that was meant, or the digest of this one".to_owned(),
@@ -254,7 +270,7 @@ impl Classify for PluginError {
                 let grants: Vec<String> = missing.iter().map(|grant| format!("--grant {}", quoted(grant))).collect();
                 format!("if the plugin may do this, add {}", grants.join(" "))
             }
-            Self::Engine { .. } | Self::Stopped { .. } => return None,
+            Self::Engine { .. } => return None,
         })
     }
 }

@@ -138,44 +138,57 @@ impl PluginHost {
         limits: Limits,
         demanded_digest: Option<String>,
     ) -> Result<(Plugin, Outline, Option<Duration>), PluginError> {
-        let (outline, component, compiled_in) = self.compile(bytes, origin, demanded_digest).await?;
+        let (outline, component, compiled_in) = self.compile(bytes, origin, demanded_digest, limits.compile).await?;
         let unfit = |source: wasmtime::Error| PluginError::Link { origin: origin.to_owned(), source: source.into() };
         let linked = self.linker.instantiate_pre(&component).map_err(unfit)?;
         let linked = EverythingPre::new(linked).map_err(unfit)?;
         Ok((Plugin::new(self.engine.clone(), linked, limits, origin), outline, compiled_in))
     }
 
-    /// Off the runtime's workers: a Python plugin takes five seconds.
+    /// On a thread of its own: a Python plugin takes five seconds, and what takes too long can be given up, but not be stopped. Then it
+    /// holds up nobody: not a call, nor the process's end.
     async fn compile(
         &self,
         bytes: Vec<u8>,
         origin: &str,
         demanded_digest: Option<String>,
+        limit: Duration,
     ) -> Result<(Outline, Component, Option<Duration>), PluginError> {
         let (engine, cache, named) = (self.engine.clone(), self.cache.clone(), origin.to_owned());
-        let task = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let outline = outline(&bytes, &named, demanded_digest.as_deref())?;
             if let Some(component) = cache.as_ref().and_then(|cache| cache.load(&engine, &outline.digest)) {
                 return Ok((outline, component, None));
             }
             let begun = Instant::now();
-            let component = Component::from_binary(&engine, &bytes)
+            let component = compile_alone(&engine, &bytes)
                 .map_err(|source| PluginError::Compile { origin: named, source: source.into() })?;
             let compiled_in = begun.elapsed();
             if let Some(cache) = cache {
                 cache.store(&component, &outline.digest);
             }
             Ok((outline, component, Some(compiled_in)))
-        });
-        task.await.unwrap_or_else(|error| {
-            let origin = origin.to_owned();
-            Err(if error.is_panic() {
-                PluginError::Compile { origin, source: "the compiler itself failed".into() }
-            } else {
-                PluginError::Stopped { origin }
-            })
-        })
+        };
+        let (done, answer) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name("redkeep-compile".to_owned());
+        // Nobody waits for it any more where the answer is not taken.
+        let started = thread.spawn(move || drop(done.send(work())));
+        started.map_err(|source| PluginError::Engine { source: source.into() })?;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(compiled)) => compiled,
+            // It panicked.
+            Ok(Err(_)) => {
+                Err(PluginError::Compile { origin: origin.to_owned(), source: "the compiler itself failed".into() })
+            }
+            Err(_) => Err(PluginError::CompileTime { origin: origin.to_owned(), limit }),
+        }
     }
+}
+
+/// By threads of its own: on those that the process shares, a component that keeps the compiler busy would hold up every other.
+fn compile_alone(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
+    let threads = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("redkeep-compile-{number}"));
+    threads.build()?.install(|| Component::from_binary(engine, bytes))
 }
 
 /// Calls `describe` and holds what it says against what must be.

@@ -4,6 +4,7 @@
 //! with nothing but the capabilities that the plugin requested, the user granted and the run has at hand.
 
 mod bindings;
+mod bounds;
 mod cache;
 mod engine;
 mod error;
@@ -14,6 +15,7 @@ mod host;
 mod interfaces;
 mod limits;
 mod loader;
+mod measured;
 pub mod oci;
 mod plugin;
 mod schema;

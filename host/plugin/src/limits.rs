@@ -22,13 +22,15 @@ const TABLE_ELEMENTS: usize = 1 << 20;
 /// What one call of a plugin may use. A call that goes beyond is stopped with an error that says which limit it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Time for compiling, which happens once for each plugin and cache. 5 min: `CPython` takes 5 s on two cores.
+    pub compile: Duration,
     /// Linear memory, all memories of the component together, in bytes. 64 MiB.
     pub memory: usize,
-    /// The same for `describe` and `validate`, in bytes. 16 MiB.
+    /// The same for `describe` and `validate`, in bytes. 32 MiB (`CPython` begins with 12), or what is given as [`Self::memory`].
     pub describe_memory: usize,
     /// CPU time without a call of the host in between, in steps of 10 ms. 5 s: a chunk of 1 MiB takes a slow guest 10 ms.
     pub cpu_slice: Duration,
-    /// The same for `describe` and `validate`. 1 s.
+    /// The same for `describe` and `validate`. 1 s, or what is given as [`Self::cpu_slice`].
     pub describe_cpu_slice: Duration,
     /// Wall clock of one `plan`, `capture`, `restore`, `verify` or `inspect`. 24 h: every run ends.
     pub wall_clock: Duration,
@@ -61,8 +63,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            compile: Duration::from_mins(5),
             memory: 64 << 20,
-            describe_memory: 16 << 20,
+            describe_memory: 32 << 20,
             cpu_slice: Duration::from_secs(5),
             describe_cpu_slice: Duration::from_secs(1),
             wall_clock: Duration::from_hours(24),
@@ -91,9 +94,10 @@ impl Limits {
         let cpu_slice = given.cpu_slice_milliseconds.map_or(default.cpu_slice, Duration::from_millis);
         let wall_clock = given.wall_clock_milliseconds.map_or(default.wall_clock, Duration::from_millis);
         Self {
-            // Who gives less gives less everywhere.
-            describe_memory: default.describe_memory.min(memory),
-            describe_cpu_slice: default.describe_cpu_slice.min(cpu_slice),
+            // Who gives less gives less everywhere, and an interpreter that needs more needs it to describe itself too.
+            describe_memory: given.memory_bytes.map_or(default.describe_memory, size),
+            describe_cpu_slice: given.cpu_slice_milliseconds.map_or(default.describe_cpu_slice, Duration::from_millis),
+            // Whoever looks at a plugin waits for it.
             describe_wall_clock: default.describe_wall_clock.min(wall_clock),
             memory,
             cpu_slice,
@@ -221,9 +225,14 @@ mod tests {
         let default = Limits::default();
         assert_eq!((limits.cpu_slice, limits.output), (default.cpu_slice, default.output));
         assert_eq!(Limits::of(&MethodLimits::default()), default);
-        let large = MethodLimits { memory_bytes: Some(1 << 40), cpu_slice_milliseconds: Some(10), ..given };
+        let large = MethodLimits { memory_bytes: Some(1 << 30), cpu_slice_milliseconds: Some(10), ..given };
         let limits = Limits::of(&large);
-        assert_eq!((limits.describe_memory, limits.describe_cpu_slice), (16 << 20, Duration::from_millis(10)));
+        assert_eq!((limits.describe_memory, limits.describe_cpu_slice), (1 << 30, Duration::from_millis(10)));
+        let patient = MethodLimits { wall_clock_milliseconds: Some(3_600_000), ..MethodLimits::default() };
+        let limits = Limits::of(&patient);
+        assert_eq!((limits.wall_clock, limits.describe_wall_clock), (Duration::from_hours(1), Duration::from_secs(10)));
+        let hurried = MethodLimits { wall_clock_milliseconds: Some(1_000), ..patient };
+        assert_eq!(Limits::of(&hurried).describe_wall_clock, Duration::from_secs(1));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
+use crate::bounds::{Beyond, Bounds};
 use crate::error::{NotComponent, PluginError};
 use crate::text::printable;
 
@@ -102,14 +103,20 @@ fn begins_as_text(bytes: &[u8]) -> bool {
     [&b"(component"[..], b"(module", b";;", b"(;"].iter().any(|begin| text.starts_with(begin))
 }
 
-/// The names that the component itself (not those inside it) imports and exports.
+/// The names that the component itself (not those inside it) imports and exports. All of it is counted, for the compiler's sake.
 fn names(bytes: &[u8], origin: &str) -> Result<(Vec<String>, Vec<String>), PluginError> {
     let damaged = |reason: String| PluginError::Damaged { origin: origin.to_owned(), reason };
     let broken = |error: wasmparser::BinaryReaderError| damaged(error.to_string());
     let (mut imports, mut exports) = (Vec::new(), Vec::new());
     let mut depth = 0usize;
+    let mut bounds = Bounds::default();
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(broken)? {
+        let payload = payload.map_err(broken)?;
+        bounds.count(&payload).map_err(|beyond| match beyond {
+            Beyond::Bound(what) => PluginError::TooComplex { origin: origin.to_owned(), what },
+            Beyond::Broken(error) => broken(error),
+        })?;
+        match payload {
             Payload::Version { encoding, .. } => {
                 if depth == 0 && encoding != Encoding::Component {
                     return Err(PluginError::NotAComponent {

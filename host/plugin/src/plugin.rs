@@ -15,6 +15,7 @@ use crate::bindings::{Everything, EverythingPre};
 use crate::failure::{Stop, from_guest, from_trap, own_limit, wall_clock};
 use crate::grants::Permissions;
 use crate::limits::{CpuClock, Limits, TICK};
+use crate::measured;
 use crate::schema::Schema;
 use crate::state::{Export, State, unique};
 use crate::text::printable;
@@ -194,8 +195,12 @@ impl Method for ReadyPlugin {
     }
 
     async fn capture(&self, run: Run) -> Result<Vec<Attribute>, MethodError> {
-        self.facts(Export::Capture, run, |plugin, store| Box::pin(plugin.redkeep_plugin_method().call_capture(store)))
-            .await
+        let artifacts = Arc::clone(&run.artifacts);
+        let facts = self
+            .facts(Export::Capture, run, |plugin, store| Box::pin(plugin.redkeep_plugin_method().call_capture(store)))
+            .await?;
+        measured::check(&self.info.name, &facts, &artifacts.list().await?)?;
+        Ok(facts)
     }
 
     async fn restore(&self, run: Run) -> Result<Vec<Attribute>, MethodError> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redkeep_core::Classify;
-use redkeep_core::method::{Method, code};
+use redkeep_core::method::{Method, MethodError, code};
 use redkeep_plugin::{Grants, HostConfig, Limits, LoadOptions, PluginError, PluginHost, read_component};
 use support::guest::Guest;
 use support::world::World;
@@ -33,6 +33,8 @@ struct Hostile {
     component: Vec<u8>,
     limits: Limits,
     expected: Expected,
+    /// It fails after an artifact was finished, which the engine takes back (`tests/tests/plugin_hostile.rs`).
+    finishes: bool,
 }
 
 fn limits() -> Limits {
@@ -48,7 +50,7 @@ fn limits() -> Limits {
 }
 
 fn hostile(trick: &'static str, guest: Guest, expected: Expected) -> Hostile {
-    Hostile { trick, component: guest.build(), limits: limits(), expected }
+    file(trick, guest.build(), expected)
 }
 
 fn within(limits: Limits, hostile: Hostile) -> Hostile {
@@ -56,7 +58,22 @@ fn within(limits: Limits, hostile: Hostile) -> Hostile {
 }
 
 fn file(trick: &'static str, component: Vec<u8>, expected: Expected) -> Hostile {
-    Hostile { trick, component, limits: limits(), expected }
+    Hostile { trick, component, limits: limits(), expected, finishes: false }
+}
+
+/// A guest that writes an artifact of five bytes, and then says this of it.
+fn claiming(trick: &'static str, facts: &[(&str, &str)], words: &'static str) -> Hostile {
+    let guest = Guest::capture(|guest| {
+        let (name, kind, none) = (guest.text("dump.rdb"), guest.attributes(&[("type", "rdb")]), guest.attributes(&[]));
+        let facts = guest.facts(facts);
+        format!(
+            "(call $create {name} {kind} (global.get $ret)) (local.set $a (i32.load offset=4 (global.get $ret)))
+             (call $write (local.get $a) (i32.const 0) (i32.const 5) (global.get $ret))
+             (call $finish (local.get $a) {none} (global.get $ret))
+             (if (i32.load8_u (global.get $ret)) (then (return (call $failed)))) {facts}"
+        )
+    });
+    Hostile { finishes: true, ..hostile(trick, guest, Failed(code::FACTS, words)) }
 }
 
 /// A guest whose capture makes one call and returns its error.
@@ -265,6 +282,17 @@ fn running() -> Vec<Hostile> {
             Guest::capture(|guest| guest.facts(&[("keys", "7"), ("keys", "8")])),
             Failed(code::INTERNAL, "the key \"keys\" twice"),
         ),
+        claiming("bytes that were not written", &[("bytes", "7")], "reported bytes \"7\", and what it wrote has 5"),
+        claiming(
+            "fewer bytes of a type than written",
+            &[("keys", "1"), ("rdb-bytes", "4")],
+            "reported rdb-bytes \"4\"",
+        ),
+        claiming(
+            "artifacts that are not there",
+            &[("artifacts", "2")],
+            "reported artifacts \"2\", and what it wrote has 1",
+        ),
         hostile(
             "a log flood",
             Guest::capture(|guest| {
@@ -458,7 +486,7 @@ async fn contain(host: &PluginHost, good: &Arc<dyn Method>, hostile: &Hostile) {
         (Nothing, Ok(_)) => {}
         (_, outcome) => panic!("{trick}: {:?}", outcome.map_err(|error| error.map(|error| chain(&error)))),
     }
-    assert!(world.artifacts.lock().unwrap().is_empty(), "{trick} stored something");
+    assert_eq!(world.artifacts.lock().unwrap().is_empty(), !hostile.finishes, "{trick} stored something");
     assert!(world.commands.lock().unwrap().is_empty(), "{trick} reached the server");
 
     other.await.unwrap().unwrap_or_else(|error| panic!("the run beside {trick}: {error}"));
@@ -500,4 +528,39 @@ fn a_component_of_500_mb_is_refused_by_its_size_without_being_read() {
     let error = read_component(file.path()).unwrap_err();
     assert_eq!(error.reason(), "PluginTooLarge", "{error}");
     assert!(resident().saturating_sub(before) < 32 << 20);
+}
+
+/// The table of the guide names what is tested, with the reason that it has here.
+#[test]
+fn the_guides_table_of_tricks_is_true() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let guide = std::fs::read_to_string(root.join("docs/plugin-guide.md")).unwrap();
+    let (_, table) = guide.split_once("| trick | reason | shown by |").unwrap();
+    let corpus: Vec<Hostile> = running().into_iter().chain(not_loaded()).collect();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert!(rows.len() >= 30, "{} rows", rows.len());
+    for row in &rows {
+        let [trick, reason, shown] = row.as_slice() else { panic!("{row:?}") };
+        let (file, name) = shown.trim_start_matches('`').split_once("`: ").unwrap();
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let reason = reason.trim_matches('`');
+        if let Some(hostile) = corpus.iter().find(|hostile| hostile.trick == name) {
+            assert_eq!(file, "host/plugin/tests/corpus.rs", "{trick}");
+            let here = match hostile.expected {
+                Refused(reason, _) => reason,
+                Failed(code, _) => MethodError::new(code, "").reason(),
+                Nothing => "nothing is stored",
+            };
+            assert_eq!(here, reason, "{trick}");
+        } else {
+            let function = format!("fn {}(", name.to_ascii_lowercase().replace([' ', '-'], "_"));
+            assert!(text.contains(&function), "{trick}: no test {function} in {file}");
+        }
+    }
+    println!("hostile list: {} of {} contained, each with its test", rows.len(), rows.len());
 }

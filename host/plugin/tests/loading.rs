@@ -191,6 +191,37 @@ async fn a_describe_that_misbehaves_is_stopped(#[case] body: &str, #[case] messa
 }
 
 #[tokio::test]
+async fn a_plugin_in_python_describes_itself_and_more_memory_is_a_setting() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist/example-python.wasm");
+    let Ok(bytes) = std::fs::read(file) else {
+        assert!(std::env::var_os("CI").is_none(), "run `cargo xtask plugins` first");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let host = PluginHost::new(HostConfig { cache_dir: Some(folder.path().join("cache")) }).unwrap();
+    assert!(bytes.len() > 16 << 20);
+    let description = host.describe(bytes.clone(), "x.wasm", Limits::default()).await.unwrap();
+    assert_eq!(description.info.name, "example-python");
+    let within = |memory: u64| {
+        let given = redkeep_core::task::MethodLimits { memory_bytes: Some(memory), ..Default::default() };
+        host.describe(bytes.clone(), "x.wasm", Limits::of(&given))
+    };
+    let error = within(8 << 20).await.unwrap_err();
+    assert!(
+        matches!(&error, PluginError::Describe { source, .. } if source.message.contains("used more memory")),
+        "{error}"
+    );
+    within(14 << 20).await.unwrap();
+
+    // 48 MiB from its first instruction on: too much, unless it is given.
+    let large = Guest::new().pages(768).build();
+    let error = host.describe(large.clone(), "x.wasm", Limits::default()).await.unwrap_err();
+    assert!(matches!(&error, PluginError::Describe { source, .. } if source.message.contains("32.0 MiB")), "{error}");
+    let given = redkeep_core::task::MethodLimits { memory_bytes: Some(64 << 20), ..Default::default() };
+    host.describe(large, "x.wasm", Limits::of(&given)).await.unwrap();
+}
+
+#[tokio::test]
 async fn describe_and_validate_reach_nothing_but_log_and_control() {
     let mut guest = Guest::new();
     let file = guest.text("f");

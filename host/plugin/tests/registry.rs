@@ -163,6 +163,85 @@ async fn a_redirect_to_another_host_is_followed_only_where_it_was_allowed_and_ne
     assert!(matches!(fetch(&tag, &allowed).await.unwrap_err(), OciError::Redirect { .. }));
 }
 
+/// A registry that takes everything: where it says that uploads go, and what it is told of blobs that are there.
+async fn taking(uploads: &str, blobs: &[String], head: &Answer) -> FakeRegistry {
+    let registry = FakeRegistry::start().await;
+    registry.tell("POST /v2/x/blobs/uploads/", Answer::head(&format!("202 Accepted\r\nlocation: {uploads}")));
+    for blob in blobs {
+        registry.tell(&format!("HEAD /v2/x/blobs/sha256:{blob}"), head.clone());
+        registry.tell(&format!("PUT /v2/x/u?digest=sha256%3A{blob}"), Answer::head("201 Created"));
+    }
+    registry.tell("PUT /v2/x/manifests/1", Answer::head("201 Created"));
+    registry
+}
+
+fn as_bob(redirect_hosts: &[&str]) -> OciOptions {
+    let credentials = Credentials { username: "bob".to_owned(), password: redkeep_core::secret::Secret::new("secret") };
+    let redirect_hosts = redirect_hosts.iter().map(ToString::to_string).collect();
+    OciOptions { credentials: Some(credentials), redirect_hosts, ..plain() }
+}
+
+const BOB: &str = "Basic Ym9iOnNlY3JldA==";
+
+fn wants_bob(registry: &FakeRegistry) {
+    let login = Answer::head("401 Unauthorized\r\nwww-authenticate: Basic realm=\"x\"");
+    *registry.wants.lock().unwrap() = Some((BOB.to_owned(), login));
+}
+
+#[tokio::test]
+async fn a_registry_that_keeps_blobs_elsewhere_is_pushed_to_and_elsewhere_sees_no_credentials() {
+    let component = Guest::new().build();
+    // What it brings first, the config, is not ours to know: a registry that takes nothing is shown it.
+    let probe = taking("/v2/x/u", &[], &Answer::head("404 Not Found")).await;
+    push(&reference(&probe.name, "x:1"), component.clone(), &plain(), None).await.unwrap_err();
+    let config = digest(&probe.bodies.lock().unwrap()[0].1);
+    let blobs = [config, digest(&component)];
+    let elsewhere = FakeRegistry::start().await;
+    elsewhere.tell("HEAD /blob", Answer::head("200 OK"));
+    let port = elsewhere.name.split(':').next_back().unwrap().to_owned();
+    let redirect =
+        |path: &str| Answer::head(&format!("307 Temporary Redirect\r\nlocation: http://localhost:{port}{path}"));
+
+    // "It is there, at the other host": which is not asked where that was not allowed, and then all of it is brought.
+    let registry = taking("/v2/x/u", &blobs, &redirect("/blob")).await;
+    wants_bob(&registry);
+    let tag = reference(&registry.name, "x:1");
+    push(&tag, component.clone(), &as_bob(&[]), None).await.unwrap();
+    assert!(was_given(&registry, &component));
+    assert!(elsewhere.seen.lock().unwrap().is_empty());
+
+    // Allowed, it is asked, without saying who we are, and nothing is brought twice.
+    registry.bodies.lock().unwrap().clear();
+    push(&tag, component.clone(), &as_bob(&["localhost"]), None).await.unwrap();
+    assert!(!was_given(&registry, &component), "brought again");
+    assert_eq!(*elsewhere.seen.lock().unwrap(), ["HEAD /blob", "HEAD /blob"]);
+
+    // An upload that goes on elsewhere, by its location or by a redirect of the PUT.
+    for by_location in [true, false] {
+        elsewhere.seen.lock().unwrap().clear();
+        elsewhere.bodies.lock().unwrap().clear();
+        let uploads = if by_location { format!("http://localhost:{port}/u") } else { "/v2/x/u".to_owned() };
+        let registry = taking(&uploads, &blobs, &Answer::head("404 Not Found")).await;
+        wants_bob(&registry);
+        for blob in &blobs {
+            let query = format!("/u?digest=sha256%3A{blob}");
+            registry.tell(&format!("PUT /v2/x{query}"), redirect(&query));
+            elsewhere.tell(&format!("PUT {query}"), Answer::head("201 Created"));
+        }
+        let tag = reference(&registry.name, "x:1");
+        let error = push(&tag, component.clone(), &as_bob(&[]), None).await.unwrap_err();
+        assert!(error.to_string().contains("http://localhost"), "{error}");
+        assert!(elsewhere.seen.lock().unwrap().is_empty());
+        push(&tag, component.clone(), &as_bob(&["localhost"]), None).await.unwrap();
+        assert!(was_given(&elsewhere, &component), "by location: {by_location}");
+        assert!(registry.saw(BOB) && !elsewhere.saw("Basic"), "{:?}", elsewhere.seen);
+    }
+}
+
+fn was_given(registry: &FakeRegistry, component: &[u8]) -> bool {
+    registry.bodies.lock().unwrap().iter().any(|(_, body)| body == component)
+}
+
 #[tokio::test]
 async fn nothing_is_read_that_is_larger_than_it_may_be() {
     let (registry, _, layer) = lying(b"component").await;

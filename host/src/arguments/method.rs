@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use redkeep_core::task::{MethodLimits, MethodSpec, OciSpec};
+use redkeep_core::task::{MethodSpec, OciSpec};
 
+use super::limits::LimitArgs;
 use super::registry::RegistryArgs;
 
 /// A plugin from a file instead of a bundled one.
@@ -24,6 +25,8 @@ pub(crate) struct PluginArgs {
     /// Demand that the plugin of a registry is signed with this public key (PEM, ECDSA P-256, as cosign has it)
     #[arg(long, value_name = "FILE", requires = "plugin")]
     plugin_key: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -46,7 +49,7 @@ impl PluginArgs {
             oci,
             digest: self.plugin_digest.clone(),
             grants: self.grant.clone(),
-            limits: MethodLimits::default(),
+            limits: self.limits.limits(),
         }
     }
 }

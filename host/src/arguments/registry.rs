@@ -23,7 +23,7 @@ pub(crate) struct RegistryArgs {
     /// Certificate authorities to trust besides the system's (PEM)
     #[arg(long, value_name = "FILE")]
     registry_ca: Option<PathBuf>,
-    /// A host that downloads may be redirected to; may be given several times
+    /// A host that downloads and uploads may be redirected to; may be given several times
     #[arg(long, value_name = "HOST")]
     registry_redirect: Vec<String>,
     /// Speak HTTP without TLS to the registry

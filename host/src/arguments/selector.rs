@@ -46,6 +46,7 @@ impl ScopeArgs {
             cluster: self.cluster.clone(),
             namespace: self.namespace.clone(),
             before: None,
+            origin: None,
         }
     }
 }

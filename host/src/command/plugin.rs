@@ -6,6 +6,7 @@ mod kit;
 mod new;
 mod share;
 mod test;
+mod toolchain;
 mod tools;
 
 use clap::{Args, Subcommand};

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redkeep_core::classify::Class;
+use redkeep_core::classify::{Class, chain};
 use redkeep_core::loaded::LoadedMethod;
 use redkeep_core::method::{Method, MethodInfo};
 use redkeep_core::provider::ProviderError;
 use redkeep_core::secret::Secret;
-use redkeep_core::task::{MethodSpec, OciSpec};
+use redkeep_core::task::{MethodLimits, MethodSpec, OciSpec};
 use redkeep_plugin::{
     Grants, HostConfig, Limits, LoadOptions, PluginError, PluginHost, Standing, missing, read_component, standing,
 };
@@ -75,6 +75,9 @@ enum Kept {
 
 /// The plugins at hand.
 pub(super) struct Plugins {
+    bundled: &'static [(&'static str, &'static [u8])],
+    /// Of plugins besides the bundled ones.
+    folder: Option<PathBuf>,
     host: tokio::sync::OnceCell<PluginHost>,
     loaded: Mutex<HashMap<String, Arc<dyn Method>>>,
     /// Where plugins that not every redkeep has were loaded from, by digest.
@@ -109,7 +112,18 @@ pub(crate) struct PluginDescription {
 
 impl Plugins {
     pub(super) fn new() -> Self {
-        Self { host: tokio::sync::OnceCell::new(), loaded: Mutex::default(), kept: Mutex::default() }
+        let folder = std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        Self::of(BUNDLED, folder)
+    }
+
+    fn of(bundled: &'static [(&'static str, &'static [u8])], folder: Option<PathBuf>) -> Self {
+        let host = tokio::sync::OnceCell::new();
+        Self { bundled, folder, host, loaded: Mutex::default(), kept: Mutex::default() }
+    }
+
+    /// Every plugin by its name: the bundled ones, and over them those of the folder.
+    fn available(&self) -> Result<BTreeMap<String, Origin>, ProviderError> {
+        available_in(self.bundled, self.folder.as_deref())
     }
 
     /// Loads the method that the user named.
@@ -137,7 +151,7 @@ impl Plugins {
             }
             return Ok(method);
         }
-        let known = available()?;
+        let known = self.available()?;
         let name = method_name(&spec.name);
         match known.get(name) {
             Some(origin) => {
@@ -164,8 +178,9 @@ impl Plugins {
                 Err(unreadable(&format!("the method {} does not read", method.info().name), preferred, artifact_types))
             };
         }
-        let known = available()?;
+        let known = self.available()?;
         let mut other_digest = None;
+        let mut passed_over = Vec::new();
         let order =
             known.keys().filter(|name| *name == preferred).chain(known.keys().filter(|name| *name != preferred));
         for name in order {
@@ -177,6 +192,13 @@ impl Plugins {
                     other_digest = Some(error);
                     continue;
                 }
+                // Nobody named it: it must not keep others from being found.
+                Err(error) if matches!(origin, Origin::File(_)) => {
+                    let why = chain(&error);
+                    tracing::warn!(plugin = name, %why, "a plugin of the folder {FOLDER_VARIABLE} is passed over");
+                    passed_over.push((name, error));
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             if reads_all(method.info(), artifact_types) {
@@ -184,7 +206,19 @@ impl Plugins {
                 return Ok(method);
             }
         }
-        Err(other_digest.unwrap_or_else(|| unreadable("no plugin at hand reads", preferred, artifact_types)))
+        if let Some(error) = other_digest {
+            return Err(error);
+        }
+        let names: Vec<String> = passed_over.iter().map(|(name, error)| format!("{name} ({error})")).collect();
+        // The plugin that made the backup is at hand, and this is what is wrong with it.
+        if let Some(index) = passed_over.iter().position(|(name, _)| *name == preferred) {
+            return Err(passed_over.swap_remove(index).1);
+        }
+        let mut error = unreadable("no plugin at hand reads", preferred, artifact_types);
+        if !names.is_empty() {
+            error.message = format!("{}; passed over: {}", error.message, names.join(", "));
+        }
+        Err(error)
     }
 
     /// The component of that digest, read again, where a file was loaded.
@@ -229,10 +263,11 @@ impl Plugins {
         &self,
         name_or_file: &str,
         grants: &[String],
+        limits: MethodLimits,
         oci: Option<&OciSpec>,
         password: Option<Secret>,
     ) -> Result<PluginDescription, ProviderError> {
-        let known = available()?;
+        let known = self.available()?;
         let name = method_name(name_or_file);
         let origin = match known.get(name) {
             Some(origin) => origin.clone(),
@@ -242,11 +277,11 @@ impl Plugins {
             }
             None => return Err(unknown_method(name_or_file, &known)),
         };
-        let mut granted = if known.contains_key(name) { bundled_grants(name) } else { Vec::new() };
+        let mut granted = own_grants(name, &origin);
         granted.extend_from_slice(grants);
         let held = Grants::parse(&granted).map_err(provided)?;
         let (bytes, origin) = read(&origin, name, password).await?;
-        let described = self.host().await?.describe(bytes, &origin, Limits::default()).await.map_err(provided)?;
+        let described = self.host().await?.describe(bytes, &origin, Limits::of(&limits)).await.map_err(provided)?;
         Ok(PluginDescription {
             origin,
             digest: described.outline.digest,
@@ -267,14 +302,14 @@ impl Plugins {
         spec: &MethodSpec,
         password: Option<Secret>,
     ) -> Result<LoadedMethod, ProviderError> {
-        let known = available()?;
+        let known = self.available()?;
         let name = method_name(&spec.name);
         let (origin, mut granted) = match (&spec.oci, &spec.file, known.get(name)) {
             (Some(oci), _, _) => (Origin::Registry(Box::new(oci.clone())), Vec::new()),
             (None, Some(file), _) => (Origin::File(file.clone()), Vec::new()),
             (None, None, Some(origin)) => {
                 refuse_grants(name, origin, spec)?;
-                (origin.clone(), bundled_grants(name))
+                (origin.clone(), own_grants(name, origin))
             }
             (None, None, None) => return Err(unknown_method(&spec.name, &known)),
         };
@@ -319,7 +354,7 @@ impl Plugins {
         origin: &Origin,
         spec: &MethodSpec,
     ) -> Result<Arc<dyn Method>, ProviderError> {
-        let mut grants = bundled_grants(name);
+        let mut grants = own_grants(name, origin);
         if matches!(origin, Origin::File(_)) {
             grants.extend(spec.grants.iter().cloned());
         }
@@ -366,6 +401,11 @@ impl Plugins {
     }
 }
 
+/// What a plugin is granted without being asked: only what comes with redkeep, whatever another is called.
+fn own_grants(name: &str, origin: &Origin) -> Vec<String> {
+    if matches!(origin, Origin::Bundled(_)) { bundled_grants(name) } else { Vec::new() }
+}
+
 /// What a bundled plugin is granted.
 fn bundled_grants(name: &str) -> Vec<String> {
     let grants = BUNDLED_GRANTS.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, grants)| grants);
@@ -385,12 +425,6 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
             None
         }
     }
-}
-
-/// Every plugin by its name: the bundled ones, and over them those of the folder.
-fn available() -> Result<BTreeMap<String, Origin>, ProviderError> {
-    let folder = std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    available_in(BUNDLED, folder.as_deref())
 }
 
 fn available_in(
@@ -415,10 +449,20 @@ fn available_in(
         if let Some(name) = name
             && path.extension().is_some_and(|extension| extension == "wasm")
         {
-            known.insert(name, Origin::File(path));
+            // The bundled plugin once more is the bundled plugin. Any other of its name is a stranger, and has no grants of its.
+            let is_bundled = matches!(known.get(&name), Some(Origin::Bundled(bytes)) if holds(&path, bytes));
+            if !is_bundled {
+                known.insert(name, Origin::File(path));
+            }
         }
     }
     Ok(known)
+}
+
+/// Whether a file holds exactly these bytes. One that cannot be read is found out about when it is used.
+fn holds(path: &Path, bytes: &[u8]) -> bool {
+    let is_as_long = path.metadata().is_ok_and(|about| about.is_file() && about.len() == bytes.len() as u64);
+    is_as_long && std::fs::read(path).is_ok_and(|found| found == bytes)
 }
 
 /// A bundled plugin's grants are fixed; `--grant` beside it would promise what is not done.
@@ -516,7 +560,7 @@ mod tests {
         );
         let plugins = Plugins::new();
         for (name, _) in BUNDLED {
-            let description = plugins.describe(name, &[], None, None).await.unwrap();
+            let description = plugins.describe(name, &[], MethodLimits::default(), None, None).await.unwrap();
             let reviewed = bundled_grants(name);
             for request in &description.method.requests {
                 let plain = request.strip_prefix('?').unwrap_or(request).to_owned();
@@ -571,7 +615,7 @@ mod tests {
     fn a_plugin_in_the_folder_counts_before_a_bundled_one() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["redis-rdb.wasm", "mine.wasm", "notes.txt"] {
-            std::fs::write(folder.path().join(name), "").unwrap();
+            std::fs::write(folder.path().join(name), "another").unwrap();
         }
         let known = available_in(&[("redis-aof", b""), ("redis-rdb", b"")], Some(folder.path())).unwrap();
         assert_eq!(known.keys().map(String::as_str).collect::<Vec<_>>(), ["mine", "redis-aof", "redis-rdb"]);
@@ -579,6 +623,64 @@ mod tests {
         assert_eq!(known["redis-aof"], Origin::Bundled(b""));
         let missing = available_in(&[], Some(Path::new("/no/such/folder"))).unwrap_err();
         assert!(missing.help.unwrap().contains(FOLDER_VARIABLE));
+    }
+
+    #[test]
+    fn only_the_bundled_bytes_have_the_bundled_grants() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundled: &[(&str, &[u8])] = &[("redis-aof", b"aof"), ("redis-rdb", b"rdb")];
+        std::fs::write(folder.path().join("redis-rdb.wasm"), "rdb").unwrap();
+        std::fs::write(folder.path().join("redis-aof.wasm"), "rdb").unwrap();
+        let known = available_in(bundled, Some(folder.path())).unwrap();
+        assert_eq!(known["redis-rdb"], Origin::Bundled(b"rdb"));
+        assert_eq!(own_grants("redis-rdb", &known["redis-rdb"]), bundled_grants("redis-rdb"));
+        assert_eq!(known["redis-aof"], Origin::File(folder.path().join("redis-aof.wasm")));
+        assert_eq!(own_grants("redis-aof", &known["redis-aof"]), Vec::<String>::new());
+    }
+
+    fn example() -> Option<Vec<u8>> {
+        let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/example-raw.wasm");
+        let bytes = std::fs::read(dist).ok();
+        assert!(bytes.is_some() || std::env::var_os("CI").is_none(), "run `cargo xtask plugins` first");
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_stranger_called_like_a_bundled_plugin_is_granted_only_what_the_user_grants() {
+        let Some(example) = example() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("redis-rdb.wasm"), example).unwrap();
+        let plugins = Plugins::of(&[("redis-rdb", b"bundled")], Some(folder.path().to_owned()));
+        let described = plugins.describe("rdb", &[], MethodLimits::default(), None, None).await.unwrap();
+        assert_eq!((described.method.name.as_str(), described.granted.len()), ("example-raw", 0), "{described:?}");
+        let spec = MethodSpec { name: "rdb".into(), ..MethodSpec::default() };
+        assert_eq!(plugins.register(&spec, None).await.unwrap().granted, Vec::<String>::new());
+        let spec = MethodSpec { grants: vec!["redis:replicate".into()], ..spec };
+        assert_eq!(plugins.register(&spec, None).await.unwrap().granted, ["?redis:replicate"]);
+    }
+
+    #[tokio::test]
+    async fn a_bad_file_in_the_folder_keeps_no_other_from_being_found() {
+        let Some(example) = example() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a-bad-one.wasm"), "#!/bin/sh").unwrap();
+        std::fs::create_dir(folder.path().join("b-folder.wasm")).unwrap();
+        let plugins = Plugins::of(&[], Some(folder.path().to_owned()));
+        let spec = MethodSpec::default();
+        let search = |preferred: &'static str| {
+            let (plugins, spec) = (&plugins, &spec);
+            async move { plugins.method_that_reads(spec, None, preferred, &["rdb".to_owned()]).await }
+        };
+        let error = search("mine").await.err().unwrap();
+        assert_eq!(error.reason, "NoPluginReads");
+        assert!(error.message.contains("a-bad-one") && error.message.contains("b-folder"), "{error}");
+        assert!(error.message.contains("not WebAssembly"), "{error}");
+        // What made the backup is there and is bad: that is what is told.
+        assert_eq!(search("a-bad-one").await.err().unwrap().reason, "NotAComponent");
+        std::fs::write(folder.path().join("z-good.wasm"), example).unwrap();
+        for preferred in ["mine", "a-bad-one"] {
+            assert_eq!(search(preferred).await.unwrap().info().name, "example-raw");
+        }
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub(crate) fn plan(host: &dyn Host) -> Result<Facts, Error> {
             refuse_choices(&parameters)?;
             check_target(&context, &captured, &RestoreParameters::default())?;
             tell_modules(host, &captured, None);
-            facts.set("layout", Layout::of(&context).name());
+            let layout = Layout::of(&context);
+            let copies = layout.paths().len() as u64;
+            facts.set("layout", layout.name()).set("target-bytes", artifact.size.saturating_mul(copies));
         }
         "server" | "cluster" => {
             check_target(&context, &captured, &parameters)?;

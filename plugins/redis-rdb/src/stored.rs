@@ -1,6 +1,6 @@
 //! Reads what a backup holds: `verify` and `inspect`.
 
-use redkeep_sdk::rdb::{DatasetFacts, Parser, Statistics, StatisticsOptions, Visitor};
+use redkeep_sdk::rdb::{Checksum, DatasetFacts, Parser, Statistics, StatisticsOptions, Visitor};
 use redkeep_sdk::{Artifact, CHUNK, Error, Facts, Host, Progress, code};
 use serde::Deserialize;
 
@@ -14,6 +14,11 @@ pub(crate) fn find_dump(host: &dyn Host) -> Result<Artifact, Error> {
     find(host, "rdb")?.ok_or_else(|| Error::new(code::NOT_FOUND, "the backup has no artifact of type rdb"))
 }
 
+/// Whether the dataset's checksum held at its capture. That its bytes are still those, the host says by their digest.
+fn is_proven(host: &dyn Host) -> Result<bool, Error> {
+    Ok(redkeep_sdk::attribute::find(&host.artifacts().facts()?, "checksum") == Some(Checksum::Crc64.name()))
+}
+
 /// Passes the dataset through a visitor. `each` is called with every chunk after the visitor has seen it.
 pub(crate) fn read<V: Visitor>(
     host: &dyn Host,
@@ -24,7 +29,7 @@ pub(crate) fn read<V: Visitor>(
 ) -> Result<(), Error> {
     let artifact = find_dump(host)?;
     let mut source = host.artifacts().open(&artifact.name)?;
-    let mut parser = Parser::new();
+    let mut parser = if phase != "verify" && is_proven(host)? { Parser::of_proven_bytes() } else { Parser::new() };
     let mut progress = Progress::new(host, phase, Some(artifact.size));
     loop {
         let chunk = source.read(CHUNK)?;

@@ -45,6 +45,28 @@ fn a_capture_by_replication_keeps_the_bytes_and_verify_finds_the_same_facts() {
     }
 }
 
+/// The host says that these are the bytes whose checksum held at the capture; where none did, or it is to be proved again, it is.
+#[test]
+fn a_restore_computes_the_checksum_only_where_no_capture_did() {
+    let mut bytes = REDIS_70.to_vec();
+    *bytes.last_mut().expect("a checksum") ^= 1;
+    let sound = directory(&[("appendonly", "no")], REDIS_70);
+    let host = |facts: Facts| {
+        let host =
+            FakeHost { facts, ..FakeHost::with_context("restore", &[("target", "directory"), ("appendonly", "no")]) };
+        host.with_artifact("dump.rdb", "rdb", bytes.clone()).with_files([])
+    };
+    let checked = host(sound.facts);
+    RedisRdb::restore(&checked).expect("restored");
+    RedisRdb::inspect(&checked, "{}").expect("inspected");
+    for error in [
+        RedisRdb::restore(&host(Facts::new())).expect_err("not sound"),
+        RedisRdb::verify(&checked).expect_err("not sound"),
+    ] {
+        assert!(error.is(code::DAMAGED) && error.message.contains("checksum"), "{error}");
+    }
+}
+
 #[rstest]
 #[case::at_once(&[], 0)]
 #[case::after_a_while(&[40, 99], 2)]

@@ -48,7 +48,7 @@ type Content = BTreeMap<(u32, Vec<u8>), Vec<Reply>>;
 struct Server {
     child: Child,
     connection: BufReader<UnixStream>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Server {
@@ -71,7 +71,7 @@ impl Server {
         let patience = Instant::now() + Duration::from_secs(20);
         loop {
             if let Ok(stream) = UnixStream::connect(&socket) {
-                let mut server = Self { child, connection: BufReader::new(stream), _directory: directory };
+                let mut server = Self { child, connection: BufReader::new(stream), directory };
                 while matches!(server.call(&[b"PING"]), Reply::Error(error) if error.starts_with("LOADING")) {
                     std::thread::sleep(Duration::from_millis(10));
                 }
@@ -288,6 +288,45 @@ fn every_value_can_be_rebuilt_in_chunks(
     parser.finish().expect("whole");
     let (counts, _) = restorer.finish().expect("sent");
     assert!(counts.rebuilt >= 6, "only {} rebuilt", counts.rebuilt);
+    let mut target = Server::start(server, &[], false).expect("there");
+    target.load(&host.redis.as_ref().expect("there").loaded.borrow());
+    assert_eq!(differences(&expected, &target.content()), Vec::<String>::new());
+}
+
+#[rstest]
+fn pending_entries_whose_entries_were_deleted_come_along(
+    #[values("redis-6.2", "redis-7.0", "redis-8.2", "valkey-8.1")] server: &str,
+    #[values("", "1-1", "3-1", "3-1 4-1", "1-1 2-1 3-1 4-1 5-1")] deleted: &str,
+) {
+    let Some(mut source) = Server::start(server, &[], false) else { return };
+    for number in 1..=5 {
+        source.call(&[b"XADD", b"stream", format!("{number}-1").as_bytes(), b"field", b"value"]);
+    }
+    source.call(&[b"XGROUP", b"CREATE", b"stream", b"group", b"0"]);
+    source.call(&[b"XREADGROUP", b"GROUP", b"group", b"consumer", b"COUNT", b"4", b"STREAMS", b"stream", b">"]);
+    let ids = deleted.split_whitespace().map(str::as_bytes);
+    source.call(&[&b"XDEL"[..], b"stream"].into_iter().chain(ids).collect::<Vec<_>>());
+    let expected = source.content();
+    source.call(&[b"SELECT", b"0"]);
+    let Reply::Array(pending) = source.call(&[b"XPENDING", b"stream", b"group"]) else { panic!("no summary") };
+    assert_eq!(pending[0].integer(), Some(4));
+    source.call(&[b"SAVE"]);
+    let file = std::fs::read(source.directory.path().join("dump.rdb")).expect("dump");
+
+    let redis = FakeRedis::default().with_script(|_| Ok(b":0\r\n".to_vec()));
+    let host = restore_host(&[("target", "server")], file.clone()).with_redis(redis);
+    let restorer = Restorer::new(&host, &RestoreParameters::default()).expect("opened");
+    let mut restorer = restorer.with_max_value(0).with_second_pass();
+    loop {
+        let mut parser = Parser::new();
+        parser.push_all(&file, &mut restorer).expect("sound");
+        parser.finish().expect("whole");
+        if !restorer.begin_second_pass() {
+            break;
+        }
+    }
+    let (counts, _) = restorer.finish().expect("sent");
+    assert_eq!((counts.sent, counts.rebuilt), (1, u64::from(deleted.is_empty())));
     let mut target = Server::start(server, &[], false).expect("there");
     target.load(&host.redis.as_ref().expect("there").loaded.borrow());
     assert_eq!(differences(&expected, &target.content()), Vec::<String>::new());

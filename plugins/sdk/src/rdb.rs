@@ -8,6 +8,7 @@
 mod carry;
 mod crc64;
 mod element;
+mod entry_ids;
 mod facts;
 mod format;
 pub mod glob;

@@ -311,22 +311,32 @@ fn node(counts: [u8; 2], entries: usize) -> Vec<u8> {
     bytes
 }
 
-/// Of a group: its name, last id, one pending entry and that many consumers, which have it.
-fn group(consumers: u8) -> Vec<u8> {
-    let mut bytes = vec![1, 1, b'g', 0, 0, 1];
-    bytes.extend([0; 24]);
-    bytes.extend([1, consumers]);
-    bytes.extend([&[1, b'c'][..], &[0; 8], &[1], &[0; 16]].concat().repeat(consumers.into()));
+/// Of a group: its name, last id, the pending entries 0-0 and on, and consumers, which have those.
+fn group_of(pending: u8, consumers: &[&[u8]]) -> Vec<u8> {
+    let id = |number: u8| [0, 0, 0, 0, 0, 0, 0, number, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut bytes = vec![1, 1, b'g', 0, 0, pending];
+    for number in 0..pending {
+        bytes.extend(id(number));
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+    bytes.push(u8::try_from(consumers.len()).expect("few"));
+    for (name, owned) in (b'a'..).zip(consumers) {
+        bytes.extend([1, name, 0, 0, 0, 0, 0, 0, 0, 0, u8::try_from(owned.len()).expect("few")]);
+        bytes.extend(owned.iter().flat_map(|number| id(*number)));
+    }
     bytes
 }
 
 #[rstest::rstest]
-#[case::whole(node([1, 0], 1), 1, group(1), None)]
+#[case::whole(node([1, 0], 1), 1, group_of(1, &[&[0]]), None)]
 #[case::no_entry_that_it_says_it_has(vec![0], 1, vec![0], Some("a stream whose length is not its own"))]
 #[case::an_entry_more(node([1, 0], 1), 0, vec![0], Some("a stream whose length is not its own"))]
 #[case::a_node_with_more(node([1, 0], 2), 1, vec![0], Some("more than its entries"))]
 #[case::a_node_with_less(node([1, 1], 1), 1, vec![0], Some("cut short"))]
-#[case::a_pending_entry_of_no_consumer(node([1, 0], 1), 1, group(0), Some("that no consumer has"))]
+#[case::a_pending_entry_of_no_consumer(node([1, 0], 1), 1, group_of(1, &[]), Some("that no consumer has"))]
+#[case::one_of_two_and_the_other_of_none(node([1, 0], 1), 1, group_of(2, &[&[0], &[0]]), Some("that is consumed twice"))]
+#[case::twice_of_one(node([1, 0], 1), 1, group_of(2, &[&[1, 1]]), Some("that is consumed twice"))]
+#[case::one_that_its_group_has_not(node([1, 0], 1), 1, group_of(1, &[&[1]]), Some("that its group does not have"))]
 fn a_stream_that_does_not_hold_what_it_says_is_damaged(
     #[case] nodes: Vec<u8>,
     #[case] length: u8,
@@ -358,23 +368,32 @@ fn a_stream_that_does_not_hold_what_it_says_is_damaged(
 }
 
 #[rstest::rstest]
-#[case::an_entry_that_is_there(0, false)]
-#[case::one_that_was_trimmed_away(5, true)]
-fn a_pending_entry_that_no_command_makes_takes_its_stream_along_whole(#[case] first: u64, #[case] whole: bool) {
-    // Large enough to be rebuilt; pending is 0-0.
-    let nodes = 200_000;
-    let mut value = Vec::new();
-    length(&mut value, nodes);
-    for number in (first..).take(nodes) {
+#[case::entries_that_are_there(200_000, &[], false)]
+#[case::one_that_was_trimmed_away(200_000, &[0, 1, 2], true)]
+#[case::one_that_was_deleted_from_among_them(200_000, &[1], true)]
+#[case::a_deleted_one_that_was_not_pending(200_000, &[2, 150_000], false)]
+fn a_pending_entry_that_no_command_makes_takes_its_stream_along_whole(
+    #[case] entries: u64,
+    #[case] gone: &[u64],
+    #[case] whole: bool,
+) {
+    // Large enough to be rebuilt; pending are 0-0 and 1-0.
+    let mut nodes = Vec::new();
+    for number in (0..entries).filter(|number| !gone.contains(number)) {
         let mut node = node([1, 0], 1).split_off(1);
         node[1..9].copy_from_slice(&number.to_be_bytes());
-        value.extend(node);
+        nodes.extend(node);
     }
-    length(&mut value, nodes);
-    value.extend([&[0, 0], &group(1)[..]].concat());
+    let left = usize::try_from(entries).expect("few") - gone.len();
+    let mut value = Vec::new();
+    length(&mut value, left);
+    value.extend(nodes);
+    length(&mut value, left);
+    value.extend([&[0, 0], &group_of(2, &[&[0], &[1]])[..]].concat());
     let (counts, sent) = restore_whole(&file(15, &value), "536870912").expect("restored");
     let claims = sent.windows(6).filter(|name| *name == b"XCLAIM").count();
-    assert_eq!((counts.rebuilt, claims), if whole { (0, 0) } else { (1, 1) });
+    // What was claimed before the first that is gone went with the temporary key.
+    assert_eq!((counts.rebuilt, claims == 2), if whole { (0, false) } else { (1, true) });
     assert_eq!(sent.ends_with(&restore_command(15, &value)), whole);
 }
 

@@ -164,9 +164,7 @@ impl Classify for OciError {
             Self::NotFound { .. } => {
                 "look at the name, the tag or the digest; a registry also says so where reading is not allowed"
             }
-            Self::Redirect { .. } => {
-                "if downloads from that host are right for this registry, add --registry-redirect HOST"
-            }
+            Self::Redirect { .. } => "if that host is right for what this registry keeps, add --registry-redirect HOST",
             Self::TooLarge { .. } => "build the plugin without debug information",
             Self::Digest { .. } => "do not use it: the registry, or what lies between, changed it",
             Self::Layout { .. } => {

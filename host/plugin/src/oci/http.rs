@@ -87,12 +87,19 @@ impl Registry {
         OciError::Transport { act, registry: self.name.clone(), source: source.into() }
     }
 
-    /// Where an upload goes on: at this registry, or nowhere.
+    /// Where an upload goes on: at this registry, or where it may lead us.
     pub(super) fn upload_location(&self, response: &Response) -> Result<Url, OciError> {
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let location = location.ok_or_else(|| self.transport("begin an upload to", "it did not say where"))?;
         let url = self.join(response.url(), location)?;
-        if self.is_home(&url) { Ok(url) } else { Err(self.refused(&url)) }
+        if self.may_follow(&url) { Ok(url) } else { Err(self.refused(&url)) }
+    }
+
+    /// The registry itself, or over TLS a host that the user named.
+    fn may_follow(&self, url: &Url) -> bool {
+        let secure = url.scheme() == "https" || self.plain;
+        let host = url.host_str().unwrap_or_default();
+        self.is_home(url) || (secure && self.redirect_hosts.iter().any(|known| known == host))
     }
 
     fn is_home(&self, url: &Url) -> bool {
@@ -114,7 +121,7 @@ impl Registry {
             if status == StatusCode::UNAUTHORIZED && !logged_in && self.is_home(&ask.url) {
                 self.log_in(&response, ask.act).await?;
                 logged_in = true;
-            } else if status.is_redirection() && ask.method == Method::GET {
+            } else if leads_elsewhere(status, &ask.method) {
                 ask.url = self.redirected(&response, &mut redirects)?;
             } else {
                 return self.judge(response, ask.act);
@@ -161,10 +168,7 @@ impl Registry {
             return Err(self.refused(response.url()));
         };
         let url = self.join(response.url(), location)?;
-        let secure = url.scheme() == "https" || self.plain;
-        let host = url.host_str().unwrap_or_default();
-        let allowed = self.is_home(&url) || (secure && self.redirect_hosts.iter().any(|known| known == host));
-        if allowed { Ok(url) } else { Err(self.refused(&url)) }
+        if self.may_follow(&url) { Ok(url) } else { Err(self.refused(&url)) }
     }
 
     /// Finds out what the registry wants to see, and gets it.
@@ -219,6 +223,17 @@ impl Registry {
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())
+    }
+}
+
+/// Whether a redirect is one to be followed with the same method: what writes is sent again only where the answer says so.
+fn leads_elsewhere(status: StatusCode, method: &Method) -> bool {
+    match status {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => {
+            *method == Method::GET || *method == Method::HEAD
+        }
+        _ => false,
     }
 }
 

@@ -40,7 +40,7 @@ pub struct OciOptions {
     pub ca_file: Option<PathBuf>,
     /// HTTP without TLS.
     pub plain_http: bool,
-    /// Hosts that downloads may be redirected to.
+    /// Hosts that downloads and uploads may be redirected to; none of them sees who we are.
     pub redirect_hosts: Vec<String>,
     /// The public key (PEM) that a signature must hold by.
     pub public_key_file: Option<PathBuf>,
@@ -261,7 +261,13 @@ async fn upload(
         headers: &[],
         body: None,
     };
-    if registry.ask(head).await?.status().is_success() {
+    let is_there = match registry.ask(head).await {
+        Ok(answer) => answer.status().is_success(),
+        // It is kept at another host, which we are not to ask: bringing it again is always right.
+        Err(OciError::Redirect { .. }) => false,
+        Err(error) => return Err(error),
+    };
+    if is_there {
         return Ok(());
     }
     let begin = Ask {

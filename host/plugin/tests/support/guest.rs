@@ -23,6 +23,7 @@ pub(crate) struct Guest {
     requests: Vec<String>,
     schema: String,
     name: String,
+    described: Vec<(&'static str, &'static str)>,
     bodies: BTreeMap<&'static str, String>,
     globals: String,
     pages: u32,
@@ -37,6 +38,7 @@ impl Default for Guest {
             requests: Vec::new(),
             schema: r#"{"type":"object"}"#.to_owned(),
             name: "test".to_owned(),
+            described: Vec::new(),
             bodies: BTreeMap::new(),
             globals: String::new(),
             pages: 2,
@@ -92,6 +94,13 @@ impl Guest {
 
     pub(crate) fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Attributes of its description.
+    #[allow(dead_code, reason = "not every test that includes this file needs it")]
+    pub(crate) fn described(mut self, attributes: &[(&'static str, &'static str)]) -> Self {
+        self.described = attributes.to_vec();
         self
     }
 
@@ -197,11 +206,14 @@ impl Guest {
         let requests = self.requests.clone();
         let requests: Vec<&str> = requests.iter().map(String::as_str).collect();
         let (requests_at, requests_count) = self.list_at(&requests);
+        let texts: Vec<&str> = self.described.clone().into_iter().flat_map(|(key, value)| [key, value]).collect();
+        let (described_at, _) = self.list_at(&texts);
+        let described_count = u32::try_from(self.described.len()).unwrap();
         let mut words = Vec::new();
         for text in [self.name.clone(), "1.2.3".to_owned(), "A guest of the tests.".to_owned(), self.schema.clone()] {
             words.extend([self.place(text.as_bytes()), u32::try_from(text.len()).unwrap()]);
         }
-        words.extend([requests_at, requests_count, 8, 0]);
+        words.extend([requests_at, requests_count, described_at, described_count]);
         self.words(&words)
     }
 

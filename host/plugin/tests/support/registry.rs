@@ -26,12 +26,17 @@ impl Answer {
     }
 }
 
+/// First line and body of a request.
+type Body = (String, Vec<u8>);
+
 /// Answers by method and path; what is not told is 404.
 #[derive(Clone, Default)]
 pub(crate) struct FakeRegistry {
     answers: Arc<Mutex<BTreeMap<String, Answer>>>,
     /// First line and authorization of every request.
     pub(crate) seen: Arc<Mutex<Vec<String>>>,
+    /// First line and body of every request that had one.
+    pub(crate) bodies: Arc<Mutex<Vec<Body>>>,
     /// What every request must carry as authorization, and what one without it is answered.
     pub(crate) wants: Arc<Mutex<Option<(String, Answer)>>>,
     pub(crate) name: String,
@@ -54,7 +59,16 @@ impl FakeRegistry {
                             _ => return,
                         }
                     }
-                    let answer = shared.answer(&String::from_utf8_lossy(&head));
+                    let head = String::from_utf8_lossy(&head).into_owned();
+                    let length = header(&head, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+                    let mut body = vec![0; length];
+                    if stream.read_exact(&mut body).await.is_err() {
+                        return;
+                    }
+                    if !body.is_empty() {
+                        shared.bodies.lock().unwrap().push((first(&head), body));
+                    }
+                    let answer = shared.answer(&head);
                     let _ = stream.write_all(format!("{}connection: close\r\n\r\n", answer.head).as_bytes()).await;
                     let _ = stream.write_all(&answer.body).await;
                     let _ = stream.shutdown().await;
@@ -65,14 +79,11 @@ impl FakeRegistry {
     }
 
     fn answer(&self, head: &str) -> Answer {
-        let first = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
-        let authorization = head
-            .lines()
-            .find_map(|line| line.to_ascii_lowercase().starts_with("authorization: ").then(|| line[15..].to_owned()))
-            .unwrap_or_default();
+        let first = first(head);
+        let authorization = header(head, "authorization").unwrap_or_default();
         self.seen.lock().unwrap().push(format!("{first} {authorization}").trim_end().to_owned());
         if let Some((wanted, otherwise)) = self.wants.lock().unwrap().as_ref()
-            && first.starts_with("GET /v2/")
+            && first.contains(" /v2/")
             && *wanted != authorization
         {
             return otherwise.clone();
@@ -87,6 +98,16 @@ impl FakeRegistry {
     pub(crate) fn saw(&self, needle: &str) -> bool {
         self.seen.lock().unwrap().iter().any(|line| line.contains(needle))
     }
+}
+
+/// Method and path of a request.
+fn first(head: &str) -> String {
+    head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned()
+}
+
+fn header(head: &str, name: &str) -> Option<String> {
+    let mut pairs = head.lines().filter_map(|line| line.split_once(": "));
+    pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
 }
 
 /// Debian's docker-registry on a free port, over a folder of its own.

@@ -19,6 +19,8 @@ pub(crate) struct World {
     pub(crate) commands: Mutex<Vec<Vec<String>>>,
     /// Finished artifacts and their bytes, unless [`World::discard`].
     pub(crate) artifacts: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Artifacts as `finish` returned them: what a run can list.
+    pub(crate) finished: Mutex<Vec<Artifact>>,
     /// Bytes of sinks that were dropped without `finish`.
     pub(crate) thrown_away: Mutex<Vec<usize>>,
     pub(crate) files: Mutex<BTreeMap<String, Bytes>>,
@@ -64,6 +66,8 @@ struct Handle(Arc<World>);
 struct MemorySink {
     world: Arc<World>,
     name: String,
+    /// Those given at its creation, where it is an artifact's.
+    artifact: Option<Vec<Attribute>>,
     bytes: Vec<u8>,
     size: u64,
     finished: bool,
@@ -85,7 +89,13 @@ impl Sink for MemorySink {
         self.finished = true;
         let bytes = std::mem::take(&mut self.bytes);
         self.world.artifacts.lock().unwrap().insert(self.name.clone(), bytes);
-        Ok(Artifact { name: self.name.clone(), size: self.size, sha256: String::new(), attributes })
+        let given = self.artifact.take();
+        let attributes = redkeep_core::attribute::merge(given.as_deref().unwrap_or_default(), &attributes);
+        let artifact = Artifact { name: self.name.clone(), size: self.size, sha256: String::new(), attributes };
+        if given.is_some() {
+            self.world.finished.lock().unwrap().push(artifact.clone());
+        }
+        Ok(artifact)
     }
 }
 
@@ -138,7 +148,7 @@ impl Source for MemorySource {
 
 fn sink(world: &Arc<World>, name: &str) -> Box<dyn Sink> {
     let world = Arc::clone(world);
-    Box::new(MemorySink { world, name: name.to_owned(), bytes: Vec::new(), size: 0, finished: false })
+    Box::new(MemorySink { world, name: name.to_owned(), artifact: None, bytes: Vec::new(), size: 0, finished: false })
 }
 
 /// A source that gives so many GiB out of a pattern of 64 MiB.
@@ -156,8 +166,9 @@ pub(crate) fn memory_sink(world: &Arc<World>) -> Box<dyn Sink> {
 
 #[async_trait]
 impl ArtifactStore for Handle {
-    async fn create(&self, name: &str, _: Vec<Attribute>) -> Result<Box<dyn Sink>, MethodError> {
-        Ok(sink(&self.0, name))
+    async fn create(&self, name: &str, attributes: Vec<Attribute>) -> Result<Box<dyn Sink>, MethodError> {
+        let (world, name, artifact) = (Arc::clone(&self.0), name.to_owned(), Some(attributes));
+        Ok(Box::new(MemorySink { world, name, artifact, bytes: Vec::new(), size: 0, finished: false }))
     }
 
     async fn open(&self, name: &str) -> Result<Box<dyn Source>, MethodError> {
@@ -168,7 +179,7 @@ impl ArtifactStore for Handle {
     }
 
     async fn list(&self) -> Result<Vec<Artifact>, MethodError> {
-        Ok(Vec::new())
+        Ok(self.0.finished.lock().unwrap().clone())
     }
 
     async fn facts(&self) -> Result<Vec<Attribute>, MethodError> {

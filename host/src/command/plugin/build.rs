@@ -11,17 +11,16 @@ use wit_component::ComponentEncoder;
 
 use super::inspect::render;
 use super::kit::{Language, WIT};
-use super::tools::{command, find, need, run};
+use super::toolchain;
+use super::tools::{command, need, run};
+use crate::arguments::limits::LimitArgs;
 use crate::output::failure::Failure;
 use crate::session::Session;
 
-const TARGET: &str = "wasm32-unknown-unknown";
 const PYTHON_HELP: &str = "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1";
 const JAVASCRIPT_HELP: &str = "run `npm install` in the plugin's folder";
 const RUST_HELP: &str =
     "install Rust with rustup (https://rustup.rs) and run `rustup target add wasm32-unknown-unknown`";
-const DEBIAN_HELP: &str = "run `rustup target add wasm32-unknown-unknown`; where that cannot be had, on Debian: \
-                           apt-get install rustc-web cargo-web rust-web-src lld";
 
 /// Build a plugin: a component in dist/
 #[derive(Args, Debug)]
@@ -35,6 +34,8 @@ pub(super) struct BuildCommand {
     /// The world of a Python or JavaScript plugin
     #[arg(long, value_enum, default_value_t = World::RedisMethod)]
     world: World,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// The contract's worlds.
@@ -78,7 +79,8 @@ impl BuildCommand {
         let output = built.await?;
         // What this host would not load is no plugin.
         let output = output.display().to_string();
-        let description = session.until_cancelled(session.wiring.describe_plugin(&output, &[], None)).await?;
+        let work = session.wiring.describe_plugin(&output, &[], self.limits.limits(), None);
+        let description = session.until_cancelled(work).await?;
         session.format.print(&description, || render(&description))
     }
 }
@@ -115,30 +117,11 @@ fn place(output: &Path, bytes: &[u8]) -> Result<(), Failure> {
 /// A core module by cargo, a component by `wit-component`.
 async fn rust(dir: &Path) -> Result<(String, Vec<u8>), Failure> {
     let cargo = need("cargo", &[], RUST_HELP)?;
-    let plain = |program: &Path| {
-        let mut command = command(program, dir);
-        // Where redkeep itself is run by cargo, these are that run's.
-        for name in
-            ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "RUSTFLAGS"]
-        {
-            command.env_remove(name);
-        }
-        command
-    };
-    let metadata = run(plain(&cargo).args(["metadata", "--no-deps", "--format-version", "1"])).await?;
+    let metadata = run(toolchain::plain(&cargo, dir).args(["metadata", "--no-deps", "--format-version", "1"])).await?;
     let (name, target_dir) = cdylib_of(&metadata, dir)?;
-    let mut build = plain(&cargo);
-    if has_target(dir).await {
-        build.arg("build");
-    } else {
-        debian(dir).await?;
-        build
-            .args(["+debian", "build", "-Z", "build-std=std,panic_abort"])
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld");
-    }
-    run(build.args(["--quiet", "--release", "--target", TARGET])).await?;
-    let module = target_dir.join(TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")));
+    let mut build = toolchain::build(&cargo, dir).await?;
+    run(build.args(["--quiet", "--release", "--target", toolchain::TARGET])).await?;
+    let module = target_dir.join(toolchain::TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")));
     let bytes = std::fs::read(&module).map_err(|error| {
         Failure::failed("ToolFailed", format!("cargo left no {}", module.display())).caused_by(&error)
     })?;
@@ -177,37 +160,6 @@ fn cdylib_of(metadata: &str, dir: &Path) -> Result<(String, PathBuf), Failure> {
             "it needs [lib] crate-type = [\"cdylib\", \"rlib\"]; `redkeep plugin new --lang rust` shows it",
         )),
     }
-}
-
-/// Whether the toolchain in use has the wasm standard library.
-async fn has_target(dir: &Path) -> bool {
-    let Some(rustc) = find("rustc", &[]) else { return false };
-    let mut command = command(&rustc, dir);
-    command.env_remove("RUSTUP_TOOLCHAIN");
-    let sysroot = run(command.args(["--print", "sysroot"])).await.unwrap_or_default();
-    Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).join("lib").is_dir()
-}
-
-/// Debian's rustc with the source of its standard library, as rustup's toolchain `debian`.
-async fn debian(dir: &Path) -> Result<(), Failure> {
-    let missing = || {
-        Failure::new(Class::NotFound, "ToolMissing", format!("there is no Rust standard library for {TARGET}"))
-            .with_help(DEBIAN_HELP)
-    };
-    let rustup = find("rustup", &[]).ok_or_else(missing)?;
-    let rustc = Path::new("/usr/bin/rustc");
-    if !rustc.is_file() || find("wasm-ld", &[]).is_none() {
-        return Err(missing());
-    }
-    let sysroot = run(command(rustc, dir).args(["--print", "sysroot"])).await?;
-    if !Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/std").is_dir() {
-        return Err(missing());
-    }
-    let linked = run(command(&rustup, dir).args(["toolchain", "list"])).await?;
-    if !linked.lines().any(|line| line.split_whitespace().next() == Some("debian")) {
-        run(command(&rustup, dir).args(["toolchain", "link", "debian", "/usr"])).await?;
-    }
-    Ok(())
 }
 
 /// The folder's own contract, else this program's.
@@ -262,6 +214,7 @@ async fn javascript(dir: &Path, world: World, scratch: &Path) -> Result<(String,
 
 #[cfg(test)]
 mod tests {
+    use super::super::tools::find;
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use redkeep_core::task::OciSpec;
 
+use crate::arguments::limits::LimitArgs;
 use crate::arguments::method::is_reference;
 use crate::arguments::registry::RegistryArgs;
 use crate::output::failure::{Failure, one_line};
@@ -25,6 +26,8 @@ pub(super) struct InspectPluginCommand {
     #[arg(long, value_name = "FILE")]
     plugin_key: Option<PathBuf>,
     #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -32,7 +35,7 @@ impl InspectPluginCommand {
     pub(super) async fn run(&self, session: &Session) -> Result<(), Failure> {
         let oci = is_reference(&self.plugin)
             .then(|| OciSpec { public_key_file: self.plugin_key.clone(), ..self.registry.spec(&self.plugin) });
-        let work = session.wiring.describe_plugin(&self.plugin, &self.grant, oci.as_ref());
+        let work = session.wiring.describe_plugin(&self.plugin, &self.grant, self.limits.limits(), oci.as_ref());
         let description = session.until_cancelled(work).await?;
         session.format.print(&description, || render(&description))
     }

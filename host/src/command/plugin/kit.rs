@@ -88,6 +88,84 @@ mod tests {
         }
     }
 
+    /// The wrapper of the JavaScript template, with a contract in memory instead of a host's, run by Node.js.
+    #[test]
+    fn the_javascript_wrapper_keeps_from_plugins_what_their_engine_traps_on() {
+        const CONTRACT: &str = r#"
+            export const log = [], disposed = [], opened = { count: 0 };
+            export function handle(name) {
+              opened.count += 1;
+              return { name, written: [], [Symbol.dispose ?? Symbol.for("dispose")]() { disposed.push(name); opened.count -= 1; },
+                write(bytes) { this.written.push(...bytes); } };
+            }
+            export const pipe = {
+              splice(source, sink) { if (source.name === "bad") throw { payload: { code: "source-io", message: "cut", retryable: true, details: [] } }; },
+              finish(sink) { opened.count -= 1; return { name: sink.name, size: 9007199254740993n, written: sink.written }; },
+            };
+        "#;
+        const TEST: &str = r#"
+            import assert from "node:assert/strict";
+            import { copy, failure, fails, info, pairs, using, write } from "./host.mjs";
+            import { disposed, handle, log, opened } from "./contract.mjs";
+            const thrown = (call) => { try { call(); } catch (error) { return error; } assert.fail("it did not throw"); };
+            const method = fails({
+              plain() { throw new Error("gone"); },
+              text() { throw "gone"; },
+              nothing() { throw undefined; },
+              ours() { throw failure("refused", "no"); },
+              hosts() { throw { payload: failure("denied", "not granted") }; },
+              strange() { throw { payload: { code: 7 } }; },
+              good(a, b) { return pairs({ sum: a + b, big: 9007199254740993n }); },
+            });
+            // Whatever is thrown is the contract's record, and a code of the plugin's or the host's stays.
+            for (const name of ["plain", "text", "nothing", "strange"]) {
+              const error = thrown(method[name]);
+              assert.deepEqual(Object.keys(error), ["code", "message", "retryable", "details"], name);
+              assert.equal(error.code, "internal", name);
+              assert.equal(typeof error.message, "string", name);
+            }
+            assert.match(thrown(method.plain).message, /gone/);
+            assert.equal(thrown(method.ours).code, "refused");
+            assert.deepEqual(thrown(method.hosts), failure("denied", "not granted"));
+            // 64-bit numbers may be BigInt: told as they are, not rounded.
+            assert.deepEqual(method.good(1n, 2n), [{ key: "sum", value: "3" }, { key: "big", value: "9007199254740993" }]);
+            // Handles go, whatever happens.
+            assert.equal(using(handle("a"), (a) => a.name), "a");
+            assert.equal(thrown(() => using(handle("b"), () => { throw new Error("x"); })).message, "x");
+            assert.deepEqual(disposed, ["a", "b"]);
+            for (let round = 0; round < 2000; round += 1) copy(handle("good"), handle("sink"));
+            assert.equal(opened.count, 0);
+            assert.equal(thrown(fails({ run: () => copy(handle("bad"), handle("sink")) }).run).code, "source-io");
+            assert.equal(opened.count, 0, "a copy that failed keeps handles");
+            assert.deepEqual(write(handle("text"), "käse\n").written, [...new TextEncoder().encode("käse\n")]);
+            info("said", { offset: 5n });
+            assert.deepEqual(log, [["info", "said", [{ key: "offset", value: "5" }]]]);
+        "#;
+        let Some(node) = super::super::tools::find("node", &[]) else {
+            assert!(std::env::var_os("CI").is_none(), "node is needed");
+            return;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let mut wrapper = include_str!("templates/javascript/host.js").to_owned();
+        for interface in ["artifacts", "control", "files", "log", "pipe", "redis"] {
+            let from = format!("\"redkeep:plugin/{interface}@0.1.0\"");
+            assert!(wrapper.contains(&from), "{interface}");
+            wrapper = wrapper.replace(&from, &format!("\"./{interface}.mjs\""));
+            let text = match interface {
+                "pipe" => "import { pipe } from './contract.mjs'; export const { splice, finish } = pipe;",
+                "log" => "import { log } from './contract.mjs'; export function write(...line) { log.push(line); }",
+                _ => "export default {};",
+            };
+            place(&format!("{interface}.mjs"), text);
+        }
+        place("host.mjs", &wrapper);
+        place("contract.mjs", CONTRACT);
+        place("test.mjs", TEST);
+        let said = std::process::Command::new(node).arg(folder.path().join("test.mjs")).output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
+
     #[test]
     fn the_copy_of_the_kit_is_whole_and_finds_its_contract() {
         let files = files(Language::Rust, "my-method", None);

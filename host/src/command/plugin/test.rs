@@ -21,6 +21,7 @@ use check::faults_of;
 use scenario::{RunKind, Scenario, Step};
 use world::{Handle, State, World};
 
+use crate::arguments::limits::LimitArgs;
 use crate::output::failure::Failure;
 use crate::session::Session;
 
@@ -36,6 +37,8 @@ pub(super) struct TestCommand {
     /// The scenarios to run; may be given several times
     #[arg(long = "scenario", value_name = "YAML", required = true)]
     scenarios: Vec<PathBuf>,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// How a scenario went.
@@ -56,7 +59,7 @@ impl TestCommand {
         let work = async {
             let mut verdicts = Vec::new();
             for scenario in &scenarios {
-                let method = session.wiring.load_plugin(&self.file, &scenario.grants).await;
+                let method = session.wiring.load_plugin(&self.file, &scenario.grants, self.limits.limits()).await;
                 let wrong = match method {
                     Ok(method) => play(scenario, method).await.unwrap_or_else(|why| vec![why]),
                     // A plugin that cannot do without what is not granted is refused when it is loaded.

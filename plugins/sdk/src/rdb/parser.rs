@@ -110,6 +110,7 @@ pub struct Parser {
     carry: Carry,
     /// Offset of the next chunk's first byte.
     offset: u64,
+    /// `None` once it was compared, or where it was before.
     digest: Option<Crc64>,
     /// Length so far of the value that is being read.
     value: Option<u64>,
@@ -145,6 +146,12 @@ impl Parser {
             value: None,
             records: Records::default(),
         }
+    }
+
+    /// A parser that leaves the checksum at the end alone, which takes half of the time: for bytes whose checksum held when they were
+    /// captured, and whose SHA-256 is now what it was then (the host's promise of `artifacts.open`).
+    pub fn of_proven_bytes() -> Self {
+        Self { digest: None, ..Self::new() }
     }
 
     /// Bytes taken so far.
@@ -200,7 +207,8 @@ impl Parser {
                     }
                 }
                 Step::Checksum { found, used } => {
-                    let computed = self.digest.take().map(Crc64::finalize);
+                    // Proven bytes: the checksum is what it says.
+                    let computed = self.digest.take().map_or(found, |digest| Some(digest.finalize()));
                     at += used;
                     self.offset += at as u64;
                     let checksum = match found {

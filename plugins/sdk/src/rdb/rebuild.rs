@@ -2,6 +2,7 @@
 //! and has its expiry.
 
 use super::element::Element;
+use super::entry_ids::EntryIds;
 use super::format::ValueType;
 use super::output::Output;
 use super::value::ValueDecoder;
@@ -30,8 +31,9 @@ struct Writer {
     after: Vec<u8>,
     started: bool,
     entries: bool,
-    /// Id of a stream's first entry.
-    first_entry: Option<(u64, u64)>,
+    /// A stream's entries, and the highest id that was ever deleted from among them, where the stream says so.
+    entry_ids: EntryIds,
+    deleted_up_to: Option<(u64, u64)>,
     /// Fields with an expiry up to here are gone, milliseconds since the epoch.
     gone_until: u64,
     /// Whether such a field was left out.
@@ -60,7 +62,8 @@ impl Rebuild {
             after: Vec::new(),
             started: false,
             entries: false,
-            first_entry: None,
+            entry_ids: EntryIds::default(),
+            deleted_up_to: None,
             gone_until,
             left_out: false,
         };
@@ -155,7 +158,7 @@ impl Writer {
             }
             Element::Entry { id, fields } => {
                 self.entries = true;
-                self.first_entry.get_or_insert(id);
+                self.entry_ids.push(id);
                 let buffer = output.buffer();
                 resp::push_header(buffer, 3 + fields.len());
                 resp::push_argument(buffer, b"XADD");
@@ -170,6 +173,7 @@ impl Writer {
             }
             Element::Stream { length: _, last, history } => {
                 let last_text = id_text(last);
+                self.deleted_up_to = history.map(|(deleted, _)| deleted);
                 if !self.entries {
                     // A stream without entries: one that is deleted again makes it.
                     let id = id_text(last.max((0, 1)));
@@ -201,8 +205,8 @@ impl Writer {
             Element::Consumer { group, name } => {
                 output.command(&[b"XGROUP", b"CREATECONSUMER", &self.key, group, name])
             }
-            // Trimmed away before it was acknowledged: XCLAIM would leave it out without a word, RESTORE keeps it.
-            Element::Pending { id, .. } if self.first_entry.is_none_or(|first| id < first) => Err(Error::new(
+            // Trimmed away or deleted before it was acknowledged: XCLAIM would leave it out without a word, RESTORE keeps it.
+            Element::Pending { id, .. } if !self.surely_has(id) => Err(Error::new(
                 code::NOT_SUPPORTED,
                 "a pending entry whose stream entry is gone cannot be made by a command",
             )
@@ -221,6 +225,15 @@ impl Writer {
                 b"FORCE",
                 b"JUSTID",
             ]),
+        }
+    }
+
+    /// Whether the stream has this entry. Where that is not known, the stream goes whole rather than lose something.
+    fn surely_has(&self, id: (u64, u64)) -> bool {
+        match self.entry_ids.contains(id) {
+            Some(has) => has,
+            // Behind all those that are held: nothing was deleted there, if the stream knows what was (7.0 and on).
+            None => self.deleted_up_to.is_some_and(|deleted| id > deleted),
         }
     }
 

@@ -48,8 +48,8 @@ struct State {
     group_read: Option<u64>,
     consumer: Vec<u8>,
     pending: Vec<Pending>,
-    /// Those that a consumer has, as far as told.
-    owned: usize,
+    /// Which of them a consumer has, as far as told; beside them, for a flag in each would cost eight bytes.
+    has_owner: Vec<bool>,
 }
 
 impl State {
@@ -179,7 +179,7 @@ impl ElementListener<'_, '_> {
     }
 
     fn end_group(&mut self) -> Result<(), Error> {
-        if self.state.owned != self.state.pending.len() {
+        if self.state.has_owner.contains(&false) {
             return Err(self.damaged("a group's pending entry that no consumer has"));
         }
         self.tell_group()
@@ -311,6 +311,7 @@ impl Listener for ElementListener<'_, '_> {
                     return Err(Error::new(code::NOT_SUPPORTED, message));
                 }
                 self.state.pending.push(Pending { id, delivered_at: 0, deliveries: 0 });
+                self.state.has_owner.push(false);
             }
             Role::PendingTime => {
                 if let Some(pending) = self.state.pending.last_mut() {
@@ -319,13 +320,14 @@ impl Listener for ElementListener<'_, '_> {
             }
             Role::ConsumerPendingId => {
                 let id = stream_id(bytes).map_err(|error| self.damaged(error.0))?;
-                let state = &*self.state;
-                let known = state.pending.binary_search_by_key(&id, |pending| pending.id);
+                let known = self.state.pending.binary_search_by_key(&id, |pending| pending.id);
                 let known =
                     known.map_err(|_| self.damaged("a consumer's pending entry that its group does not have"))?;
-                let Pending { delivered_at, deliveries, .. } = state.pending[known];
-                self.state.owned += 1;
+                if std::mem::replace(&mut self.state.has_owner[known], true) {
+                    return Err(self.damaged("a pending entry that is consumed twice"));
+                }
                 let state = &*self.state;
+                let Pending { delivered_at, deliveries, .. } = state.pending[known];
                 let (group, consumer) = (&state.group, &state.consumer);
                 return (self.told)(Element::Pending { group, consumer, id, delivered_at, deliveries });
             }
@@ -404,7 +406,7 @@ impl Listener for ElementListener<'_, '_> {
                 state.group_told = false;
                 state.group_read = None;
                 state.pending.clear();
-                state.owned = 0;
+                state.has_owner.clear();
                 Ok(())
             }
             Role::ConsumerName => {

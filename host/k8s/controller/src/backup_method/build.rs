@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, ResourceExt};
 use redkeep_core::Timestamp;
 use redkeep_core::task::{LoadTask, SPEC_VERSION, Task, TaskSpec};
@@ -15,6 +17,19 @@ use crate::settings::Settings;
 
 /// Fetching 64 MiB and compiling a Python plugin on a slow node take less.
 const DEADLINE: Duration = Duration::from_mins(10);
+
+/// A stranger's component is compiled there: whatever it makes of the compiler, the pod ends alone. `CPython` takes a quarter of it.
+fn resources() -> ResourceRequirements {
+    let quantities = |cpu: &str, memory: &str| {
+        let pairs = [("cpu", cpu), ("memory", memory)];
+        Some(pairs.map(|(name, value)| (name.to_owned(), Quantity(value.to_owned()))).into())
+    };
+    ResourceRequirements {
+        requests: quantities("100m", "128Mi"),
+        limits: quantities("2", "2Gi"),
+        ..ResourceRequirements::default()
+    }
+}
 
 pub(super) fn load(method: &BackupMethod, access: MethodAccess, settings: &Settings, now: Timestamp) -> TaskRequest {
     let mut placement = Placement::default();
@@ -34,7 +49,7 @@ pub(super) fn load(method: &BackupMethod, access: MethodAccess, settings: &Setti
         start_deadline: settings.start_deadline,
         retries: 0,
         service_account: None,
-        resources: None,
+        resources: Some(resources()),
         server: None,
     }
 }

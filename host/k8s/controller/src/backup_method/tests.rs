@@ -119,6 +119,9 @@ async fn a_method_is_registered_where_the_operator_is_and_says_what_it_is() {
         let request = &started[0];
         assert_eq!((request.key.namespace.as_str(), request.owner.kind.as_str()), ("redkeep-system", "BackupMethod"));
         assert_eq!(request.mounts[0].source, MountSource::Secret("pull".into()));
+        // Whatever the component makes of the compiler, its pod ends alone.
+        let limits = request.resources.as_ref().unwrap().limits.as_ref().unwrap();
+        assert_eq!((limits["memory"].0.as_str(), limits["cpu"].0.as_str()), ("2Gi", "2"));
         let Task::Load(task) = &request.spec.task else { panic!() };
         assert_eq!((task.method.grants.len(), task.method.limits.memory_bytes), (1, Some(128 << 20)));
     }

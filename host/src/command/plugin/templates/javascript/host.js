@@ -58,18 +58,26 @@ export function using(handle, work) {
   }
 }
 
-/// The host copies all of it: nothing passes through JavaScript. `finish` takes the sink over.
+/// Fills a sink and finishes it, which takes it over; a sink that could not be filled is let go of.
+function filled(sink, fill) {
+  try {
+    fill(sink);
+  } catch (error) {
+    dispose(sink);
+    throw error;
+  }
+  return pipe.finish(sink, []);
+}
+
+/// The host copies all of it: nothing passes through JavaScript.
 export function copy(source, sink) {
-  return using(source, () => {
-    pipe.splice(source, sink, undefined);
-    return pipe.finish(sink, []);
-  });
+  return using(source, () => filled(sink, () => pipe.splice(source, sink, undefined)));
 }
 
 /// A short text as the whole of a sink.
 export function write(sink, text) {
-  sink.write(Uint8Array.from(unescape(encodeURIComponent(text)), (letter) => letter.charCodeAt(0)));
-  return pipe.finish(sink, []);
+  const bytes = Uint8Array.from(unescape(encodeURIComponent(text)), (letter) => letter.charCodeAt(0));
+  return filled(sink, () => sink.write(bytes));
 }
 
 export function info(message, fields = {}) {
