@@ -1,14 +1,17 @@
-//! Changes of a cluster that serves, on a node, under writers that never pause: a new image, fewer and more instances, and a
-//! primary whose claim comes back empty.
+//! Changes of a cluster that serves, on a node, under writers that never pause: a new image, fewer and more instances, a drained
+//! primary, and one whose claim comes back empty.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::EvictParams;
 use redkeep_testing::server::Version;
 use redkeep_tests::kube::faults::{Halted, kill};
 use redkeep_tests::kube::managed::{
-    cluster_object, connect, connect_primary, healthy, password, prepare, primary, primary_of, wait,
+    FENCING, cluster_object, connect, connect_primary, healthy, password, prepare, primary, primary_of, wait,
 };
 use redkeep_tests::kube::witness::{Ack, Witness, lost, reigns};
 use redkeep_tests::kube::{Cluster, Operator, TestNamespace, redis_image};
@@ -110,7 +113,38 @@ async fn it_is_changed_under_writers_that_lose_nothing() -> Result<()> {
     let missing = lost(&mut newcomer, &acks[..acks.len() / 2]).await?;
     ensure!(missing.is_empty(), "the third came back without {} writes", missing.len());
 
+    evicted(&scene).await?;
     emptied(&scene, cluster).await
+}
+
+/// As `kubectl drain` does it: the primary hands over before its pod ends.
+async fn evicted(scene: &Scene) -> Result<()> {
+    let (_, old) = primary_of(&scene.home, NAME).await?;
+    let pods: Api<Pod> = Api::namespaced(scene.home.client().clone(), scene.home.name());
+    let uid = pods.get(&old).await?.metadata.uid.context("no uid")?;
+    let budget = async || match pods.evict(&old, &EvictParams::default()).await {
+        Ok(_) => Ok(Some(())),
+        // The budget knows a little later that all pods are ready.
+        Err(kube::Error::Api(status)) if status.code == 429 => Ok(None),
+        Err(error) => Err(error.into()),
+    };
+    scene.home.wait_until("the eviction to be let through", budget).await?;
+    let begun = Instant::now();
+    let moved = |object: &Value| primary(object).is_ok_and(|now| now != old);
+    wait(&scene.home, &scene.operator, NAME, "to have another primary", moved).await?;
+    let gone = async || {
+        let found = pods.get_opt(&old).await?.filter(|pod| pod.metadata.uid.as_ref() == Some(&uid));
+        Ok(found.is_none().then_some(()))
+    };
+    scene.home.wait_until("the evicted pod to be gone", gone).await?;
+    println!("{old} was gone {:?} after its eviction", begun.elapsed());
+    let healed = healthy(&scene.home, &scene.operator, NAME).await?;
+    let acks = scene.all_is_there(&healed).await?;
+    let found = reigns(&acks)?;
+    let [first, second] = found.as_slice() else { bail!("not one that handed over to one") };
+    let gap = second.first_acked.duration_since(first.last_acked);
+    ensure!(gap < Duration::from_secs(FENCING), "{gap:?} without a primary is no hand-over");
+    Ok(())
 }
 
 /// The primary's folder is empty when it starts again: whoever replicates it keeps what it has, and one of them takes over.

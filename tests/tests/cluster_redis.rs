@@ -8,12 +8,13 @@ use redis::aio::MultiplexedConnection;
 use redkeep_testing::dataset::Dataset;
 use redkeep_testing::server::Version;
 use redkeep_testing::workload::{Shape, apply};
+use redkeep_tests::kube::faults::Stalled;
 use redkeep_tests::kube::managed::{
-    API, address, back_up, cluster_object, connect, connect_primary, dial, healthy, password, prepare, primary, says,
-    wait,
+    API, address, back_up, cluster_object, connect, connect_primary, dial, healthy, password, prepare, primary,
+    primary_of, says, wait, why_not,
 };
 use redkeep_tests::kube::tls::{Authority, Use};
-use redkeep_tests::kube::{Cluster, Operator, Storage};
+use redkeep_tests::kube::{Cluster, Operator, Storage, TestNamespace};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,6 +44,42 @@ async fn a_cluster_is_made_backed_up_and_born_again() -> Result<()> {
         ensure!(conditions.iter().any(|one| one["type"] == "Restored" && one["status"] == "True"), "{born:#}");
         home.delete(API, "RedisCluster", name).await?;
     }
+    reconfigured(&home, &operator, version).await?;
+
+    // What is left of it can be backed up.
+    let (_, upper) = primary_of(&home, "carts").await?;
+    let lower = if upper == "carts-2" { "carts-1" } else { "carts-2" };
+    let stalled = Stalled::of(&home, lower, "redis-server").await?;
+    let is_degraded = |object: &Value| object["status"]["phase"] == "Degraded";
+    wait(&home, &operator, "carts", "to be Degraded", is_degraded).await?;
+    let backup = back_up(&home, &operator, &bucket, ("degraded", "carts", "rdb"), &json!({})).await?;
+    ensure!(backup["status"]["targetPod"] != lower, "{:#}", backup["status"]);
+    drop(stalled);
+    Ok(())
+}
+
+/// A directive that Redis can change is changed while it runs.
+async fn reconfigured(home: &TestNamespace, operator: &Operator, version: Version) -> Result<()> {
+    let carts = healthy(home, operator, "carts").await?;
+    let started = async |pod: &str| info(&mut connect(home, &carts, pod).await?, "run_id").await;
+    let pods = ["carts-0", "carts-1", "carts-2"];
+    let mut before = Vec::new();
+    for pod in pods {
+        before.push(started(pod).await?);
+    }
+    let config = json!({"redisConfig": {"appendonly": "yes", "hz": "23"}});
+    home.apply(&cluster_object("carts", version, &config)).await?;
+    for (pod, before) in pods.into_iter().zip(before) {
+        let set = async || {
+            let mut connection = connect(home, &carts, pod).await?;
+            let said: Vec<String> = redis::cmd("CONFIG").arg("GET").arg("hz").query_async(&mut connection).await?;
+            Ok((said.last().is_some_and(|value| value == "23")).then_some(()))
+        };
+        home.wait_until(&format!("{pod} to have the new value"), set).await?;
+        ensure!(started(pod).await? == before, "{pod} was started anew");
+    }
+    let done = healthy(home, operator, "carts").await?;
+    ensure!(why_not(&done, "Progressing").as_deref() == Some("AsWanted"), "{:#}", done["status"]);
     Ok(())
 }
 
@@ -60,11 +97,20 @@ async fn what_is_wrong_is_said_and_heals_when_it_is_put_right() -> Result<()> {
     home.apply(&cluster_object("image", version, &one(json!({"imageName": "localhost/s3:1"})))).await?;
     let secret = json!({"auth": {"secret": {"name": "mine", "key": "pass"}}});
     home.apply(&cluster_object("secret", version, &one(secret))).await?;
+    let empty =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "empty"}, "stringData": {"pass": ""}});
+    home.apply(&empty).await?;
+    let secret = json!({"auth": {"secret": {"name": "empty", "key": "pass"}}});
+    home.apply(&cluster_object("open", version, &one(secret))).await?;
     says(&home, &operator, "unborn", "Restored", "BackupNotFound").await?;
     ensure!(home.get("apps/v1", "StatefulSet", "unborn").await?.is_none(), "no half-made cluster");
     ensure!(home.get("v1", "PersistentVolumeClaim", "data-unborn-0").await?.is_none(), "no half-made cluster");
     says(&home, &operator, "image", "Ready", "InstanceFailed").await?;
     says(&home, &operator, "secret", "Ready", "MountFailed").await?;
+    // Never open to everybody: there is no Redis at all.
+    let open = says(&home, &operator, "open", "Ready", "InstanceFailed").await?;
+    let why = open["status"]["conditions"].to_string();
+    ensure!(why.contains("password") && open["status"]["epoch"].is_null(), "{:#}", open["status"]);
 
     home.apply(&cluster_object("image", version, &one(json!({})))).await?;
     home.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}, "stringData": {"pass": "x".repeat(32)}}))

@@ -21,6 +21,8 @@ const MAX_ANSWER: usize = 4 << 20;
 pub(crate) struct Cluster {
     pub(crate) notice: Notice,
     pub(crate) instances: usize,
+    /// It is being deleted.
+    pub(crate) is_going: bool,
 }
 
 /// The Kubernetes API.
@@ -47,12 +49,29 @@ pub(crate) enum ApiError {
     Answer(#[source] serde_json::Error),
 }
 
+impl ApiError {
+    /// What is asked for is gone, or the right to it: with a namespace go its accounts and roles.
+    pub(crate) fn is_gone(&self) -> bool {
+        let gone = [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED];
+        matches!(self, Self::Refused(status, _) if gone.contains(status))
+    }
+}
+
 #[derive(Deserialize)]
 struct Object {
+    #[serde(default)]
+    metadata: Metadata,
     #[serde(default)]
     spec: Spec,
     #[serde(default)]
     status: Option<Status>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    #[serde(default)]
+    deletion_timestamp: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -167,6 +186,7 @@ fn understand(answer: &[u8]) -> Result<Cluster, ApiError> {
             primary: status.next_primary.filter(|name| !name.is_empty()),
         },
         instances: object.spec.instances.unwrap_or(1),
+        is_going: object.metadata.deletion_timestamp.is_some(),
     })
 }
 
@@ -185,13 +205,15 @@ mod tests {
     #[case(r#"{"spec":{"instances":3},"status":{"epoch":7,"primary":"a","nextPrimary":""}}"#, 7, None, 3)]
     #[case(r#"{"spec":{"instances":2},"status":{"epoch":7,"primary":"a"}}"#, 7, None, 2)]
     #[case(r#"{"spec":{}}"#, 0, None, 1)]
+    #[case(r#"{"metadata":{"deletionTimestamp":"2026-11-28T09:00:00Z"},"spec":{}}"#, 0, None, 1)]
     fn the_object_is_read(
         #[case] text: &str,
         #[case] epoch: u64,
         #[case] primary: Option<&str>,
         #[case] instances: usize,
     ) {
-        let expected = Cluster { notice: Notice { epoch, primary: primary.map(str::to_owned) }, instances };
+        let is_going = text.contains("deletionTimestamp");
+        let expected = Cluster { notice: Notice { epoch, primary: primary.map(str::to_owned) }, instances, is_going };
         assert_eq!(understand(text.as_bytes()).ok(), Some(expected));
     }
 

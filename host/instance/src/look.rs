@@ -60,9 +60,18 @@ pub(crate) fn start(
 
 async fn at_object(api: &Api, limit: Duration, events: &mpsc::Sender<Event>) -> Result<(), String> {
     let at = clock::now();
-    let cluster = api.cluster(limit).await.map_err(|error| chain(&error))?;
-    let _ = events.send(Event::ReadObject { at, cluster }).await;
-    Ok(())
+    match api.cluster(limit).await {
+        Ok(cluster) => {
+            let _ = events.send(Event::ReadObject { at, cluster }).await;
+            Ok(())
+        }
+        Err(error) => {
+            if error.is_gone() {
+                let _ = events.send(Event::NoObject).await;
+            }
+            Err(chain(&error))
+        }
+    }
 }
 
 async fn at_peer(

@@ -9,6 +9,7 @@ mod clock;
 mod command;
 mod config;
 mod confine;
+mod ending;
 mod error;
 mod facts;
 mod fence;

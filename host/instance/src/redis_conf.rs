@@ -4,49 +4,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::state::NOBODY;
+use redkeep_core::managed::RESERVED_DIRECTIVES;
 
-/// Directives that are ours or would reach beyond Redis: left out of a user's file. The API server refuses them too.
-const OURS: [&str; 38] = [
-    "dir",
-    "port",
-    "tls-port",
-    "bind",
-    "protected-mode",
-    "unixsocket",
-    "unixsocketperm",
-    "daemonize",
-    "supervised",
-    "pidfile",
-    "logfile",
-    "syslog-enabled",
-    "replicaof",
-    "slaveof",
-    "replica-read-only",
-    "slave-read-only",
-    "replica-announce-ip",
-    "replica-announce-port",
-    "slave-announce-ip",
-    "slave-announce-port",
-    "cluster-enabled",
-    "cluster-config-file",
-    "requirepass",
-    "masterauth",
-    "masteruser",
-    "include",
-    "loadmodule",
-    "enable-debug-command",
-    "enable-module-command",
-    "aclfile",
-    "rename-command",
-    "user",
-    "tls-cert-file",
-    "tls-key-file",
-    "tls-ca-cert-file",
-    "tls-ca-cert-dir",
-    "tls-auth-clients",
-    "tls-replication",
-];
+use crate::state::NOBODY;
 
 /// What the file is made of.
 pub(crate) struct Parts<'a> {
@@ -80,9 +40,9 @@ pub(crate) fn unquoted(value: &str) -> &str {
     inner.filter(|inner| !inner.contains(['"', '\'', '\\'])).unwrap_or(value)
 }
 
-/// Whether a user may set it.
+/// Whether a user may set it: what is ours is left out of a user's file. The API server refuses it too.
 pub(crate) fn is_allowed(name: &str) -> bool {
-    !OURS.contains(&name)
+    !RESERVED_DIRECTIVES.contains(&name)
 }
 
 /// Writes the file.

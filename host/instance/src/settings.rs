@@ -40,6 +40,9 @@ pub(crate) struct Settings {
     /// How long Redis has to save what it holds when it is fenced, before it is killed
     #[arg(long, env = "REDKEEP_STOP_SECONDS", default_value_t = 60)]
     pub(crate) stop_seconds: u64,
+    /// The pod's terminationGracePeriodSeconds: a quarter is for being asked to hand over, half for handing over, the rest for saving
+    #[arg(long, env = "REDKEEP_GRACE_SECONDS", default_value_t = 30)]
+    pub(crate) grace_seconds: u64,
     /// Where Redis keeps its files
     #[arg(long, env = "REDKEEP_DATA", default_value = "/data")]
     pub(crate) data: PathBuf,
@@ -102,6 +105,10 @@ impl Settings {
 
     pub(crate) fn stop_grace(&self) -> Duration {
         Duration::from_secs(self.stop_seconds)
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_seconds)
     }
 
     pub(crate) fn api(&self) -> SocketAddr {

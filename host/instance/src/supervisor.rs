@@ -22,6 +22,7 @@ use crate::certificates::Certificates;
 use crate::child::Running;
 use crate::clock::{self, Moment};
 use crate::config::Configuration;
+use crate::ending::{Ending, Now};
 use crate::error::InstanceError;
 use crate::facts::Facts;
 use crate::fence::Contacts;
@@ -66,6 +67,8 @@ pub(crate) enum Event {
     Notice(Notice, oneshot::Sender<Notice>),
     /// The RedisCluster was read; `at`: when that was begun.
     ReadObject { at: Moment, cluster: Cluster },
+    /// The Kubernetes API says that there is none, or that it may not be read any more: its namespace goes.
+    NoObject,
     /// A peer was asked; `at`: when that was begun.
     Met { at: Moment, pod: String, notice: Notice },
 }
@@ -94,7 +97,10 @@ pub(crate) struct Supervisor {
     terminate_at: Option<Moment>,
     kill_at: Option<Moment>,
     message: Option<(Moment, String)>,
-    stopping: bool,
+    /// The program is to end.
+    ending: Option<Ending>,
+    /// The RedisCluster was there when it was looked at last.
+    is_managed: bool,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
     knowledge: watch::Sender<Knowledge>,
@@ -133,7 +139,8 @@ impl Supervisor {
             terminate_at: None,
             kill_at: None,
             message: None,
-            stopping: false,
+            ending: None,
+            is_managed: true,
             events,
             inbox,
             knowledge: watch::Sender::new(knowledge),
@@ -177,7 +184,7 @@ impl Supervisor {
             self.fence(now).await;
         }
         if self.running.is_none() {
-            if self.stopping {
+            if self.ending.is_some() {
                 return Ok(true);
             }
             if now >= self.start_at && self.state.may_start(&self.contacts) {
@@ -185,6 +192,7 @@ impl Supervisor {
             }
         }
         self.go_on_with_hand_over().await;
+        self.go_on_with_end();
         if self.terminate_at.is_some_and(|at| now >= at) {
             self.terminate(now);
         }
@@ -229,10 +237,12 @@ impl Supervisor {
         match event {
             Event::Answered { process, at, answer } => self.answered(&process, at, answer).await,
             Event::Ended { pid, status } => self.ended(pid, &status).await?,
+            // The same signal again does not hurry it.
+            Event::Terminate if self.ending.is_some() => {}
             Event::Terminate => {
-                tracing::info!("told to end: Redis saves and ends first");
-                self.stopping = true;
-                self.terminate(clock::now());
+                tracing::info!("told to end: a primary hands over first, then Redis saves and ends");
+                let (now, peers) = (self.now(), self.state.peers().len());
+                self.ending = Some(Ending::new(clock::now(), self.settings.grace(), now, peers));
             }
             Event::Standing(answer) => drop(answer.send(self.standing())),
             Event::Orders(orders, answer) => drop(answer.send(self.obey(&orders).await)),
@@ -244,7 +254,9 @@ impl Supervisor {
                 self.state.resized(cluster.instances);
                 self.learn(&cluster.notice, "the RedisCluster").await;
                 self.contacts.object = self.contacts.object.max(Some(at));
+                self.is_managed = !cluster.is_going;
             }
+            Event::NoObject => self.is_managed = false,
             Event::Met { at, pod, notice } => {
                 self.learn(&notice, &pod).await;
                 let last = self.contacts.peers.entry(pod).or_insert(at);
@@ -291,7 +303,7 @@ impl Supervisor {
                 let act = self.state.observe(&facts);
                 self.facts = Some(facts);
                 // A Redis that is being stopped is left alone.
-                if let Some(act) = act.filter(|_| !self.stopping) {
+                if let Some(act) = act.filter(|_| self.terminate_at.is_none()) {
                     tracing::warn!(?act, "Redis does not play what it was told, and is put right");
                     let _ = self.perform(act).await;
                 }
@@ -320,7 +332,7 @@ impl Supervisor {
         self.facts = None;
         self.terminate_at = None;
         self.kill_at = None;
-        if self.stopping {
+        if self.ending.is_some() {
             tracing::info!(status, "Redis has ended");
             return Ok(());
         }
@@ -353,6 +365,25 @@ impl Supervisor {
         }
     }
 
+    fn now(&self) -> Now {
+        Now {
+            played: self.state.played(),
+            hands_over: self.state.hand_over.is_some(),
+            epoch: self.state.notice().epoch,
+            is_managed: self.is_managed,
+        }
+    }
+
+    /// Tells Redis to end once nothing is to be handed over any more.
+    fn go_on_with_end(&mut self) {
+        let (at, now) = (clock::now(), self.now());
+        let may_stop = self.ending.as_mut().is_some_and(|ending| ending.may_stop(at, now));
+        if may_stop && self.running.is_some() && self.terminate_at.is_none() {
+            tracing::info!(role = now.played.as_str(), "Redis is told to save and to end");
+            self.terminate(at);
+        }
+    }
+
     fn terminate(&mut self, now: Moment) {
         if let Some(running) = &self.running {
             running.terminate();
@@ -369,7 +400,7 @@ impl Supervisor {
             self.kill_at = Some(now + self.settings.stop_grace());
         }
         // While it saves before its end it answers nobody.
-        if self.stopping || self.kill_at.is_some() {
+        if self.ending.is_some() || self.kill_at.is_some() {
             return;
         }
         let fencing = self.settings.fencing();

@@ -119,7 +119,9 @@ impl Supervisor {
     /// Looks whether the replica has everything; called at every turn.
     pub(super) async fn go_on_with_hand_over(&mut self) {
         let now = clock::now();
-        let Some(hand_over) = self.state.hand_over.clone().filter(|_| now >= self.next_look) else { return };
+        // One that was told to end may not answer while it saves, and must not be killed for that.
+        let is_due = now >= self.next_look && self.terminate_at.is_none();
+        let Some(hand_over) = self.state.hand_over.clone().filter(|_| is_due) else { return };
         self.next_look = now + LOOK;
         let answer = self.call(&["INFO", "replication"]).await;
         // Decided as of now: reading may have taken its time.
@@ -147,7 +149,7 @@ impl Supervisor {
 
     /// Has Redis read its certificates when there are others. Connections that are there keep theirs.
     pub(super) async fn renew_certificates(&mut self) {
-        let Some(files) = self.certificates.renewed(clock::now()).filter(|_| !self.stopping) else { return };
+        let Some(files) = self.certificates.renewed(clock::now()).filter(|_| self.ending.is_none()) else { return };
         let certificate = self.settings.redis_tls.join("tls.crt").display().to_string();
         // To be told one file makes Redis read all of them.
         let refused = match self.call(&["CONFIG", "SET", CERTIFICATE, &certificate]).await {
@@ -177,7 +179,7 @@ impl Supervisor {
 
     /// Has the append-only file written of which there was none when Redis was started.
     pub(super) async fn append_at_last(&mut self) {
-        if self.facts.as_ref().is_none_or(|facts| facts.loading) {
+        if self.facts.as_ref().is_none_or(|facts| facts.loading) || self.ending.is_some() {
             return;
         }
         if let Some(value) = self.configuration.pending(APPEND_ONLY) {

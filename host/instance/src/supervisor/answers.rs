@@ -1,6 +1,6 @@
 //! What the operator is answered: how it stands, and whether its orders were obeyed.
 
-use redkeep_core::managed::{Orders, Refusal, Role, Standing};
+use redkeep_core::managed::{Orders, Played, Refusal, Role, Standing};
 
 use super::acts::CERTIFICATE;
 use super::{REMEMBER, Supervisor};
@@ -15,6 +15,7 @@ impl Supervisor {
         standing.message = message
             .filter(|(at, _)| !standing.serving || now.saturating_sub(*at) < REMEMBER)
             .map(|(_, message)| message.clone());
+        standing.ending = self.ending.is_some();
         standing.restart_for = self.configuration.restart_for();
         standing.refused_config = self.configuration.refused();
         let refused = self.certificates.refused().map(|words| (CERTIFICATE.to_owned(), words.clone()));
@@ -37,10 +38,10 @@ impl Supervisor {
             let _ = self.perform(act).await;
         }
         if refused.is_none() {
-            if self.stopping && orders.role == Role::Primary {
-                refused = Some(Refused::new("NotServing", "the instance is ending"));
-            } else {
+            if self.ending.is_none() {
                 self.configure(&orders.config).await;
+            } else if !self.may_obey_at_the_end(&orders.role) {
+                refused = Some(Refused::new("NotServing", "the instance is ending"));
             }
         }
         if refused.is_none() {
@@ -61,6 +62,15 @@ impl Supervisor {
                 tracing::warn!(epoch = orders.epoch, ordered = ?orders.role, reason, message, "refused orders");
                 Err(Box::new(Refusal { reason: reason.to_owned(), message, standing: self.standing() }))
             }
+        }
+    }
+
+    /// One that is to end takes no grant, but stays primary and hands over until Redis is told to end.
+    fn may_obey_at_the_end(&self, role: &Role) -> bool {
+        match role {
+            Role::Primary => self.state.played() == Played::Primary && self.terminate_at.is_none(),
+            Role::HandOver { .. } => self.terminate_at.is_none(),
+            Role::Standby | Role::Replica { .. } => true,
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redkeep_core::managed::{Played, Role};
 use redkeep_testing::server::Version;
 use rstest::rstest;
 
-use crate::rig::{Instance, Rig};
+use crate::rig::{GRACE, Instance, Rig};
 
 /// Writes 1, 2, 3 … to a list of its own until it is refused; returns the last number that was acknowledged.
 async fn writer(instance: &Instance, list: &str, stop: Arc<AtomicBool>, count: Arc<AtomicU64>) -> u64 {
@@ -133,4 +133,65 @@ async fn a_hand_over_to_who_does_not_follow_is_refused_without_a_pause() {
     assert_eq!((refusal.reason.as_str(), refusal.message.as_str()), ("Failed", "cart-1 does not follow"));
     assert_eq!(refusal.standing.hand_over_failed.as_deref(), Some("cart-1 does not follow"));
     assert_eq!(rig.instances[0].redis(&["SET", "k", "v"]).await.as_deref(), Ok("OK"));
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_is_to_end_hands_over_first_and_loses_nothing(
+    #[values(Version::Redis62, Version::Redis82)] version: Version,
+) {
+    let mut rig = Rig::start(version, 2).await;
+    rig.establish().await;
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writers = async {
+        let one = |list: &'static str| writer(&rig.instances[0], list, Arc::clone(&stop), Arc::clone(&count));
+        tokio::join!(one("w0"), one("w1"), one("w2"), one("w3"))
+    };
+    let operator = async {
+        let wrote = async |number: u64| {
+            while count.load(Ordering::SeqCst) < number {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        wrote(500).await;
+        rig.instances[0].signal("TERM");
+        rig.wait(0, "about to end", |standing| standing.ending && standing.role == Played::Primary).await;
+        rig.instances[0].signal("TERM");
+        wrote(count.load(Ordering::SeqCst) + 500).await;
+        // The same grant once more is no new one.
+        rig.order(0, 1, Role::Primary).await.unwrap();
+        rig.order(0, 1, Role::HandOver { to: rig.instances[1].peer() }).await.unwrap();
+        rig.wait(0, "handed over", |standing| standing.handed_over_to.as_deref() == Some("cart-1")).await;
+        assert_eq!(rig.order(0, 2, Role::Primary).await.unwrap_err().reason, "NotServing", "it takes no grant");
+        rig.api.write(2, "cart-0", "cart-1");
+        rig.order(1, 2, Role::Standby).await.unwrap();
+        rig.order(1, 2, Role::Primary).await.unwrap();
+    };
+    let (written, ()) = tokio::join!(writers, operator);
+    for (list, last) in [("w0", written.0), ("w1", written.1), ("w2", written.2), ("w3", written.3)] {
+        assert!(last > 0);
+        assert_eq!(rig.instances[1].redis(&["LLEN", list]).await, Ok(last.to_string()), "{version:?} {list}");
+    }
+    assert_eq!(rig.instances[0].ended().await, Some(0));
+}
+
+#[rstest]
+#[case::nobody_asks(false)]
+#[case::its_cluster_is_deleted(true)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_is_to_end_does_not_wait_for_ever(#[case] is_deleted: bool) {
+    let mut rig = Rig::start(Version::Redis70, 2).await;
+    rig.establish().await;
+    let told = Instant::now();
+    rig.instances[0].signal("TERM");
+    rig.wait(0, "about to end", |standing| standing.ending).await;
+    assert_eq!(rig.instances[0].redis(&["SET", "k", "v"]).await.as_deref(), Ok("OK"));
+    if is_deleted {
+        rig.api.delete();
+    }
+    assert_eq!(rig.instances[0].ended().await, Some(0));
+    let waited = told.elapsed();
+    assert_eq!(waited < GRACE / 4, is_deleted, "{waited:?}");
+    assert!(waited < GRACE, "{waited:?}");
+    assert_eq!(rig.instances[1].redis(&["GET", "k"]).await.as_deref(), Ok("v"));
 }

@@ -28,6 +28,8 @@ pub(crate) const OPERATOR_TOKEN: &str = "token-of-the-operator";
 pub(crate) const PEER_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// T of the tests.
 pub(crate) const FENCING: Duration = Duration::from_secs(3);
+/// `terminationGracePeriodSeconds` of these instances.
+pub(crate) const GRACE: Duration = Duration::from_secs(8);
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -170,6 +172,11 @@ impl Api {
     pub(crate) fn write(&self, epoch: u64, primary: &str, next: &str) {
         self.object.lock().unwrap()["status"] = json!({"epoch": epoch, "primary": primary, "nextPrimary": next});
     }
+
+    /// The RedisCluster is deleted.
+    pub(crate) fn delete(&self) {
+        self.object.lock().unwrap()["metadata"] = json!({"deletionTimestamp": "2026-11-28T09:00:00Z"});
+    }
 }
 
 impl Drop for Api {
@@ -263,6 +270,7 @@ impl Instance {
             .env("REDKEEP_OPERATOR", OPERATOR)
             .env("REDKEEP_INSTANCES", self.instances.to_string())
             .env("REDKEEP_FENCING_SECONDS", FENCING.as_secs().to_string())
+            .env("REDKEEP_GRACE_SECONDS", GRACE.as_secs().to_string())
             .env("REDKEEP_DATA", self.folder.join("data"))
             .env("REDKEEP_RUN", self.folder.join("run"))
             .env("REDKEEP_CONFIG", self.folder.join("config"))

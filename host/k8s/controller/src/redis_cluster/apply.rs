@@ -25,7 +25,8 @@ use super::build::{self, Objects};
 use super::decide::{Seen, Step};
 use super::fleet::Fleet;
 use super::instance::{Address, InstanceError, secrets};
-use super::{ClusterError, names};
+use super::status::Hindrance;
+use super::{ClusterError, growth, names};
 use crate::apply::{FIELD_MANAGER, is_conflict, is_not_found, patch_status};
 use crate::context::Context;
 use crate::outcome::{Outcome, publish};
@@ -100,8 +101,26 @@ pub(super) async fn make_secrets(
 async fn create(cluster: &RedisCluster, context: &Context, secret: &Secret) -> Result<(), ClusterError> {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
     let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    api.create(&parameters, secret).await.map_err(failed(cluster, "make a Secret of"))?;
-    Ok(())
+    match api.create(&parameters, secret).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(refused::<Secret>(cluster, "make a Secret of", &secret.name_any(), error)),
+    }
+}
+
+/// What the API server says no to is told in its words, the rest as a failure of ours.
+fn refused<K: Resource<DynamicType = ()>>(
+    cluster: &RedisCluster,
+    act: &'static str,
+    name: &str,
+    error: kube::Error,
+) -> ClusterError {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => {
+            let (kind, name) = (K::kind(&()).into_owned(), name.to_owned());
+            ClusterError::Refused { kind, name, message: status.message.clone() }
+        }
+        error => failed(cluster, act)(error),
+    }
 }
 
 /// Makes the claim that is to be filled; one that is there already was looked at before.
@@ -115,9 +134,29 @@ pub(super) async fn make_claim(
     let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     match api.create(&parameters, claim).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-        Err(error) => Err(failed(cluster, "make the first claim of")(error)),
+        Err(error) => {
+            Err(refused::<PersistentVolumeClaim>(cluster, "make the first claim of", &claim.name_any(), error))
+        }
         Ok(_) => Ok(()),
     }
+}
+
+/// A claim that was filled does not go with its cluster any more, but as the spec says.
+pub(super) async fn keep_claim(cluster: &RedisCluster, context: &Context) -> Result<(), ClusterError> {
+    let api: Api<PersistentVolumeClaim> =
+        Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let (name, uid) = (names::claim(&cluster.name_any(), 0), cluster.uid().unwrap_or_default());
+    let Some(claim) = api.get_opt(&name).await.map_err(failed(cluster, "read the first claim of"))? else {
+        return Ok(());
+    };
+    let owners = claim.owner_references();
+    if !owners.iter().any(|owner| owner.uid == uid) {
+        return Ok(());
+    }
+    let others: Vec<_> = owners.iter().filter(|owner| owner.uid != uid).collect();
+    let patch = json!({"metadata": {"ownerReferences": others, "uid": claim.uid(), "resourceVersion": claim.resource_version()}});
+    let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    patched.map(drop).map_err(failed(cluster, "keep the first claim of"))
 }
 
 /// Takes away a claim that was made for this restore and that no pod of Redis ever had.
@@ -144,7 +183,7 @@ pub(super) async fn objects(
     fleet: &Fleet,
     objects: &Objects,
     set: &StatefulSet,
-) -> Result<(), ClusterError> {
+) -> Result<Option<Hindrance>, ClusterError> {
     let uid = cluster.uid().unwrap_or_default();
     let hash = hash_of(&[
         serde_json::to_string(&cluster.spec.storage),
@@ -157,11 +196,12 @@ pub(super) async fn objects(
         serde_json::to_string(set),
     ]);
     let elapsed = fleet.elapsed();
-    let is_fresh = fleet.with(&uid, |memory| {
-        memory.applied.is_some_and(|(before, at)| before == hash && elapsed.saturating_sub(at) < APPLY_AGAIN)
-    });
-    if is_fresh {
-        return Ok(());
+    let before = fleet.with(&uid, |memory| memory.applied.clone());
+    if let Some((before, at, not_grown)) = before
+        && before == hash
+        && elapsed.saturating_sub(at) < APPLY_AGAIN
+    {
+        return Ok(not_grown);
     }
     if let Some(account) = &objects.service_account {
         put(cluster, context, account).await?;
@@ -177,41 +217,46 @@ pub(super) async fn objects(
         None => drop_budget(cluster, context).await?,
     }
     put(cluster, context, set).await?;
-    grow_claims(cluster, context, set).await?;
-    fleet.with(&uid, |memory| memory.applied = Some((hash, elapsed)));
-    Ok(())
+    let not_grown = match grow_claims(cluster, context, set).await {
+        Ok(()) => None,
+        Err(error @ ClusterError::ClaimNotGrown { .. }) => {
+            tracing::warn!(cluster = cluster.name_any(), error = %error, "unable to grow a claim");
+            Some(Hindrance::of_object(&error))
+        }
+        Err(error) => return Err(error),
+    };
+    fleet.with(&uid, |memory| memory.applied = Some((hash, elapsed, not_grown.clone())));
+    Ok(not_grown)
 }
 
-/// Claims that ask for less than the spec does now; the storage class says whether they can grow.
+/// Claims that ask for less than the spec does now; the storage class says whether they can grow. The first that cannot is told,
+/// when all were tried.
 async fn grow_claims(cluster: &RedisCluster, context: &Context, set: &StatefulSet) -> Result<(), ClusterError> {
     let Some(storage) = &cluster.spec.storage else { return Ok(()) };
     let api: Api<PersistentVolumeClaim> =
         Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
     let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+    let mut not_grown = None;
     for ordinal in 0..replicas {
         let name = names::claim(&cluster.name_any(), ordinal);
         let Some(claim) = api.get_opt(&name).await.map_err(failed(cluster, "read a claim of"))? else { continue };
-        let asked = claim.spec.and_then(|spec| spec.resources?.requests?.get("storage").cloned());
-        if asked.is_some_and(|asked| asked.0 == storage.size) {
+        let asked = claim.spec.and_then(|spec| spec.resources?.requests?.get("storage").cloned()).map(|asked| asked.0);
+        if !growth::must_grow(asked.as_deref(), &storage.size) {
             continue;
         }
         let patch = json!({"spec": {"resources": {"requests": {"storage": storage.size}}}});
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Ok(_) => {}
-            // Said and left: a class that cannot grow its volumes, or the same size written in another way.
-            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
-                tracing::warn!(
-                    cluster = cluster.name_any(),
-                    claim = name,
-                    error = status.message,
-                    "unable to grow a claim"
-                );
+            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+                let (asked, wanted) = (asked.unwrap_or_default(), storage.size.clone());
+                let message = status.message.clone();
+                not_grown.get_or_insert(ClusterError::ClaimNotGrown { name, asked, wanted, message });
             }
             Err(error) if is_not_found(&error) => {}
             Err(error) => return Err(failed(cluster, "grow a claim of")(error)),
         }
     }
-    Ok(())
+    not_grown.map_or(Ok(()), Err)
 }
 
 fn hash_of<E: Debug>(texts: &[Result<String, E>]) -> u64 {
@@ -244,10 +289,7 @@ where
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     match api.patch(&name, &parameters, &Patch::Apply(&value)).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
-            Err(ClusterError::Refused { kind: K::kind(&()).into_owned(), name, message: status.message.clone() })
-        }
-        Err(error) => Err(failed(cluster, "apply a part of")(error)),
+        Err(error) => Err(refused::<K>(cluster, "apply a part of", &name, error)),
     }
 }
 
@@ -267,7 +309,11 @@ async fn drop_budget(cluster: &RedisCluster, context: &Context) -> Result<(), Cl
     }
 }
 
-/// Does what was planned. What an instance does not do now is asked of it again at the next look.
+/// Does what was planned. What an instance does not do now is asked of it again at the next look; what the API server does not is
+/// told when everything was tried.
+///
+/// # Errors
+/// The first change of a pod that failed or was refused.
 pub(super) async fn steps(
     cluster: &RedisCluster,
     context: &Context,
@@ -279,7 +325,11 @@ pub(super) async fn steps(
         steps.into_iter().partition(|step| matches!(step, Step::Order { .. } | Step::Notify { .. }));
     join_all(told.into_iter().map(|step| tell(cluster, context, fleet, seen, step))).await;
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let mut untouched = None;
     for step in rest {
+        let (Step::Label { pod, .. } | Step::Delete { pod, .. } | Step::Order { pod, .. } | Step::Notify { pod, .. }) =
+            &step;
+        let name = pod.clone();
         let done = match step {
             Step::Label { pod, role } => {
                 let patch = json!({"metadata": {"labels": {labels::ROLE: role}}});
@@ -296,10 +346,14 @@ pub(super) async fn steps(
         match done {
             Ok(()) => {}
             Err(error) if is_not_found(&error) || is_conflict(&error) => {}
-            Err(error) => return Err(failed(cluster, "change a pod of")(error)),
+            Err(error) => {
+                let error = refused::<Pod>(cluster, "change a pod of", &name, error);
+                tracing::warn!(cluster = cluster.name_any(), pod = name, error = %redkeep_core::classify::chain(&error), "unable to change a pod");
+                untouched.get_or_insert(error);
+            }
         }
     }
-    Ok(())
+    untouched.map_or(Ok(()), Err)
 }
 
 async fn tell(cluster: &RedisCluster, context: &Context, fleet: &Fleet, seen: &Seen, step: Step) {

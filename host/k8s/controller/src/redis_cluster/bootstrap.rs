@@ -52,7 +52,7 @@ pub(super) fn validate(
     };
     let (keys, key_mounts) = decryption(bootstrap.decryption.as_ref());
     let own = cluster.namespace().unwrap_or_default();
-    let selector = selection::selector(&bootstrap.from, &own, found.backup)?;
+    let selector = selection::selector(&bootstrap.from, &own, found.backup).map_err(of_bootstrap)?;
     if bootstrap.method_digest.is_some() {
         method.spec.digest.clone_from(&bootstrap.method_digest);
     }
@@ -77,6 +77,23 @@ pub(super) fn validate(
         start_deadline: seconds(bootstrap.start_deadline_seconds),
         storage: found.storage,
     })
+}
+
+/// What is said of a RedisRestore's fields, of those of a bootstrap.
+pub(super) fn of_bootstrap(wrong: Unresolved) -> Unresolved {
+    match wrong {
+        Unresolved::Invalid { field, why } => {
+            let field = match field {
+                "spec" => "spec.bootstrap",
+                "spec.backupName" => "spec.bootstrap.backupName",
+                "spec.fromNamespace" => "spec.bootstrap.fromNamespace",
+                "spec.fromCluster" => "spec.bootstrap.fromCluster",
+                other => other,
+            };
+            Unresolved::Invalid { field, why }
+        }
+        other => other,
+    }
 }
 
 /// A claim as it was found.

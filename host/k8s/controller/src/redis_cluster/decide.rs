@@ -113,6 +113,7 @@ pub(super) struct Member {
     pub(super) ip: Option<String>,
     /// The value of label `redis.io/role`.
     pub(super) label: Option<String>,
+    /// It is evicted, deleted, or its node shuts down. A primary waits a while to be asked to hand over.
     pub(super) is_terminating: bool,
     /// Its pod was made from an older template.
     pub(super) is_outdated: bool,

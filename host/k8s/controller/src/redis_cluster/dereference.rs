@@ -169,13 +169,30 @@ pub(super) async fn bootstrap(
     Ok(Bootstrap { claims, task, found })
 }
 
+/// The pod of an attempt that still runs, or has not even begun to.
+pub(super) async fn running_pod(
+    cluster: &RedisCluster,
+    context: &Context,
+    attempt: i32,
+) -> Result<Option<String>, ClusterError> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let selector = format!("batch.kubernetes.io/job-name={}", task_key(cluster, attempt).name);
+    let pods = api.list(&ListParams::default().labels(&selector)).await.map_err(failed(cluster, "list restores of"))?;
+    let is_over = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        matches!(phase, Some("Succeeded" | "Failed"))
+    };
+    Ok(pods.items.iter().find(|pod| !is_over(pod)).map(ResourceExt::name_any))
+}
+
 async fn find(cluster: &RedisCluster, context: &Context) -> Result<ValidatedBootstrap, Unresolved> {
     let Some(wanted) = &cluster.spec.bootstrap else {
         return Err(Unresolved::not_yet(reasons::NO_BOOTSTRAP, "no backup is named"));
     };
     let namespace = cluster.namespace().unwrap_or_default();
     let named = cluster.spec.backup_credentials_secret.as_ref();
-    let found = selection::find(&context.client, &namespace, &wanted.from, named).await?;
+    let found = selection::find(&context.client, &namespace, &wanted.from, named).await;
+    let found = found.map_err(bootstrap::of_bootstrap)?;
     // A plugin that does not come with the program has its grants only from its BackupMethod.
     let made_by = found.made_by.clone().filter(|name| !method::is_bundled(name));
     let method = match wanted.method.clone().or(made_by) {

@@ -158,7 +158,7 @@ pub(super) fn look(
             uid: pod.uid().unwrap_or_default(),
             ip: pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
             label: pod.labels().get(labels::ROLE).cloned(),
-            is_terminating: pod.metadata.deletion_timestamp.is_some(),
+            is_terminating: pod.metadata.deletion_timestamp.is_some() || is_ending(answers.get(&name)),
             is_down: is_down(pod),
             is_outdated: hash.is_some() && pod.annotations().get(names::TEMPLATE) != hash,
             standing: answers.get(&name).cloned().flatten(),
@@ -188,6 +188,11 @@ pub(super) fn look(
         truth,
         wanted,
     }
+}
+
+/// A node that is shut down ends its pods without deleting them: only the instance knows.
+fn is_ending(answer: Option<&Option<Standing>>) -> bool {
+    answer.and_then(Option::as_ref).is_some_and(|standing| standing.ending)
 }
 
 /// Whether the pod's Redis does not run, or not yet.

@@ -23,8 +23,10 @@ pub(super) struct Memory {
     counted: Option<Duration>,
     /// The uid of the pod with a grant, once its kubelet said that its container has ended.
     ended: Option<String>,
-    /// The hash of what was applied last, and when.
-    pub(super) applied: Option<(u64, Duration)>,
+    /// The hash of what was applied last, when, and which claim did not grow then.
+    pub(super) applied: Option<(u64, Duration, Option<Hindrance>)>,
+    /// Why the Secrets of this generation could not be made, and when that was.
+    pub(super) no_secrets: Option<(Option<i64>, Duration, Hindrance)>,
     /// Why the objects of this generation could not be applied, and when that was.
     pub(super) hindered: Option<(Option<i64>, Duration, Hindrance)>,
     /// The uid of the pod with a grant, and after how long it fences itself: it may still run when its pod is gone.
@@ -106,6 +108,12 @@ impl Memory {
             self.fencing = Some((granted.to_owned(), seen));
         }
         self.fencing.as_ref().filter(|(uid, _)| uid == granted).map(|(_, fencing)| *fencing)
+    }
+
+    /// Why not everything is as it should be, as of the last time that it was applied.
+    pub(super) fn hindrance(&self) -> Option<Hindrance> {
+        let not_grown = self.applied.as_ref().and_then(|(_, _, not_grown)| not_grown.as_ref());
+        self.hindered.as_ref().map(|(_, _, hindrance)| hindrance).or(not_grown).cloned()
     }
 
     /// Orders that an instance took.

@@ -9,6 +9,7 @@ mod build;
 mod decide;
 mod dereference;
 mod fleet;
+mod growth;
 pub mod instance;
 mod look;
 mod memory;
@@ -24,7 +25,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use redkeep_core::classify::{Class, Classify};
@@ -39,7 +39,7 @@ use crate::common::endpoints::name_of_pod;
 use crate::context::Context;
 use crate::executor::ExecutorError;
 use crate::outcome::Outcome;
-use crate::runtime::{Drive, drive, watch};
+use crate::runtime::{Action, Drive, drive, watch};
 use crate::server::Readiness;
 use bootstrap::Restore;
 use build::restore::Target;
@@ -112,6 +112,18 @@ pub enum ClusterError {
         /// Its name.
         name: String,
     },
+    /// A claim stays as small as it is.
+    #[error("claim {name} stays at {asked} instead of {wanted}: {message}; {}", growth::HELP)]
+    ClaimNotGrown {
+        /// Its name.
+        name: String,
+        /// What it asks for.
+        asked: String,
+        /// What the spec wants.
+        wanted: String,
+        /// Why.
+        message: String,
+    },
     /// The API server refused a part.
     #[error("{kind} {name} was refused: {message}")]
     Refused {
@@ -127,7 +139,7 @@ pub enum ClusterError {
 impl Classify for ClusterError {
     fn class(&self) -> Class {
         match self {
-            Self::NameTaken { .. } | Self::Refused { .. } => Class::Refused,
+            Self::NameTaken { .. } | Self::Refused { .. } | Self::ClaimNotGrown { .. } => Class::Refused,
             _ => Class::Failed,
         }
     }
@@ -137,6 +149,7 @@ impl Classify for ClusterError {
             Self::Task { source, .. } => source.reason(),
             Self::NameTaken { .. } => reasons::NAME_TAKEN,
             Self::Refused { .. } => reasons::FORBIDDEN,
+            Self::ClaimNotGrown { .. } => reasons::CLAIM_NOT_GROWN,
             Self::Certificate { .. } | Self::Encode { .. } => "Internal",
             Self::Dereference { .. } | Self::Api { .. } => "KubernetesApi",
         }
@@ -180,7 +193,7 @@ pub async fn reconcile(
         return Ok(Action::await_change());
     };
     match Box::pin(look_at(&cluster, &context, &fleet)).await {
-        Err(error @ ClusterError::NameTaken { .. }) => {
+        Err(error @ (ClusterError::NameTaken { .. } | ClusterError::Refused { .. })) => {
             let (next, outcome) = status::hindered(&cluster, error.reason(), &error.to_string(), context.now());
             apply::status(&cluster, &context, &next, outcome).await?;
             Ok(Action::requeue(context.settings.poll_interval))
@@ -206,18 +219,65 @@ async fn look_at(cluster: &RedisCluster, context: &Arc<Context>, fleet: &Fleet) 
     let validated = match &spec {
         Ok(validated) => validated,
         // Instances that serve lose their primary all the same: they are looked after as they were made.
-        Err(wrong) => return Box::pin(look_at_instances(cluster, Err(wrong), &workload, context, fleet)).await,
+        Err(wrong) => {
+            let hindrance = Hindrance::of_spec(wrong);
+            return Box::pin(look_at_instances(cluster, Err(&hindrance), &workload, context, fleet)).await;
+        }
     };
     let filled = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref()?.filled) == Some(true);
     let fills_claim = cluster.spec.bootstrap.is_some() && validated.storage.is_some();
     if fills_claim && !filled && workload.set.is_none() {
         return Box::pin(fill_claim(cluster, validated, context)).await;
     }
-    if let Some(next) = apply::make_secrets(cluster, context, validated.has_password).await? {
-        apply::status(cluster, context, &next, None).await?;
-        return Ok(Action::requeue(AT_ONCE));
+    match make_secrets(cluster, validated, context, fleet).await {
+        Ok(Some(next)) => {
+            apply::status(cluster, context, &next, None).await?;
+            Ok(Action::requeue(AT_ONCE))
+        }
+        Ok(None) => Box::pin(look_at_instances(cluster, Ok(validated), &workload, context, fleet)).await,
+        // Pods would be made with a Secret that is not there. Those that serve are looked after as they are.
+        Err(NoSecrets::Hindered(hindrance)) if is_begun => {
+            Box::pin(look_at_instances(cluster, Err(&hindrance), &workload, context, fleet)).await
+        }
+        Err(NoSecrets::Hindered(_)) => Ok(Action::requeue(LOOK)),
+        Err(NoSecrets::Failed(error)) => Err(error),
     }
-    Box::pin(look_at_instances(cluster, Ok(validated), &workload, context, fleet)).await
+}
+
+/// Why there are no Secrets.
+enum NoSecrets {
+    /// While nothing serves.
+    Failed(ClusterError),
+    Hindered(Hindrance),
+}
+
+/// Makes them; what was refused, or failed, is tried again when the spec has changed or a while has passed.
+async fn make_secrets(
+    cluster: &RedisCluster,
+    validated: &ValidatedCluster,
+    context: &Arc<Context>,
+    fleet: &Fleet,
+) -> Result<Option<RedisClusterStatus>, NoSecrets> {
+    let (uid, generation) = (cluster.uid().unwrap_or_default(), cluster.metadata.generation);
+    let elapsed = fleet.elapsed();
+    let paused = fleet.with(&uid, |memory| memory.no_secrets.clone());
+    if let Some((of, at, hindrance)) = paused
+        && of == generation
+        && elapsed.saturating_sub(at) < context.settings.poll_interval
+    {
+        return Err(NoSecrets::Hindered(hindrance));
+    }
+    let made = apply::make_secrets(cluster, context, validated.has_password).await;
+    if cluster.status.as_ref().is_none_or(|status| status.epoch.is_none()) {
+        return made.map_err(NoSecrets::Failed);
+    }
+    let hindrance = made.as_ref().err().map(|error| {
+        tracing::warn!(cluster = validated.name, error = %redkeep_core::classify::chain(error), "unable to make a Secret");
+        Hindrance::of_object(error)
+    });
+    let at = fleet.elapsed();
+    fleet.with(&uid, |memory| memory.no_secrets = hindrance.clone().map(|hindrance| (generation, at, hindrance)));
+    made.map_err(|error| NoSecrets::Hindered(Hindrance::of_object(&error)))
 }
 
 /// The first claim is filled before anything else is made.
@@ -227,6 +287,10 @@ async fn fill_claim(
     context: &Arc<Context>,
 ) -> Result<Action, ClusterError> {
     let restore = restore(cluster, validated, context).await?;
+    if matches!(restore, Restore::Done { .. }) {
+        // Before it is said to be whole: what is whole is kept as the spec says.
+        apply::keep_claim(cluster, context).await?;
+    }
     let (next, outcome) = status::restoring(cluster, &restore, context.now());
     if !apply::status(cluster, context, &next, outcome).await? {
         return Ok(Action::requeue(AT_ONCE));
@@ -244,7 +308,7 @@ async fn fill_claim(
             Ok(Action::requeue(LOOK))
         }
         Restore::Done { .. } => {
-            forget(cluster, context).await?;
+            forget_last(cluster, context).await?;
             Ok(Action::requeue(AT_ONCE))
         }
         Restore::Follow { .. } => Ok(Action::requeue(LOOK * 2)),
@@ -262,7 +326,20 @@ async fn restore(
     let seen = dereference::bootstrap(cluster, validated, context).await?;
     let status = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref());
     let observed = bootstrap::Observed { status, claims: &seen.claims, task: seen.task, found: seen.found };
-    Ok(bootstrap::decide(context.now(), cluster, observed))
+    let restore = bootstrap::decide(context.now(), cluster, observed);
+    let Restore::Begin { attempt, .. } = &restore else { return Ok(restore) };
+    let before = attempt.saturating_sub(1);
+    if before < 1 {
+        return Ok(restore);
+    }
+    // Nobody reads what the attempt before says any more, and two must not write into one claim.
+    forget(cluster, context, before).await?;
+    let pod = dereference::running_pod(cluster, context, before).await?;
+    Ok(pod.map_or(restore, |pod| Restore::Wait {
+        reason: reasons::PREPARING.to_owned(),
+        message: format!("pod {pod} of the attempt before has not ended yet"),
+        is_failed: false,
+    }))
 }
 
 async fn start(
@@ -292,15 +369,19 @@ async fn start(
 }
 
 /// The report was read and is in the status.
-async fn forget(cluster: &RedisCluster, context: &Context) -> Result<(), ClusterError> {
+async fn forget_last(cluster: &RedisCluster, context: &Context) -> Result<(), ClusterError> {
     let attempt = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref()?.attempts).unwrap_or(1);
+    forget(cluster, context, attempt).await
+}
+
+async fn forget(cluster: &RedisCluster, context: &Context, attempt: i32) -> Result<(), ClusterError> {
     let forgotten = context.executor.forget(&build::restore::task_key(cluster, attempt)).await;
     forgotten.map_err(|source| ClusterError::Task { name: cluster.name_any(), source })
 }
 
 async fn look_at_instances(
     cluster: &RedisCluster,
-    spec: Result<&ValidatedCluster, &Unresolved>,
+    spec: Result<&ValidatedCluster, &Hindrance>,
     workload: &Workload,
     context: &Arc<Context>,
     fleet: &Fleet,
@@ -341,7 +422,11 @@ async fn look_at_instances(
     let mut plan = decide::decide(&seen);
     let is_ready = seen.is_hidden && matches!(plan.stage, Stage::Serving { .. }) && plan.truth == seen.truth;
     let mut restore = match spec {
-        Ok(validated) if is_ready => restore(cluster, validated, context).await?,
+        Ok(validated) if is_ready => restore(cluster, validated, context).await.unwrap_or_else(|error| Restore::Wait {
+            reason: error.reason().to_owned(),
+            message: redkeep_core::classify::chain(&error),
+            is_failed: false,
+        }),
         _ => Restore::None,
     };
     if let (Restore::Begin { .. }, Some(step)) = (&restore, empty_first(&seen)) {
@@ -351,8 +436,8 @@ async fn look_at_instances(
     }
     if plan.truth != seen.truth {
         let hindrance = match spec {
-            Ok(_) => fleet.with(&uid, |memory| memory.hindered.as_ref().map(|(_, _, hindrance)| hindrance.clone())),
-            Err(wrong) => Some(Hindrance::of_spec(wrong)),
+            Ok(_) => fleet.with(&uid, |memory| memory.hindrance()),
+            Err(hindrance) => Some(hindrance.clone()),
         };
         let (next, news) = status::looked(cluster, &seen, &plan, &troubles, &restore, hindrance.as_ref(), now);
         // Written before anybody hears of it; the next look goes on from there.
@@ -360,11 +445,12 @@ async fn look_at_instances(
         return Ok(Action::requeue(AT_ONCE));
     }
     // First of all: who is primary does not wait for objects that the API server may refuse.
-    apply::steps(cluster, context, fleet, &seen, std::mem::take(&mut plan.steps)).await?;
+    let untouched = apply::steps(cluster, context, fleet, &seen, std::mem::take(&mut plan.steps)).await.err();
     let hindrance = match spec {
         Ok(validated) => apply_objects(cluster, validated, workload, context, fleet, plan.replicas).await,
-        Err(wrong) => Some(Hindrance::of_spec(wrong)),
+        Err(hindrance) => Some(hindrance.clone()),
     };
+    let hindrance = untouched.map(|error| Hindrance::of_object(&error)).or(hindrance);
     let (next, news) = status::looked(cluster, &seen, &plan, &troubles, &restore, hindrance.as_ref(), now);
     if !write(cluster, context, &next, plan.outcomes, news).await? {
         return Ok(Action::requeue(AT_ONCE));
@@ -398,15 +484,20 @@ async fn apply_objects(
     let mut set = build::stateful_set::stateful_set(cluster, validated, &facts(cluster, context), replicas);
     build::stateful_set::keep_claims(&mut set, workload.set.as_ref());
     let applied = apply::objects(cluster, context, fleet, &objects, &set).await;
-    let hindrance = applied.err().map(|error| {
-        let message = redkeep_core::classify::chain(&error);
-        tracing::warn!(cluster = validated.name, error = %message, "unable to apply what a cluster is made of");
-        Hindrance::of_object(&error)
-    });
+    let error = match applied {
+        Ok(not_grown) => {
+            fleet.with(&uid, |memory| memory.hindered = None);
+            return not_grown;
+        }
+        Err(error) => error,
+    };
+    let message = redkeep_core::classify::chain(&error);
+    tracing::warn!(cluster = validated.name, error = %message, "unable to apply what a cluster is made of");
+    let hindrance = Hindrance::of_object(&error);
     // A call that hung for long has its pause all the same.
     let at = fleet.elapsed();
-    fleet.with(&uid, |memory| memory.hindered = hindrance.clone().map(|hindrance| (generation, at, hindrance)));
-    hindrance
+    fleet.with(&uid, |memory| memory.hindered = Some((generation, at, hindrance.clone())));
+    Some(hindrance)
 }
 
 async fn write(
@@ -449,7 +540,7 @@ async fn fill_pod(
             let target = Target::Pod { address: format!("{host}:{port}") };
             start(cluster, validated, context, *wanted, &target, attempt).await
         }
-        Restore::Done { .. } => forget(cluster, context).await,
+        Restore::Done { .. } => forget_last(cluster, context).await,
         _ => Ok(()),
     }
 }

@@ -94,17 +94,25 @@ fn is_false(status: &RedisClusterStatus, kind: &str) -> bool {
 pub(super) struct Hindrance {
     /// The spec itself cannot be followed.
     is_spec: bool,
+    /// Everything else is as it should be.
+    is_minor: bool,
     reason: String,
     message: String,
 }
 
 impl Hindrance {
     pub(super) fn of_spec(why: &Unresolved) -> Self {
-        Self { is_spec: true, reason: why.reason().to_owned(), message: why.to_string() }
+        Self { is_spec: true, is_minor: false, reason: why.reason().to_owned(), message: why.to_string() }
     }
 
     pub(super) fn of_object(error: &super::ClusterError) -> Self {
-        Self { is_spec: false, reason: error.reason().to_owned(), message: redkeep_core::classify::chain(error) }
+        let is_minor = matches!(error, super::ClusterError::ClaimNotGrown { .. });
+        Self {
+            is_spec: false,
+            is_minor,
+            reason: error.reason().to_owned(),
+            message: redkeep_core::classify::chain(error),
+        }
     }
 }
 
@@ -293,8 +301,13 @@ pub(super) fn looked(
         Stage::Serving { .. } if seen.is_hidden => hidden(&mut writer, cluster, restore, now),
         Stage::Serving { progress } => serving(&mut writer, seen, all_serve, progress.as_ref(), troubles, cluster),
     }
-    if let Some(Hindrance { reason, message, .. }) = hindrance {
-        writer.hindered(reason, message);
+    if let Some(Hindrance { reason, message, is_minor, .. }) = hindrance {
+        if !is_minor {
+            writer.hindered(reason, message);
+        } else if is_false(&writer.status, PROGRESSING) {
+            // Said when nothing else goes on.
+            writer.set(PROGRESSING, false, reason, message);
+        }
     }
     writer.done(cluster.status.as_ref())
 }
@@ -352,11 +365,19 @@ fn serving(
     match progress {
         Some((reason, message)) => writer.set(PROGRESSING, true, reason, message),
         None if !refused.is_empty() => {
-            let message = format!("Redis refused: {}", refused.join("; "));
-            writer.set(PROGRESSING, false, "ConfigRefused", &message);
+            writer.set(PROGRESSING, false, reasons::CONFIG_REFUSED, &config_refused(&refused));
         }
         None => writer.set(PROGRESSING, false, reasons::AS_WANTED, "nothing is left to do"),
     }
+}
+
+/// What is refused while Redis runs is in the file that it reads when it starts.
+fn config_refused(refused: &[String]) -> String {
+    format!(
+        "Redis refused: {}; it goes on with what it had, but started anew it would end at once, again and again: put that right \
+         before a pod restarts",
+        refused.join("; ")
+    )
 }
 
 fn first_trouble(troubles: &[(String, String)], reason: &str, message: &str) -> (String, String) {

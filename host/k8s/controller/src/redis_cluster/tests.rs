@@ -578,3 +578,174 @@ async fn a_restore_into_a_primary_that_restarted_meanwhile_is_tried_again() {
     bench.looks(3).await;
     assert_eq!(bench.status()["bootstrap"]["filled"], true, "{:#}", bench.status());
 }
+
+#[tokio::test]
+async fn a_claim_that_cannot_grow_is_said_until_it_can() {
+    let bench = healthy().await;
+    for ordinal in 0..3 {
+        bench.api.put(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": format!("data-carts-{ordinal}"), "namespace": "shop"},
+            "spec": {"resources": {"requests": {"storage": "1024Mi"}}}}));
+    }
+    let asks = |name: &str| {
+        let claim = bench.api.get("PersistentVolumeClaim", "shop", name).unwrap();
+        claim["spec"]["resources"]["requests"]["storage"].clone()
+    };
+    bench.api.fail_when(|call| {
+        let is_claim = call.method == "PATCH" && call.path.ends_with("/data-carts-1");
+        is_claim.then(|| (403, "Forbidden", "only dynamically provisioned pvc can be resized".to_owned()))
+    });
+    changed(&bench, |spec| spec["storage"]["size"] = json!("2Gi"));
+    bench.looks(2).await;
+    assert_eq!(bench.condition("Progressing"), ("False".into(), "ClaimNotGrown".into()));
+    let said = bench.status()["conditions"].to_string();
+    for part in ["data-carts-1 stays at 1024Mi instead of 2Gi", "only dynamically", "allowVolumeExpansion"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!((asks("data-carts-0"), asks("data-carts-2")), (json!("2Gi"), json!("2Gi")), "the others grow");
+    assert_eq!(bench.condition("Ready"), ("True".into(), "Healthy".into()));
+    let writes = bench.api.writes().len();
+    bench.looks(3).await;
+    assert_eq!(bench.api.writes().len(), writes, "not each second");
+    bench.api.heal();
+    changed(&bench, |spec| spec["storage"]["size"] = json!("3Gi"));
+    bench.looks(2).await;
+    assert_eq!(bench.condition("Progressing"), ("False".into(), "AsWanted".into()));
+    assert_eq!(asks("data-carts-1"), "3Gi");
+}
+
+#[tokio::test]
+async fn an_attempt_that_failed_is_cleared_away_before_the_next_begins() {
+    let bench = bench(born());
+    backup(&bench, "Completed");
+    bench.look().await;
+    let first = bench.status()["bootstrap"]["taskName"].as_str().unwrap().to_owned();
+    bench.executor.set(&first, TaskState::Failed { reason: "DeadlineExceeded".into(), message: "late".into() });
+    let pod = |phase: &str| {
+        bench.api.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "first", "namespace": "shop",
+            "labels": {"batch.kubernetes.io/job-name": first}}, "spec": {"containers": []}, "status": {"phase": phase}}));
+    };
+    pod("Running");
+    bench.look().await;
+    assert!(bench.executor.forgotten.lock().unwrap().is_empty(), "whoever looks finds it");
+    bench.clock.advance(Duration::from_secs(11));
+    bench.look().await;
+    assert_eq!(bench.executor.forgotten.lock().unwrap()[0].name, first);
+    assert_eq!((bench.executor.names().len(), bench.condition("Restored").1), (1, "Preparing".into()));
+    pod("Failed");
+    bench.look().await;
+    assert_eq!(bench.executor.names().len(), 2);
+}
+
+#[tokio::test]
+async fn the_first_claim_goes_with_its_cluster_until_it_is_filled() {
+    let bench = bench(born());
+    backup(&bench, "Completed");
+    bench.look().await;
+    let owners = || {
+        let claim = bench.api.get("PersistentVolumeClaim", "shop", "data-carts-0").unwrap();
+        claim["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default()
+    };
+    let uid = bench.cluster()["metadata"]["uid"].clone();
+    assert_eq!(owners()[0]["uid"], uid);
+    bench.api.update("PersistentVolumeClaim", "shop", "data-carts-0", |claim| {
+        let another = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "another"});
+        claim["metadata"]["ownerReferences"].as_array_mut().unwrap().push(another);
+    });
+    restored(&bench, 5);
+    bench.look().await;
+    assert_eq!(bench.status()["bootstrap"]["filled"], true);
+    assert_eq!(owners().iter().map(|one| one["uid"].clone()).collect::<Vec<_>>(), ["another"]);
+}
+
+#[rstest]
+#[case::refused(403, "Forbidden", "Forbidden")]
+#[case::webhook_is_down(500, "InternalError", "KubernetesApi")]
+#[tokio::test]
+async fn pods_that_cannot_be_labelled_do_not_stand_in_the_way_of_a_failover(
+    #[case] code: u16,
+    #[case] answer: &'static str,
+    #[case] reason: &str,
+) {
+    let bench = healthy().await;
+    bench.api.fail_when(move |call| {
+        let is_pod = call.method == "PATCH" && call.path.contains("/pods/");
+        is_pod.then(|| (code, answer, "policy says no".to_owned()))
+    });
+    restart_emptied(&bench, "carts-0");
+    bench.looks(8).await;
+    let status = bench.status();
+    assert_ne!(status["primary"], "carts-0", "{status:#}");
+    let followers = bench.instances.0.lock().unwrap().values().filter(|one| one.role == Played::Replica).count();
+    assert_eq!((&status["epoch"], followers), (&json!(2), 2), "{status:#}");
+    assert_eq!(bench.condition("Progressing"), ("False".into(), reason.into()));
+    bench.api.heal();
+    bench.looks(2).await;
+    assert_eq!(bench.condition("Progressing"), ("False".into(), "AsWanted".into()));
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_made_does_not_stand_in_the_way_of_a_failover() {
+    let bench = healthy().await;
+    // As after an upgrade from a release that had none.
+    bench.api.update("RedisCluster", "shop", "carts", |cluster| {
+        cluster["status"].as_object_mut().unwrap().remove("authSecret");
+    });
+    let before = bench.api.get("StatefulSet", "shop", "carts").unwrap();
+    bench.api.fail_when(|call| {
+        let is_secret = call.method == "POST" && call.path.ends_with("/secrets");
+        is_secret.then(|| (403, "Forbidden", "exceeded quota".to_owned()))
+    });
+    bench.look().await;
+    assert_eq!(bench.condition("Progressing"), ("False".into(), "Forbidden".into()));
+    let tries = bench.api.calls().len();
+    restart_emptied(&bench, "carts-0");
+    bench.looks(8).await;
+    let status = bench.status();
+    assert_ne!(status["primary"], "carts-0", "{status:#}");
+    assert_eq!((&status["epoch"], &status["phase"]), (&json!(2), &json!("Healthy")), "{status:#}");
+    let again = bench.api.calls().split_off(tries);
+    assert!(!again.iter().any(|call| call.path.ends_with("/secrets") && call.method == "POST"), "not each second");
+    assert_eq!(bench.api.get("StatefulSet", "shop", "carts").unwrap(), before, "no pod without a password");
+    bench.api.heal();
+    changed(&bench, |spec| spec["labels"] = json!({"team": "a"}));
+    bench.looks(3).await;
+    let made = bench.status()["authSecret"]["name"].as_str().unwrap().to_owned();
+    let set = bench.api.get("StatefulSet", "shop", "carts").unwrap();
+    assert!(set["spec"].to_string().contains(&made), "{set:#}");
+}
+
+#[tokio::test]
+async fn what_is_refused_before_there_is_anything_is_said() {
+    let bench = bench(plain());
+    bench.api.fail_when(|call| {
+        let is_secret = call.method == "POST" && call.path.ends_with("/secrets");
+        is_secret.then(|| (403, "Forbidden", "exceeded quota".to_owned()))
+    });
+    bench.looks(2).await;
+    assert_eq!(bench.condition("Ready"), ("False".into(), "Forbidden".into()));
+    bench.api.heal();
+    bench.looks(3).await;
+    assert_eq!(bench.status()["phase"], "Creating");
+}
+
+#[tokio::test]
+async fn a_primary_that_is_evicted_is_asked_to_hand_over() {
+    let bench = healthy().await;
+    bench
+        .api
+        .update("Pod", "shop", "carts-0", |pod| pod["metadata"]["deletionTimestamp"] = json!("2026-11-27T12:00:00Z"));
+    bench.look().await;
+    let uid = bench.cluster()["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let ordered = bench.fleet.with(&uid, |memory| memory.acknowledged("carts-0").unwrap());
+    assert!(matches!(&ordered.role, Role::HandOver { to } if to.pod == "carts-1"), "{ordered:?}");
+    assert_eq!(bench.condition("Progressing"), ("True".into(), "SwitchingOver".into()));
+}
+
+#[tokio::test]
+async fn a_primary_whose_node_shuts_down_is_asked_to_hand_over() {
+    let bench = healthy().await;
+    bench.instances.0.lock().unwrap().get_mut("carts-0").unwrap().ending = true;
+    bench.look().await;
+    assert_eq!(bench.condition("Progressing"), ("True".into(), "SwitchingOver".into()));
+}

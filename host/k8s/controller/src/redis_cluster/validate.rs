@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kube::ResourceExt;
+use redkeep_core::managed::{DIRECTIVES_WITH_FIELDS, RESERVED_DIRECTIVES};
 use redkeep_k8s_api::labels::MAX_CLUSTER_NAME;
 use redkeep_k8s_api::redis_cluster::{ClusterStorage, RedisCluster};
 
@@ -118,7 +119,14 @@ fn config(cluster: &RedisCluster) -> Result<BTreeMap<String, String>, Unresolved
         if value.contains(['\n', '\r']) || key.is_empty() || key.contains(char::is_whitespace) {
             return Err(Unresolved::invalid("spec.redisConfig", format!("`{key}` must be one directive of one line")));
         }
-        config.insert(key.to_ascii_lowercase(), value.trim().to_owned());
+        let name = key.to_ascii_lowercase();
+        if RESERVED_DIRECTIVES.contains(&name.as_str()) {
+            return Err(Unresolved::invalid("spec.redisConfig", format!("`{key}` is the operator's")));
+        }
+        if let Some((_, field)) = DIRECTIVES_WITH_FIELDS.iter().find(|(directive, _)| *directive == name) {
+            return Err(Unresolved::invalid("spec.redisConfig", format!("`{key}` is set by spec.{field}")));
+        }
+        config.insert(name, value.trim().to_owned());
     }
     let failover = cluster.spec.failover.as_ref();
     let mut replicas = failover.map_or(0, |failover| failover.min_replicas_to_write);
@@ -131,9 +139,9 @@ fn config(cluster: &RedisCluster) -> Result<BTreeMap<String, String>, Unresolved
         return Err(Unresolved::invalid("spec.failover.minReplicasToWrite", why));
     }
     // Always said, so that taking them out of the spec takes them out of Redis.
-    config.entry("min-replicas-to-write".to_owned()).or_insert_with(|| replicas.to_string());
+    config.insert("min-replicas-to-write".to_owned(), replicas.to_string());
     let lag = failover.map_or(10, |failover| failover.min_replicas_max_lag);
-    config.entry("min-replicas-max-lag".to_owned()).or_insert_with(|| lag.to_string());
+    config.insert("min-replicas-max-lag".to_owned(), lag.to_string());
     Ok(config)
 }
 
@@ -196,6 +204,10 @@ mod tests {
     #[case::image("c", json!({"imageName": " "}), "spec.imageName")]
     #[case::both_storages("c", json!({"ephemeral": {}, "storage": {"size": "1Gi"}}), "spec")]
     #[case::two_lines("c", json!({"redisConfig": {"maxmemory": "1gb\nport 1"}}), "spec.redisConfig")]
+    #[case::reserved("c", json!({"redisConfig": {"ReplicaOf": "10.0.0.1 6379"}}), "spec.redisConfig")]
+    #[case::protected("c", json!({"redisConfig": {"enable-protected-configs": "yes"}}), "spec.redisConfig")]
+    #[case::has_a_field("c", json!({"redisConfig": {"min-replicas-to-write": "1"}}), "spec.redisConfig")]
+    #[case::has_a_field_by_its_old_name("c", json!({"redisConfig": {"min-slaves-max-lag": "1"}}), "spec.redisConfig")]
     #[case::two_sources("c", json!({"bootstrap": {"backupName": "b", "storageRef": {"name": "s"}}}), "spec.bootstrap")]
     #[case::no_source("c", json!({"bootstrap": {}}), "spec.bootstrap")]
     #[case::root("c", json!({"podSecurityContext": {"runAsUser": 0}}), "spec.podSecurityContext.runAsUser")]

@@ -42,6 +42,17 @@ fn a_new_cluster_begins() {
     assert_eq!((attempt, validated.selector.backup.as_str()), (1, "20261127T120000Z-nightly-1"));
 }
 
+#[rstest]
+#[case::backup("spec.backupName", "spec.bootstrap.backupName")]
+#[case::both("spec", "spec.bootstrap")]
+#[case::cluster("spec.fromCluster", "spec.bootstrap.fromCluster")]
+#[case::namespace("spec.fromNamespace", "spec.bootstrap.fromNamespace")]
+#[case::of_the_storage("spec.destination", "spec.destination")]
+fn what_is_wrong_is_named_as_the_cluster_has_it(#[case] field: &'static str, #[case] named: &str) {
+    let message = of_bootstrap(Unresolved::invalid(field, "no")).to_string();
+    assert_eq!(message, format!("{named}: no"));
+}
+
 #[test]
 fn a_digest_that_the_bootstrap_demands_wins_over_its_methods() {
     let mut cluster = cluster();

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt;
 use redkeep_k8s_api::redis_cluster::{ClusterStorage, RedisCluster};
 
@@ -31,7 +31,12 @@ pub(in crate::redis_cluster) fn first(cluster: &RedisCluster, storage: &ClusterS
             namespace: cluster.namespace(),
             labels: Some(names::all_labels(cluster)),
             annotations: Some(annotations),
-            // No owner: whether it goes with the cluster is the StatefulSet's policy.
+            // Until it is filled: what is half a backup is nobody's loss. Then whether it goes is the StatefulSet's policy.
+            owner_references: Some(vec![OwnerReference {
+                controller: None,
+                block_owner_deletion: None,
+                ..names::owner(cluster)
+            }]),
             ..ObjectMeta::default()
         },
         spec: Some(spec(storage)),

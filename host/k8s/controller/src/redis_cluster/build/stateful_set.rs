@@ -309,6 +309,7 @@ fn environment(cluster: &RedisCluster, validated: &ValidatedCluster, facts: &Pod
         plain("REDKEEP_CLUSTER", validated.name.clone()),
         plain("REDKEEP_OPERATOR", facts.operator_user.clone()),
         plain(FENCING, validated.fencing.as_secs().to_string()),
+        plain("REDKEEP_GRACE_SECONDS", cluster.spec.termination_grace_period_seconds.to_string()),
         plain("REDKEEP_INSTANCES", validated.instances.to_string()),
     ];
     if cluster.spec.tls.as_ref().is_some_and(|tls| tls.require_client_certificate) {

@@ -75,6 +75,7 @@ fn an_instance_is_told_who_it_is_and_whom_it_obeys() {
     assert_eq!(value("REDKEEP_CLUSTER")["value"], "carts");
     assert_eq!(value("REDKEEP_OPERATOR")["value"], "system:serviceaccount:redkeep-system:redkeep-operator");
     assert_eq!(value("REDKEEP_FENCING_SECONDS")["value"], "7");
+    assert_eq!(value("REDKEEP_GRACE_SECONDS")["value"], "120");
     assert_eq!(value("REDKEEP_INSTANCES")["value"], "3");
     assert_eq!(pod["containers"][0]["command"], json!(["/redkeep/redkeep-instance", "run"]));
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Whether the primary should hand over, and to whom: by annotation, because its place goes, or because it is outdated.
+//! Whether the primary should hand over, and to whom: by annotation, because its pod is to end, because its place goes, or
+//! because it is outdated.
 
 use redkeep_core::managed::{Peer, Role, Standing};
 use redkeep_k8s_api::conditions::reasons;
@@ -26,9 +27,13 @@ pub(super) fn wanted(seen: &Seen, primary: &Member, standing: &Standing) -> Hand
     }
     match by_annotation(seen, primary, standing) {
         HandOver::No => {}
+        // There is no time to wait for the one who was asked for.
+        HandOver::Wait { .. } if primary.is_terminating => {}
         other => return other,
     }
-    let reason = if primary.ordinal >= seen.wanted.instances {
+    let reason = if primary.is_terminating && seen.wanted.instances > 1 {
+        reasons::SWITCHING_OVER
+    } else if primary.ordinal >= seen.wanted.instances {
         reasons::SCALING
     } else if (primary.is_outdated || primary.restarts_for_config()) && seen.wanted.instances > 1 {
         let others = seen.members.values().filter(|member| member.pod != primary.pod);
@@ -50,10 +55,10 @@ pub(super) fn wanted(seen: &Seen, primary: &Member, standing: &Standing) -> Hand
     };
     let heirs = seen.members.values().filter(|member| {
         let stays = member.ordinal < seen.wanted.instances && member.pod != primary.pod;
-        let is_current = reason == reasons::SCALING || !member.is_outdated;
+        let is_current = reason != reasons::ROLLING_UPDATE || !member.is_outdated;
         stays && member.is_in_sync() && !member.is_terminating && is_current
     });
-    let Some(heir) = heirs.min_by_key(|member| member.ordinal) else {
+    let Some(heir) = heirs.min_by_key(|member| (member.is_outdated, member.ordinal)) else {
         return HandOver::Wait {
             reason,
             message: format!("{} waits for a replica in sync to hand over to", primary.pod),
@@ -114,7 +119,7 @@ fn to(seen: &Seen, primary: &Member, standing: &Standing, heir: &Member, reason:
     if let Some(why) = failed {
         return HandOver::Wait { reason, message: format!("{} stays primary for now: {why}", primary.pod) };
     }
-    if seen.hand_over_paused {
+    if seen.hand_over_paused && !primary.is_terminating {
         return HandOver::Wait { reason, message: format!("{} could not hand over and tries again soon", primary.pod) };
     }
     match heir.peer() {

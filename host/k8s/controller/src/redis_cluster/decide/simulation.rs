@@ -12,6 +12,7 @@ use super::testing::World;
 enum Trouble {
     Restart { pod: i32, loses_data: bool },
     Delete { pod: i32, after: u64, loses_data: bool, zombie: bool },
+    Evict { pod: i32 },
     Cut { one: usize, other: usize },
     Isolate { pods: Vec<i32> },
     Heal,
@@ -27,6 +28,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
         4 => (0..3, any::<bool>()).prop_map(|(pod, loses_data)| Trouble::Restart { pod, loses_data }),
         3 => (0..3, 1..20_u64, any::<bool>(), any::<bool>())
             .prop_map(|(pod, after, loses_data, zombie)| Trouble::Delete { pod, after, loses_data, zombie }),
+        2 => (0..3).prop_map(|pod| Trouble::Evict { pod }),
         4 => (0..5_usize, 0..5_usize).prop_map(|(one, other)| Trouble::Cut { one, other }),
         3 => vec(0..3, 1..3).prop_map(|pods| Trouble::Isolate { pods }),
         3 => Just(Trouble::Heal),
@@ -47,6 +49,7 @@ fn happens(world: &mut World, trouble: &Trouble) {
             let has_peers = world.index(&name(pod)).is_some_and(|at| world.containers[at].has_peers());
             world.delete(&name(pod), Duration::from_secs(*after), *loses_data, *zombie && has_peers);
         }
+        Trouble::Evict { pod } => world.evict(&name(pod)),
         Trouble::Cut { one, other } => {
             let end = |world: &World, number: usize| match number {
                 3 => Some("api".to_owned()),

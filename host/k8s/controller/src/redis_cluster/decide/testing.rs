@@ -54,6 +54,8 @@ pub(crate) struct Container {
     pub(crate) template: u64,
     /// Its image cannot be pulled.
     pub(crate) is_down: bool,
+    /// Its pod is to end, since then, and the epoch that it knew.
+    ending: Option<(Duration, u64)>,
 }
 
 impl Container {
@@ -90,6 +92,7 @@ impl Container {
             label: None,
             template,
             is_down: false,
+            ending: None,
         }
     }
 
@@ -134,6 +137,7 @@ impl Container {
             process: if is_fenced { String::new() } else { self.process.clone() },
             role: self.role,
             epoch: self.epoch,
+            ending: self.ending.is_some(),
             serving: self.loading == 0 && !is_fenced,
             loading: self.loading > 0,
             replication_id: self.replication_id.clone(),
@@ -300,6 +304,33 @@ impl World {
         self.gone.insert(pod.to_owned(), kept);
     }
 
+    /// The pod is evicted: it may take its time, and is made anew after.
+    pub(crate) fn evict(&mut self, pod: &str) {
+        let Some(at) = self.index(pod) else { return };
+        let (now, epoch) = (self.now, self.containers[at].epoch);
+        self.containers[at].ending.get_or_insert((now, epoch));
+    }
+
+    /// Whoever was told to end and has nothing to hand over any more, or waited for long, ends. The kubelet's word for it is missed.
+    fn evicted_end(&mut self) {
+        let may_end = |one: &Container| {
+            let Some((told, epoch)) = one.ending else { return false };
+            let waited = self.now.saturating_sub(told);
+            let waits = match one.role {
+                Played::Primary if one.handing_over.is_some() => Duration::from_secs(15),
+                Played::Primary if one.has_peers() && one.hand_over_failed.is_none() => Duration::from_secs(5),
+                _ if one.handed_over_to.is_some() && one.epoch <= epoch => Duration::from_secs(15),
+                _ => Duration::ZERO,
+            };
+            waited >= waits
+        };
+        let ending: Vec<String> =
+            self.containers.iter().filter(|one| !one.is_zombie && may_end(one)).map(|one| one.pod.clone()).collect();
+        for pod in ending {
+            self.delete(&pod, Duration::from_secs(3), false, false);
+        }
+    }
+
     /// Everything works again, and whoever lives unseen is found and killed.
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
@@ -319,6 +350,7 @@ impl World {
             }
         }
         self.fence();
+        self.evicted_end();
     }
 
     pub(crate) fn run(&mut self, span: Duration) {
@@ -492,7 +524,7 @@ impl World {
                 uid: container.uid.clone(),
                 ip: Some(container.ip.clone()),
                 label: container.label.clone(),
-                is_terminating: false,
+                is_terminating: container.ending.is_some(),
                 is_outdated: container.template != self.template,
                 is_down: container.is_down,
                 standing: answers[&pod].clone(),
@@ -601,7 +633,8 @@ impl World {
         container.config.clone_from(&orders.config);
         match &orders.role {
             Role::Primary => {
-                if container.loading > 0 || container.copying > 0 {
+                let takes_no_grant = container.ending.is_some() && container.role != Played::Primary;
+                if container.loading > 0 || container.copying > 0 || takes_no_grant {
                     return false;
                 }
                 if container.stood_down.is_some_and(|epoch| orders.epoch <= epoch) {

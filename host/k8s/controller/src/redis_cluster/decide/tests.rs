@@ -188,6 +188,53 @@ fn a_switch_over_that_does_not_come_to_an_end_leaves_the_primary() {
     assert_eq!(world.writers().len(), 1);
 }
 
+#[rstest]
+#[case::first(&["c-0"], "c-1")]
+#[case::with_the_first_replica(&["c-0", "c-1"], "c-2")]
+fn a_primary_that_is_evicted_hands_over_first(#[case] evicted: &[&str], #[case] heir: &str) {
+    let mut world = running(3);
+    let uid = world.pod("c-0").uid.clone();
+    let begun = world.now;
+    for pod in evicted {
+        world.evict(pod);
+    }
+    let mut last = Vec::new();
+    while world.promotions.len() < 2 {
+        if let Some(old) = world.containers.iter().find(|one| one.uid == uid) {
+            last.clone_from(&old.log);
+        }
+        world.tick();
+        assert!(world.now.saturating_sub(begun) < Duration::from_secs(5), "{:?}", world.last);
+    }
+    assert_eq!(world.promotions, ["c-0", heir]);
+    assert!(world.pod(heir).log.starts_with(&last), "all that it had is there");
+    world.run(Duration::from_secs(30));
+    assert!(world.is_whole(), "{:?}", world.last);
+    assert_ne!(world.pod("c-0").uid, uid);
+    assert_eq!(world.promotions.len(), 2);
+}
+
+#[test]
+fn a_primary_that_is_evicted_does_not_wait_for_who_was_asked_for() {
+    let mut world = running(3);
+    let uid = world.pod("c-2").uid.clone();
+    world.cut.insert((uid, "operator".into()));
+    world.wanted.switch_over = Some("c-2".into());
+    world.run(Duration::from_secs(3));
+    world.evict("c-0");
+    world.run(Duration::from_secs(4));
+    assert_eq!(world.truth.primary.as_deref(), Some("c-1"), "{:?}", world.last);
+}
+
+#[test]
+fn an_evicted_primary_whom_nobody_can_follow_ends_and_is_granted_anew() {
+    let mut world = running(1);
+    world.evict("c-0");
+    world.run(Duration::from_secs(40));
+    assert!(world.is_whole(), "{:?}", world.last);
+    assert_eq!(world.promotions, ["c-0", "c-0"]);
+}
+
 #[test]
 fn a_new_template_exchanges_replicas_first_then_the_primary_after_it_handed_over() {
     let mut world = running(3);

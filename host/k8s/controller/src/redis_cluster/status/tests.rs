@@ -104,3 +104,18 @@ fn a_spec_that_cannot_be_followed_does_not_end_a_cluster_that_serves() {
     let (status, _) = refused(&cluster(json!({})), &why, at());
     assert_eq!((status.phase, ready(&status)), (Some(ClusterPhase::Failed), ("False", "InvalidSpec")));
 }
+
+#[test]
+fn what_redis_refuses_is_said_with_what_a_restart_would_do() {
+    let mut world = running();
+    let mut seen = world.seen();
+    let standing = seen.members.get_mut("c-1").unwrap().standing.as_mut().unwrap();
+    standing.refused_config.insert("maxmemory".into(), "ERR no such memory".into());
+    let plan = decide(&seen);
+    let (status, _) = looked(&cluster(json!({})), &seen, &plan, &[], &Restore::None, None, at());
+    let said = status.conditions.iter().find(|condition| condition.type_ == PROGRESSING).unwrap();
+    assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "ConfigRefused"));
+    for part in ["maxmemory: ERR no such memory", "started anew it would end at once"] {
+        assert!(said.message.contains(part), "{}", said.message);
+    }
+}
