@@ -9,9 +9,10 @@ use crate::clock::Clock;
 use crate::events::Events;
 use crate::executor::Executor;
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::redis_cluster::instance::Instances;
 use crate::redis_cluster::instance::https::HttpsInstances;
-use crate::runtime::Triggers;
+use crate::runtime::{Triggers, Versions};
 use crate::settings::Settings;
 
 /// Shared by all controllers of a process.
@@ -32,6 +33,10 @@ pub struct Context {
     pub events: Events,
     /// Tells a controller that one of its objects must be looked at.
     pub triggers: Triggers,
+    /// Who uses which storage.
+    pub places: Places,
+    /// What this process wrote a moment ago.
+    pub versions: Versions,
 }
 
 impl Context {
@@ -47,7 +52,9 @@ impl Context {
         let events = Events::new(client.clone(), reporter);
         let (namespace, account) = (&settings.operator_namespace, &settings.service_account);
         let instances = Arc::new(HttpsInstances::new(client.clone(), namespace, account));
-        Self { client, clock, executor, instances, metrics, settings, events, triggers: Triggers::default() }
+        let (triggers, versions) = (Triggers::default(), Versions::default());
+        let places = Places::new(settings.poll_interval);
+        Self { client, clock, executor, instances, metrics, settings, events, triggers, places, versions }
     }
 
     /// The time now.

@@ -2,18 +2,21 @@
 //!
 //! Errors: a permanent one waits for a change of the object, a transient one is tried again with a growing, jittered, capped pause.
 
+mod queue;
+mod versions;
+mod work;
+
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
+use futures::FutureExt;
+use futures::stream::{BoxStream, Stream, StreamExt, TryStreamExt};
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
@@ -22,16 +25,42 @@ use redkeep_k8s_api::backup_method::BackupMethod;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::context::Context;
 use crate::decode::report_unreadable;
 use crate::executor::ChangedOwner;
 use crate::metrics::ReconcileLabels;
 use crate::server::Readiness;
+pub use versions::Versions;
+use work::Work;
 
 /// The first pause after a transient error, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
+/// How soon a look is tried again that would have been at an older version than this process wrote; the watch comes sooner.
+const BEHIND: Duration = Duration::from_secs(1);
+
+/// When an object is looked at again without anybody's asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    again_after: Option<Duration>,
+}
+
+impl Action {
+    /// After this.
+    #[must_use]
+    pub const fn requeue(after: Duration) -> Self {
+        Self { again_after: Some(after) }
+    }
+
+    /// Not before somebody asks.
+    #[must_use]
+    pub const fn await_change() -> Self {
+        Self { again_after: None }
+    }
+}
 
 /// An object of a known kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,18 +106,15 @@ fn key_of_owner(owner: ChangedOwner) -> ObjectKey {
     ObjectKey { namespace: if is_of_cluster { String::new() } else { owner.namespace }, name: owner.name }
 }
 
-/// What is to be looked at next.
-pub type Queue<K> = BoxStream<'static, Result<ObjectRef<K>, watcher::Error>>;
+/// What a watch says is to be looked at.
+pub type Changes = BoxStream<'static, Result<ObjectKey, watcher::Error>>;
 
 /// Watches whole objects; one that does not parse is in the store as its error.
-pub fn watch<K>(
-    api: Api<DeserializeGuard<K>>,
-    config: watcher::Config,
-) -> (Store<DeserializeGuard<K>>, Queue<DeserializeGuard<K>>)
+pub fn watch<K>(api: Api<DeserializeGuard<K>>, config: watcher::Config) -> (Store<DeserializeGuard<K>>, Changes)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    queue_of(watcher(api, config).default_backoff())
+    changes_of(watcher(api, config).default_backoff())
 }
 
 /// Watches only metadata, and keeps that of objects that ask for a look: of tens of thousands that ended a few do.
@@ -97,7 +123,7 @@ pub fn watch_metadata<K>(
     api: Api<PartialObjectMeta<K>>,
     config: watcher::Config,
     mut note: impl FnMut(&watcher::Event<PartialObjectMeta<K>>) -> bool + Send + 'static,
-) -> (Store<PartialObjectMeta<K>>, Queue<PartialObjectMeta<K>>)
+) -> (Store<PartialObjectMeta<K>>, Changes)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -106,23 +132,23 @@ where
         let is_of_an_object = matches!(event, watcher::Event::Apply(_) | watcher::Event::InitApply(_));
         std::future::ready(is_wanted || !is_of_an_object)
     });
-    queue_of(kept)
+    changes_of(kept)
 }
 
 /// The cache that a watch fills, without what nobody here reads, and what the watch says is to be looked at.
-fn queue_of<T>(
+fn changes_of<T>(
     events: impl Stream<Item = Result<watcher::Event<T>, watcher::Error>> + Send + 'static,
-) -> (Store<T>, Queue<T>)
+) -> (Store<T>, Changes)
 where
     T: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
     let (reader, writer) = store();
-    let queue = events
+    let changes = events
         .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
         .applied_objects()
-        .map_ok(|object| ObjectRef::from_obj(&object));
-    (reader, queue.boxed())
+        .map_ok(|object| key_of(&object));
+    (reader, changes.boxed())
 }
 
 /// Names a controller and how it stops.
@@ -140,7 +166,7 @@ pub struct Drive {
 pub async fn drive<K, Reconcile, Running, Failure>(
     how: Drive,
     context: Arc<Context>,
-    watched: (Store<DeserializeGuard<K>>, Queue<DeserializeGuard<K>>),
+    watched: (Store<DeserializeGuard<K>>, Changes),
     reconcile: Reconcile,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -168,7 +194,7 @@ pub async fn drive<K, Reconcile, Running, Failure>(
 pub async fn drive_metadata<K, Reconcile, Running, Failure>(
     how: Drive,
     context: Arc<Context>,
-    watched: (Store<PartialObjectMeta<K>>, Queue<PartialObjectMeta<K>>),
+    watched: (Store<PartialObjectMeta<K>>, Changes),
     reconcile: Reconcile,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
@@ -193,7 +219,7 @@ enum Trouble<Failure> {
 async fn drive_any<K, Reconcile, Running, Failure>(
     how: Drive,
     context: Arc<Context>,
-    (reader, watched): (Store<K>, Queue<K>),
+    (reader, watched): (Store<K>, Changes),
     reconcile: Reconcile,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
@@ -204,64 +230,38 @@ async fn drive_any<K, Reconcile, Running, Failure>(
     let Drive { name, shutdown, readiness } = how;
     let gate = format!("cache of {name}");
     readiness.wait_for(&gate, "the first list has not come back");
-    let ready = {
-        let reader = reader.clone();
-        async move {
-            if reader.wait_until_ready().await.is_ok() {
-                readiness.open(&gate);
-            }
-            std::future::pending::<()>().await;
+    let asked = context.triggers.listen(&K::kind(&()));
+    let ready = async {
+        match reader.wait_until_ready().await {
+            Ok(()) => readiness.open(&gate),
+            // The watch is gone, and so is everything that could be looked at.
+            Err(_) => std::future::pending().await,
         }
     };
-    let asked = asked(context.triggers.listen(&K::kind(&())));
-    let queue = stream::select(watched, asked).take_until(shutdown.cancelled_owned());
-    let attempts = Arc::new(Attempts::default());
-    let reconciles = controller::applier(
-        move |object: Arc<K>, context: Arc<Context>| {
-            let key = key_of(object.as_ref());
-            let running = reconcile(object, Arc::clone(&context));
-            let attempts = Arc::clone(&attempts);
-            Box::pin(async move {
-                let result = running.await;
-                Ok::<Action, Infallible>(attempts.judge(name, &context, key, result))
-            })
-        },
-        |_, never: &Infallible, _| match *never {},
-        Arc::clone(&context),
-        reader,
-        queue,
-        Config::default().concurrency(context.settings.concurrency),
-    );
-    let run = reconciles.for_each(|result| {
-        match result {
-            // Gone, or not of this controller: there is nothing to look at any more.
-            Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
-            Err(controller::Error::QueueError(error)) => {
-                tracing::warn!(controller = name, error = %error, "unable to watch");
-            }
-            Err(error) => tracing::error!(controller = name, error = %error, "failed to run a reconcile"),
+    let attempts = Attempts::default();
+    let look = |key: &ObjectKey| {
+        let object = reader.get(&reference_to(key))?;
+        if context.versions.is_behind(object.as_ref()) {
+            return Some(futures::future::ready(Action::requeue(BEHIND)).left_future());
         }
-        std::future::ready(())
-    });
-    tokio::select! {
-        () = run => {}
-        () = ready => {}
-    }
+        let span = tracing::info_span!("look", controller = name, namespace = key.namespace, name = key.name);
+        let running = span.in_scope(|| reconcile(object, Arc::clone(&context)));
+        let (attempts, context, key) = (&attempts, &context, key.clone());
+        let judged = async move { attempts.judge(name, context, key, running.await) };
+        Some(judged.instrument(span).right_future())
+    };
+    let work = Work { controller: name, at_once: context.settings.concurrency, shutdown: &shutdown };
+    work.run(watched, asked, ready, look).await;
 }
 
-fn key_of<K: Resource<DynamicType = ()>>(object: &K) -> ObjectKey {
+/// The key of an object.
+pub(crate) fn key_of<K: Resource<DynamicType = ()>>(object: &K) -> ObjectKey {
     ObjectKey { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
 }
 
-fn asked<K: Resource<DynamicType = ()> + 'static>(
-    receiver: UnboundedReceiver<ObjectKey>,
-) -> impl Stream<Item = Result<ObjectRef<K>, watcher::Error>> + Send {
-    stream::unfold(receiver, |mut receiver| async move {
-        let key = receiver.recv().await?;
-        let object = ObjectRef::new(&key.name);
-        let object = if key.namespace.is_empty() { object } else { object.within(&key.namespace) };
-        Some((Ok(object), receiver))
-    })
+fn reference_to<K: Resource<DynamicType = ()>>(key: &ObjectKey) -> ObjectRef<K> {
+    let object = ObjectRef::new(&key.name);
+    if key.namespace.is_empty() { object } else { object.within(&key.namespace) }
 }
 
 /// How often in a row each object failed.
@@ -281,7 +281,7 @@ impl Attempts {
             Ok(action) => {
                 failed.remove(&key);
                 count(context, controller, "done");
-                return action.clone();
+                return *action;
             }
             Err(Trouble::Reconcile(error)) => (error.reason(), error.retryable(), error),
             Err(Trouble::Report(error)) => ("KubernetesApi", true, error),
@@ -316,6 +316,12 @@ fn pause(key: &ObjectKey, attempt: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::ReconcileError;
+    use crate::testing::{FakeApi, ScriptedExecutor};
+    use futures::stream;
+    use kube::runtime::watcher::Event;
+    use redkeep_k8s_api::redis_backup::RedisBackup;
+    use serde_json::json;
 
     #[test]
     fn pauses_grow_up_to_a_cap_and_differ_between_objects() {
@@ -347,5 +353,36 @@ mod tests {
         triggers.ask("Nobody", key.clone());
         assert_eq!((one.recv().await, two.recv().await), (Some(key.clone()), Some(key)));
         assert!(other.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn an_object_is_not_looked_at_before_the_watch_brings_what_was_written() {
+        let object = |version: &str| -> PartialObjectMeta<RedisBackup> {
+            let metadata = json!({"name": "a", "namespace": "ns", "uid": "u", "resourceVersion": version});
+            serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        };
+        let key = ObjectKey { namespace: "ns".into(), name: "a".into() };
+        let (context, _) = FakeApi::new().context(Arc::new(ScriptedExecutor::default()));
+        let (reader, mut writer) = store();
+        for event in [Event::Init, Event::InitApply(object("1")), Event::InitDone] {
+            writer.apply_watcher_event(&event);
+        }
+        context.versions.wrote(&object("2"));
+        let (looked, mut looks) = unbounded_channel();
+        let shutdown = CancellationToken::new();
+        let how = Drive { name: "test", shutdown: shutdown.clone(), readiness: Readiness::default() };
+        let changes = stream::iter([Ok(key.clone())]).chain(stream::pending()).boxed();
+        let look = move |object: Arc<PartialObjectMeta<RedisBackup>>, _| {
+            looked.send(object.metadata.resource_version.clone()).unwrap();
+            std::future::ready(Ok::<_, ReconcileError>(Action::await_change()))
+        };
+        tokio::join!(drive_metadata(how, Arc::clone(&context), (reader, changes), look), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(looks.try_recv().is_err());
+            writer.apply_watcher_event(&Event::Apply(object("2")));
+            context.triggers.ask("RedisBackup", key);
+            assert_eq!(looks.recv().await.flatten().as_deref(), Some("2"));
+            shutdown.cancel();
+        });
     }
 }

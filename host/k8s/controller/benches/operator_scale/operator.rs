@@ -1,7 +1,6 @@
 //! The operator under test: the real controllers, a clock that may be fast, tasks that take two seconds and do nothing.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,14 +32,12 @@ const WORK: Duration = Duration::from_secs(2);
 
 /// Runs until it is killed; says on standard output what the other side counts.
 pub(crate) async fn run(options: &Options, namespace: String) -> Result<()> {
-    let requests = Arc::new(AtomicU64::new(0));
+    let requests = Arc::new(Requests::default());
     let config = Config::infer().await.context("no kubeconfig")?;
     let counted = Arc::clone(&requests);
     let client = ClientBuilder::try_from(config)?
         .with_layer(&MapRequestLayer::new(move |request: http::Request<kube::client::Body>| {
-            if !request.uri().query().unwrap_or_default().contains("watch=") {
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
+            counted.count(&request);
             request
         }))
         .build();
@@ -70,7 +67,7 @@ pub(crate) async fn run(options: &Options, namespace: String) -> Result<()> {
                 was_ready = true;
                 println!("ready {}", clock.now());
             }
-            println!("requests {}", requests.load(Ordering::Relaxed));
+            requests.say();
         }
     };
     let controllers = async {
@@ -86,6 +83,30 @@ pub(crate) async fn run(options: &Options, namespace: String) -> Result<()> {
         () = report => {}
     }
     Ok(())
+}
+
+/// Requests beside watches, by what they ask for.
+#[derive(Default)]
+struct Requests(Mutex<BTreeMap<String, u64>>);
+
+impl Requests {
+    fn count(&self, request: &http::Request<kube::client::Body>) {
+        if request.uri().query().unwrap_or_default().contains("watch=") {
+            return;
+        }
+        // `/apis/redis.io/v1/namespaces/NAMESPACE/redisbackups/NAME/status`
+        let mut words = request.uri().path().split('/').skip_while(|word| *word != "namespaces").skip(2);
+        let (kind, part) = (words.next().unwrap_or("others"), words.nth(1));
+        let part = part.map(|part| format!("/{part}")).unwrap_or_default();
+        let what = format!("{} {kind}{part}", request.method());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
+    }
+
+    fn say(&self) {
+        for (what, count) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            println!("requests {count} {what}");
+        }
+    }
 }
 
 /// Runs `speed` times as fast as the world.
@@ -165,6 +186,11 @@ impl Executor for Pretender {
     async fn forget(&self, _: &TaskKey) -> Result<(), ExecutorError> {
         // Kept, so that a second start of the same task would be seen as what it is.
         Ok(())
+    }
+
+    async fn failed_at(&self, _: &TaskKey) -> Result<Option<Timestamp>, ExecutorError> {
+        // None ever does.
+        Ok(None)
     }
 
     fn changes(&self) -> BoxStream<'static, ChangedOwner> {

@@ -1,6 +1,6 @@
 //! The operator as a process: what it says, what it takes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,8 @@ pub(crate) struct Said {
     pub(crate) starts: HashMap<String, Timestamp>,
     pub(crate) doubled: usize,
     pub(crate) ready: bool,
-    pub(crate) requests: u64,
+    /// How many of each kind.
+    pub(crate) requests: BTreeMap<String, u64>,
 }
 
 /// A running operator; it ends with this value.
@@ -101,6 +102,11 @@ impl Operator {
 }
 
 impl Said {
+    /// All of them.
+    pub(crate) fn all_requests(&self) -> u64 {
+        self.requests.values().sum()
+    }
+
     fn hear(&mut self, line: &str) {
         let mut words = line.split(' ');
         match (words.next(), words.next(), words.next()) {
@@ -112,7 +118,12 @@ impl Said {
                 }
             }
             (Some("ready"), ..) => self.ready = true,
-            (Some("requests"), Some(count), _) => self.requests = count.parse().unwrap_or(self.requests),
+            (Some("requests"), Some(count), Some(method)) => {
+                let what = format!("{method} {}", words.collect::<Vec<_>>().join(" "));
+                if let Ok(count) = count.parse() {
+                    self.requests.insert(what, count);
+                }
+            }
             _ => {}
         }
     }

@@ -10,17 +10,20 @@ use redkeep_core::schedule::jitter;
 use serde_json::{Value, json};
 
 use crate::Options;
-use crate::process::Operator;
+use crate::process::{Operator, Said};
 use crate::world::{World, backup_spec};
 
 const HOUR: i64 = 3600;
 /// Schedules of the burst.
 const BURST: usize = 200;
 
+#[derive(Default)]
 struct Row {
     what: String,
     wanted: String,
     got: String,
+    /// What one scheduled backup asks of the API server, where that was counted.
+    requests: Vec<(String, f64)>,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
@@ -60,12 +63,20 @@ async fn hour(options: &Options, client: &Client, name: &'static str, limit: &st
         _ => json!({"schedule": format!("{} * * * *", number % 60)}),
     };
     world.make_schedules(options.schedules, |number| with_schedule(number, schedule(number))).await?;
-    // The operator's clock begins a little before a full hour, which is later than the schedules' creation.
-    let now = Timestamp::now().as_second();
-    let first = (now / HOUR + 1) * HOUR;
-    let lead = i64::from(options.speed) * 20;
-    let mut operator = Operator::start(options, &world.namespace, Some(first - lead), options.speed)?;
+    // The first operator writes every status for the first time; how long that takes is told where operators start.
+    let mut operator = Operator::start(options, &world.namespace, None, 1)?;
     operator.until("readiness", Duration::from_mins(2), |said| said.ready).await?;
+    settle(&mut operator).await?;
+    operator.stop().await?;
+    // With jitter the hour is a full one, that nothing is due before. Else it begins right after the schedules' creation: slots
+    // between that and the start of the operator's clock would be made good first, thousands at once.
+    let now = Timestamp::now().as_second();
+    let lead = i64::from(options.speed) * 20;
+    let first = if name == "spread" { (now / HOUR + 1) * HOUR } else { (now + lead) / 60 * 60 + 60 };
+    let begins = first - lead;
+    let mut operator = Operator::start(options, &world.namespace, Some(begins), options.speed)?;
+    operator.until("readiness", Duration::from_mins(2), |said| said.ready).await?;
+    let before = operator.said();
     let span = Duration::from_secs(u64::try_from(lead + HOUR)?) / options.speed;
     tokio::time::sleep_until(operator.started + span).await;
     let all = options.schedules;
@@ -91,21 +102,23 @@ async fn hour(options: &Options, client: &Client, name: &'static str, limit: &st
         })
         .await;
     let said = operator.said();
+    let requests = requests_for_each(&before, &said)?;
     let mut late: Vec<f64> = said
         .starts
         .iter()
         .filter_map(|(run, at)| Some(at.duration_since(due(run)?).as_secs_f64() / f64::from(options.speed)))
         .collect();
     late.sort_by(f64::total_cmp);
-    let runs = world.runs(|slot| slot.parse().is_ok_and(in_hour)).await?;
-    let (lost, twice) = (all - runs.len().min(all), runs.values().filter(|count| **count > 1).count());
     let memory = operator.peak_memory()?;
     let cpu = operator.cpu()? / operator.started.elapsed().as_secs_f64() * 100.0;
+    // The next hour has begun meanwhile: its work would be in the way of the list.
     operator.stop().await?;
-    world.clear().await;
+    let runs = world.runs(|slot| slot.parse().is_ok_and(in_hour)).await?;
+    let (lost, twice) = (all - runs.len().min(all), runs.values().filter(|count| **count > 1).count());
+    let count: f64 = requests.iter().map(|(_, count)| count).sum();
     let percentile = |part: usize| late.get(late.len().saturating_sub(1) * part / 100).copied().unwrap_or(f64::NAN);
     let mut got = format!(
-        "p50 {:.2} s, p99 {:.2} s, most {:.2} s; {} begun, {lost} lost, {} twice; memory {memory:.0} MiB; CPU {cpu:.0} %",
+        "p50 {:.2} s, p99 {:.2} s, most {:.2} s; {} begun, {lost} lost, {} twice; memory {memory:.0} MiB; CPU {cpu:.0} %; {count:.1} requests for each",
         percentile(50),
         percentile(99),
         percentile(100),
@@ -115,12 +128,27 @@ async fn hour(options: &Options, client: &Client, name: &'static str, limit: &st
     if let Err(error) = waited {
         write!(got, "; FELL SHORT: {error}")?;
     }
+    println!("{name}: {got}");
+    world.clear().await;
     let how = if name == "spread" { "spread by jitter" } else { "in 60 minutes, no jitter" };
     Ok(Row {
         what: format!("{all} schedules due over one hour, {how}, clock x{}", options.speed),
         wanted: format!("p99 of start after slot at most {limit}, 150 MiB, none lost, none twice"),
         got,
+        requests,
     })
+}
+
+/// From what was said before to what was said after, for each backup that was begun.
+fn requests_for_each(before: &Said, after: &Said) -> Result<Vec<(String, f64)>> {
+    let backups = f64::from(u32::try_from(after.starts.len().max(1))?);
+    let each = |(what, count): (&String, &u64)| {
+        let count = count.saturating_sub(before.requests.get(what).copied().unwrap_or(0));
+        anyhow::Ok((what.clone(), f64::from(u32::try_from(count)?) / backups))
+    };
+    let all: Result<Vec<(String, f64)>> = after.requests.iter().map(each).collect();
+    // Looking, leading and listing are not for each.
+    Ok(all?.into_iter().filter(|(_, count)| *count >= 0.05).collect())
 }
 
 /// Two hundred in the same second, on an ordinary clock.
@@ -149,7 +177,12 @@ async fn burst(options: &Options, client: &Client) -> Result<Row> {
     if let Err(error) = waited {
         write!(got, "; FELL SHORT: {error}")?;
     }
-    Ok(Row { what: format!("{BURST} due in the same second"), wanted: "all begun within 10 s".into(), got })
+    Ok(Row {
+        what: format!("{BURST} due in the same second"),
+        wanted: "all begun within 10 s".into(),
+        got,
+        ..Row::default()
+    })
 }
 
 /// Nothing due: how long a start takes, and what standing there costs.
@@ -166,11 +199,11 @@ async fn standing(options: &Options, client: &Client) -> Result<Vec<Row>> {
     operator.until("readiness", Duration::from_mins(2), |said| said.ready).await?;
     let ready = operator.started.elapsed().as_secs_f64();
     settle(&mut operator).await?;
-    let (cpu, requests) = (operator.cpu()?, operator.said().requests);
+    let (cpu, requests) = (operator.cpu()?, operator.said().all_requests());
     tokio::time::sleep(Duration::from_secs(options.rest)).await;
     let seconds = Duration::from_secs(options.rest).as_secs_f64();
     let cpu = (operator.cpu()? - cpu) / seconds * 100.0;
-    let requests = f64::from(u32::try_from(operator.said().requests - requests)?) / seconds;
+    let requests = f64::from(u32::try_from(operator.said().all_requests() - requests)?) / seconds;
     let memory = operator.peak_memory()?;
     operator.stop().await?;
     world.clear().await;
@@ -182,11 +215,13 @@ async fn standing(options: &Options, client: &Client) -> Result<Vec<Row>> {
             got: format!(
                 "ready after {ready:.1} s; memory {memory:.0} MiB; the very first start writes {schedules} statuses in {settled:.0} s more"
             ),
+            ..Row::default()
         },
         Row {
             what: format!("the same at rest, {} s", options.rest),
             wanted: "at most 2 % of one core and 1 request/s beside watches".into(),
             got: format!("{cpu:.2} % of one core, {requests:.2} requests/s"),
+            ..Row::default()
         },
     ])
 }
@@ -194,10 +229,10 @@ async fn standing(options: &Options, client: &Client) -> Result<Vec<Row>> {
 /// Until it has nothing to do for three seconds; how long that took.
 async fn settle(operator: &mut Operator) -> Result<f64> {
     let begin = tokio::time::Instant::now();
-    let mut last = (operator.said().requests, operator.cpu()?);
+    let mut last = (operator.said().all_requests(), operator.cpu()?);
     loop {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let now = (operator.said().requests, operator.cpu()?);
+        let now = (operator.said().all_requests(), operator.cpu()?);
         if now.0 - last.0 <= 3 && now.1 - last.1 < 0.3 {
             return Ok((begin.elapsed().as_secs_f64() - 3.0).max(0.0));
         }
@@ -216,6 +251,12 @@ fn table(options: &Options, rows: &[Row]) -> String {
     );
     for row in rows {
         let _ = writeln!(text, "| {} | {} | {} |", row.what, row.wanted, row.got);
+    }
+    for row in rows.iter().filter(|row| !row.requests.is_empty()) {
+        let _ = writeln!(text, "\nRequests for each backup, {}:\n\n| request | each |\n| --- | --- |", row.what);
+        for (what, count) in &row.requests {
+            let _ = writeln!(text, "| {what} | {count:.2} |");
+        }
     }
     text
 }
