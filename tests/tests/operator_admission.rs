@@ -178,6 +178,10 @@ async fn sets_are_held_to_what_clusters_are(client: &Client, place: &str) -> Res
         (set(json!({"initContainers": [{"name": "program", "image": "busybox"}]}), none()), "from redkeep's own image"),
         (set(none(), json!({"ownerReferences": null})), "must be owned by a RedisCluster"),
         (set(json!({"volumes": [{"name": "h", "hostPath": {"path": "/"}}]}), none()), "nothing of the node"),
+        (
+            set(json!({"volumes": [{"name": "t", "projected": {"sources": []}}]}), none()),
+            "mounts Secrets, ConfigMaps, claims and empty folders",
+        ),
         (set(json!({"hostPID": true}), none()), "nothing of the node"),
         (set(json!({"containers": privileged}), none()), "no privileges"),
         (set(json!({"serviceAccountName": "admin"}), none()), "service account of its RedisCluster"),
@@ -239,10 +243,21 @@ async fn pods_get_labels_and_nothing_else(client: &Client, place: &str) -> Resul
     Ok(())
 }
 
+/// What the operator writes on each container of a task.
+fn restricted() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
+        "capabilities": {"drop": ["ALL"]},
+    })
+}
+
 async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result<()> {
     let job = |pod: Value, metadata: Value| {
-        let container = json!({"name": "task", "image": IMAGE, "securityContext": {"allowPrivilegeEscalation": false}});
-        let base = json!({"restartPolicy": "Never", "automountServiceAccountToken": false, "containers": [container]});
+        let container = json!({"name": "task", "image": IMAGE, "securityContext": restricted()});
+        let base = json!({
+            "restartPolicy": "Never", "automountServiceAccountToken": false, "containers": [container],
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        });
         let owner = json!({"apiVersion": "redis.io/v1", "kind": "RedisBackup", "name": "a", "uid": "1"});
         json!({
             "apiVersion": "batch/v1", "kind": "Job", "metadata": merge(&json!({"name": "j", "ownerReferences": [owner]}), &metadata),
@@ -251,16 +266,18 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
     };
     let none = || Value::Object(Map::new());
     let container = |more: Value| {
-        let base = json!({"name": "task", "image": IMAGE, "securityContext": {"allowPrivilegeEscalation": false}});
+        let base = json!({"name": "task", "image": IMAGE, "securityContext": restricted()});
         json!({"containers": [merge(&base, &more)]})
     };
+    let security = |more: Value| container(json!({"securityContext": more}));
+    let pod_security = |more: Value| json!({"securityContext": more});
     let pinned = format!("redis@sha256:{}", "0a".repeat(32));
     // Somebody else's image: only as the throw-away server of a verification, with nothing but what is laid out for it.
     let server = |more: Value, pod: Value| {
         let base = json!({
             "name": "server", "image": "redis:7.2", "restartPolicy": "Always",
             "command": ["/redkeep/redkeep-instance", "boot", "/redkeep-boot"],
-            "securityContext": {"allowPrivilegeEscalation": false},
+            "securityContext": restricted(),
             "volumeMounts": [
                 {"name": "boot-data", "mountPath": "/redkeep-boot"}, {"name": "boot-scratch", "mountPath": "/tmp"},
                 {"name": "boot-program", "mountPath": "/redkeep", "readOnly": true},
@@ -277,7 +294,9 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
     let secret = json!({"volumes": [
         {"name": "boot-keys", "secret": {"secretName": "a"}}, {"name": "boot-program", "emptyDir": {}},
     ]});
+    let token = json!({"serviceAccountToken": {"path": "token"}});
     let (own, folders) = ("runs redkeep's own program", "has nothing but the empty folders");
+    let (held, unprivileged) = ("drop ALL capabilities and add none", "a user that is not root");
     for (object, words) in [
         (job(container(json!({"image": "busybox"})), none()), "redkeep runs only its own image, not busybox"),
         (
@@ -288,6 +307,30 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
         (job(json!({"serviceAccountName": "admin"}), none()), "no service account that is not on the list"),
         (job(json!({"volumes": [{"name": "h", "hostPath": {"path": "/"}}]}), none()), "nothing of the node"),
         (job(json!({"hostNetwork": true}), none()), "nothing of the node"),
+        (
+            job(json!({"volumes": [{"name": "t", "projected": {"sources": [token]}}]}), none()),
+            "mounts Secrets, ConfigMaps",
+        ),
+        (job(container(json!({"securityContext": null})), none()), "no privileges"),
+        (job(security(json!({"capabilities": {"add": ["NET_RAW"]}})), none()), held),
+        (job(security(json!({"capabilities": {"drop": ["NET_RAW"]}})), none()), held),
+        (job(security(json!({"capabilities": null})), none()), held),
+        (job(security(json!({"runAsUser": 0})), none()), held),
+        (job(security(json!({"runAsNonRoot": false})), none()), held),
+        (job(security(json!({"runAsNonRoot": null})), none()), held),
+        (job(merge(&security(json!({"procMount": "Unmasked"})), &json!({"hostUsers": false})), none()), held),
+        (job(security(json!({"seccompProfile": {"type": "Unconfined"}})), none()), held),
+        (job(security(json!({"appArmorProfile": {"type": "Unconfined"}})), none()), held),
+        (job(container(json!({"ports": [{"containerPort": 8081, "hostPort": 8081}]})), none()), held),
+        (job(server(json!({"securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}}}), none()), none()), folders),
+        (job(server(json!({"securityContext": {"runAsNonRoot": null}}), none()), none()), held),
+        (job(json!({"securityContext": null}), none()), unprivileged),
+        (job(pod_security(json!({"runAsUser": 0})), none()), unprivileged),
+        (job(pod_security(json!({"runAsUser": null})), none()), unprivileged),
+        (job(pod_security(json!({"seccompProfile": null})), none()), unprivileged),
+        (job(pod_security(json!({"seccompProfile": {"type": "Unconfined"}})), none()), unprivileged),
+        (job(pod_security(json!({"appArmorProfile": {"type": "Unconfined"}})), none()), unprivileged),
+        (job(pod_security(json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]})), none()), unprivileged),
         (
             job(container(json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": true}})), none()),
             "no privileges",
@@ -317,6 +360,7 @@ async fn jobs_are_held_to_what_tasks_are(client: &Client, place: &str) -> Result
         job(json!({"serviceAccountName": "redkeep-task"}), none()),
         job(server(none(), none()), none()),
         job(json!({"volumes": [{"name": "s", "secret": {"secretName": "a", "optional": true}}]}), none()),
+        job(pod_security(json!({"runAsUser": 999, "runAsGroup": 0, "seLinuxOptions": {"level": "s0:c1,c2"}})), none()),
     ] {
         let answer = try_create(client, place, &object, Some(OPERATOR)).await?;
         answer.map_err(|message| anyhow::anyhow!("{object}: {message}"))?;

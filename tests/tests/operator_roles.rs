@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use ::kube::Client;
 use anyhow::{Result, ensure};
 use http::Method;
+use redkeep_controller::preflight::{Place, RIGHTS};
 use redkeep_tests::kube::ask::{OPERATOR, ask, defined, installed};
 use redkeep_tests::kube::{Cluster, LIMIT};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Whether somebody may do something.
 struct Right {
@@ -50,6 +51,60 @@ async fn hold(client: &Client, rights: &[(&Right, bool)]) -> Result<()> {
         ensure!(Instant::now() < deadline, "rights are not as they should be:\n{}", wrong.join("\n"));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// What the operator's account has besides [`RIGHTS`]: verb, group, resource, the names it is bound to; and why.
+const BESIDES: [(&str, &str, &str, &[&str]); 6] = [
+    // It is not asked for at start, it is used there: the definitions are read by name.
+    ("get", "apiextensions.k8s.io", "customresourcedefinitions", &[]),
+    // As well: the uid of kube-system says which Kubernetes made a backup.
+    ("get", "", "namespaces", &["kube-system"]),
+    // Of every service account, by `redkeep-instance`: instances of managed Redis ask whose a token is.
+    ("create", "authentication.k8s.io", "tokenreviews", &[]),
+    // Of everybody, by Kubernetes' own `system:basic-user`.
+    ("create", "authentication.k8s.io", "selfsubjectreviews", &[]),
+    ("create", "authorization.k8s.io", "selfsubjectaccessreviews", &[]),
+    ("create", "authorization.k8s.io", "selfsubjectrulesreviews", &[]),
+];
+
+/// What the operator has in a namespace and does not ask for, as the API server sees it.
+async fn beyond_what_it_asks_for(client: &Client, namespace: &str, is_home: bool) -> Result<Vec<String>> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace},
+    });
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let answer = ask(client, Method::POST, path, Some(&review), Some(OPERATOR)).await?.map_err(anyhow::Error::msg)?;
+    let words = |rule: &Value, field: &str| -> Vec<String> {
+        let all = rule[field].as_array().into_iter().flatten();
+        all.filter_map(|word| word.as_str().map(str::to_owned)).collect()
+    };
+    let mut all = Vec::new();
+    for rule in answer["status"]["resourceRules"].as_array().into_iter().flatten() {
+        for verb in words(rule, "verbs") {
+            for group in words(rule, "apiGroups") {
+                for resource in words(rule, "resources") {
+                    all.push((verb.clone(), group.clone(), resource, words(rule, "resourceNames")));
+                }
+            }
+        }
+    }
+    ensure!(all.len() > RIGHTS.len(), "the API server tells of {} rights only: {answer}", all.len());
+    let is_of_use = |verb: &str, group: &str, resource: &str, names: &[String]| {
+        // A token of another account would be a way to more rights.
+        let is_bound = resource != "serviceaccounts/token" || names == ["redkeep-operator"];
+        let is_asked = RIGHTS.iter().any(|right| {
+            (right.group, right.resource) == (group, resource)
+                && right.verbs.contains(&verb)
+                && (is_home || right.place != Place::Home)
+        });
+        let is_known =
+            BESIDES.iter().any(|known| (known.0, known.1, known.2) == (verb, group, resource) && names == known.3);
+        is_asked && is_bound || is_known
+    };
+    let beyond = all.iter().filter(|(verb, group, resource, names)| !is_of_use(verb, group, resource, names));
+    Ok(beyond
+        .map(|(verb, group, resource, names)| format!("{verb} {resource}.{group} {names:?} in {namespace}"))
+        .collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,6 +160,11 @@ async fn roles_give_what_is_needed_and_no_sight_of_secrets() -> Result<()> {
         ("create", "", "pods/exec"),
         ("create", "", "serviceaccounts/token"),
         ("delete", "apps", "statefulsets"),
+        ("list", "", "services"),
+        ("watch", "", "pods"),
+        ("update", "redis.io", "redisbackups"),
+        ("patch", "redis.io", "backupmethods"),
+        ("get", "", "namespaces"),
         ("delete", "redis.io", "redisclusters"),
         ("create", "redis.io", "backupmethods"),
         ("update", "apiextensions.k8s.io", "customresourcedefinitions"),
@@ -132,6 +192,10 @@ async fn roles_give_what_is_needed_and_no_sight_of_secrets() -> Result<()> {
     let mut rights: Vec<(&Right, bool)> = may.iter().map(|right| (right, true)).collect();
     rights.extend(may_not.iter().chain(&task_may_not).map(|right| (right, false)));
     hold(client, &rights).await?;
+    for (namespace, is_home) in [("anywhere", false), ("redkeep-system", true)] {
+        let beyond = beyond_what_it_asks_for(client, namespace, is_home).await?;
+        ensure!(beyond.is_empty(), "the operator may do what it has no use for:\n{}", beyond.join("\n"));
+    }
 
     for role in ["view", "edit"] {
         let role_argument = format!("--clusterrole={role}");

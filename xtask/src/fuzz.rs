@@ -14,7 +14,7 @@ pub(crate) struct Options {
 }
 
 /// The targets of `tests/fuzz/Cargo.toml`.
-const TARGETS: [&str; 6] = ["manifest", "task_spec", "rdb", "aof", "rdb_live", "aof_live"];
+const TARGETS: [&str; 7] = ["manifest", "task_spec", "stored", "rdb", "aof", "rdb_live", "aof_live"];
 
 pub(crate) fn start(options: &Options) -> Result<()> {
     if find_program("cargo-fuzz").is_none() {

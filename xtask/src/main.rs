@@ -10,6 +10,7 @@ mod go;
 mod image;
 mod packaging;
 mod plugins;
+mod reasons;
 mod reference;
 mod servers;
 mod test;

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::workspace::{find_program, install_packages, need_programs, output, root, run, say, target_dir};
-use crate::{generate, go};
+use crate::{generate, go, reasons};
 
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.2";
 const KUBECONFORM: &str = "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0";
@@ -18,7 +18,7 @@ const VERSIONS: [&str; 2] = ["v1.33.0", "v1.34.0"];
 /// Kinds of the Prometheus operator: promtool reads what is in them.
 const SKIPPED: &str = "PrometheusRule,ServiceMonitor,Kustomization";
 /// Sets of values that must all give valid manifests.
-const VALUES: [&[&str]; 3] = [
+const VALUES: [&[&str]; 4] = [
     &[],
     &[
         "serviceMonitor.enabled=true",
@@ -33,11 +33,21 @@ const VALUES: [&[&str]; 3] = [
         "admission.enabled=false",
         "networkPolicy.enabled=false",
     ],
+    &["executor=in-process", "inProcess.readSecrets=true", "inProcess.namespaces={shop,carts}"],
+];
+/// What tasks within the operator need besides, as the last of [`VALUES`] gives it: an operator of Jobs has none of it.
+const IN_PROCESS: [&str; 5] = [
+    "name: REDKEEP_READ_SECRETS",
+    "{port: 6379, protocol: TCP}",
+    "{port: 9000, protocol: TCP}",
+    "name: redkeep-in-process\n  namespace: shop",
+    "name: redkeep-in-process\n  namespace: carts",
 ];
 
 /// Installs the tools, then checks that what is generated is current and that everything is valid.
 pub(crate) fn check() -> Result<()> {
     generate::check_current()?;
+    reasons::check()?;
     let tools = Tools::install()?;
     let rendered = target_dir().join("packaging");
     std::fs::create_dir_all(&rendered).with_context(|| format!("failed to make {}", rendered.display()))?;
@@ -75,22 +85,40 @@ impl Tools {
     fn chart(&self, rendered: &Path) -> Result<()> {
         run(Command::new(&self.helm).args(["lint", "--strict", "config/chart"]).current_dir(root()))?;
         for (index, values) in VALUES.iter().enumerate() {
-            let mut command = Command::new(&self.helm);
-            command.args(["template", "redkeep", "config/chart", "--namespace", "backup-system", "--include-crds"]);
-            command.args(["--kube-version", "1.34"]).current_dir(root());
-            for value in *values {
-                command.args(["--set", value]);
-            }
-            let text = output(&mut command)?;
+            let text = output(&mut self.template(values))?;
             ensure!(
                 !text.contains("redkeep-system"),
                 "the chart with {values:?} names a namespace that is not the release's"
             );
+            let is_last = index + 1 == VALUES.len();
+            for words in IN_PROCESS {
+                ensure!(
+                    text.contains(words) == is_last,
+                    "the chart with {values:?}: {words:?} is there, or not: {is_last}"
+                );
+            }
             let path = rendered.join(format!("chart-{index}.yaml"));
             std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
             self.conforms(&path)?;
         }
+        // Secrets of the whole cluster are never read.
+        let refused = self.template(&["executor=in-process", "inProcess.readSecrets=true"]).output()?;
+        let words = String::from_utf8_lossy(&refused.stderr);
+        ensure!(
+            !refused.status.success() && words.contains("inProcess.readSecrets needs"),
+            "it is not refused: {words}"
+        );
         Ok(())
+    }
+
+    fn template(&self, values: &[&str]) -> Command {
+        let mut command = Command::new(&self.helm);
+        command.args(["template", "redkeep", "config/chart", "--namespace", "backup-system", "--include-crds"]);
+        command.args(["--kube-version", "1.34"]).current_dir(root());
+        for value in values {
+            command.args(["--set", value]);
+        }
+        command
     }
 
     /// The plain manifests.

@@ -57,7 +57,8 @@ pub struct BackupStorageSpec {
     #[serde(default = "an_hour")]
     #[schemars(extend("minLength" = 2, "maxLength" = 32, "pattern" = cel::DURATION_PATTERN))]
     pub probe_interval: String,
-    /// How many tasks may use it at once; further ones wait.
+    /// How many backups, restores and verifications may use it at once; further ones wait, the oldest first, and fail after their
+    /// `activeDeadlineSeconds`. Probes, retention, pins and deletions are not counted.
     #[serde(default = "concurrent_tasks")]
     #[schemars(extend("minimum" = 1, "maximum" = 1000))]
     pub max_concurrent_tasks: i32,
@@ -77,9 +78,9 @@ pub struct GarbagePolicy {
     #[x_kube(validation = cel::cron())]
     #[schemars(extend("minLength" = 1, "maxLength" = 100))]
     pub schedule: String,
-    /// Younger garbage stays: longer than any run may last, or a running one loses its artifacts.
+    /// Younger garbage stays: longer than any run may last, or a running one loses its artifacts. At least eight days.
     #[serde(default = "grace_period")]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+[dw]|[0-9]{2,}h)')").message("must be at least ten hours: longer than any run may last"))]
+    #[x_kube(validation = Rule::new("self.matches('^(0*([89]|[1-9][0-9]+)d|0*([2-9]|[1-9][0-9]+)w|0*(19[2-9]|[2-9][0-9]{2}|[1-9][0-9]{3,})h|0*1w0*[1-9][0-9]*d)')").message("must be at least eight days (such as 8d or 192h): longer than any run may last"))]
     #[schemars(extend("minLength" = 2, "maxLength" = 32, "pattern" = cel::DURATION_PATTERN))]
     pub grace_period: String,
 }

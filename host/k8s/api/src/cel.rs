@@ -1,6 +1,7 @@
 //! CEL rules and patterns that several kinds share. Messages say which field and what would be right.
 
 use kube::core::Rule;
+use redkeep_core::managed::{DIRECTIVES_WITH_FIELDS, RESERVED_DIRECTIVES};
 
 /// A DNS subdomain, as object names are.
 pub const NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
@@ -17,9 +18,13 @@ pub const KEY_PATTERN: &str = "^[-._a-zA-Z0-9]+$";
 /// A digest.
 pub const DIGEST_PATTERN: &str = "^(sha256:)?[0-9a-f]{64}$";
 
-/// Hosts that a pod must not be sent to by a user's words: itself, its node's link-local services, a cloud's metadata.
-/// Numbers that resolvers read as addresses (`2130706433`, `0x7f.1`, `0177.0.0.1`) are among them.
-const FORBIDDEN_HOST: &str = r"(localhost\.?|[^/:@]*\.localhost\.?|127\.[0-9.]*|0+(\.[0-9.]*)?|0[0-9x][0-9a-f.x]*|[0-9]+|169\.254\.[0-9.]*|100\.100\.100\.200|metadata\.?|metadata\.google\.internal\.?|instance-data(\.[a-z0-9.-]*)?|\[(::|::1|0*(:0*)*:0*1?|fe[89ab][0-9a-f]:[^\]]*|fd00:ec2::254|[0-9a-f:]*:ffff:(127\.|169\.254\.|0\.|7f|a9fe)[^\]]*)\])";
+/// Hosts that a pod must not be sent to by a user's words: itself, its node's link-local services, a cloud's metadata. In brackets: all
+/// of `0::/16` (loopback, addresses of IPv4 in every dress), NAT64, 6to4, Teredo, link-local, and the clouds' own.
+const FORBIDDEN_HOST: &str = r"(localhost\.*|[^/:@]*\.localhost\.*|127\.[0-9.]*|0\.[0-9.]*|169\.254\.[0-9.]*|100\.100\.100\.200|168\.63\.129\.16|192\.0\.0\.192|metadata\.*|metadata\.google\.internal\.*|instance-data(\.[a-z0-9.-]*)?|\[(:|0{1,4}:|0{0,2}64:ff9b:|2002:|2001:0{0,4}:|fe[89ab][0-9a-f]:|fd00:0?ec2:|fd20:0{0,2}ce:|[^\]]*\.)[^\]]*\])";
+/// A host whose last label is a number: resolvers read `127.0x1`, `0177.0.0.1` and `2130706433` as addresses, so it must be a plain one.
+const NUMBER: &str = r"([^/:]*\.)?(0x[0-9a-f]*|[0-9]+)\.*";
+const PLAIN: &str =
+    r"((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 
 /// For a path inside a bucket or claim.
 pub fn path() -> Rule {
@@ -50,15 +55,36 @@ pub fn host_and_port_host() -> Rule {
 }
 
 fn forbidden_host(prefix: &str) -> Rule {
-    let pattern = format!("{prefix}{FORBIDDEN_HOST}(:|/|$)").replace('\\', r"\\");
-    Rule::new(format!("!self.lowerAscii().matches('{pattern}')"))
-        .message("must not be a loopback, link-local or metadata address")
+    let pattern = |host: &str| format!("{prefix}{host}(:|/|$)").replace('\\', r"\\");
+    // The shape lets capitals through: `LOCALHOST`, `0X7F`.
+    Rule::new(format!(
+        "!self.lowerAscii().matches('{}') && (!self.lowerAscii().matches('{}') || self.matches('{}'))",
+        pattern(FORBIDDEN_HOST),
+        pattern(NUMBER),
+        pattern(PLAIN)
+    ))
+    .message("must not be a loopback, link-local or metadata address, nor a number that is read as one")
 }
 
 /// `rule` for each item of a list.
 pub fn each(mut rule: Rule) -> Rule {
     rule.rule = format!("self.all(item, {})", rule.rule.replace("self.", "item."));
     rule
+}
+
+/// For `redis.conf`: nothing that is the operator's.
+pub fn no_reserved_directives() -> Rule {
+    let names: Vec<String> = RESERVED_DIRECTIVES.iter().map(|name| format!("'{name}'")).collect();
+    Rule::new(format!("!self.exists(key, key.lowerAscii() in [{}])", names.join(", ")))
+        .message("dir, ports, replication, passwords, TLS, include and the like are the operator's")
+}
+
+/// For `redis.conf`: nothing that has a field of its own, which would say something else.
+pub fn no_directives_with_fields() -> Rule {
+    let names: Vec<String> = DIRECTIVES_WITH_FIELDS.iter().map(|(name, _)| format!("'{name}'")).collect();
+    Rule::new(format!("!self.exists(key, key.lowerAscii() in [{}])", names.join(", "))).message(
+        "min-replicas-to-write and min-replicas-max-lag are set by failover.minReplicasToWrite and failover.minReplicasMaxLag",
+    )
 }
 
 /// Exactly one of `fields` is set.

@@ -18,7 +18,7 @@ pub const PROGRESSING: &str = "Progressing";
 pub const RESTORED: &str = "Restored";
 /// On BackupMethods: the plugin's signature holds.
 pub const SIGNED: &str = "Signed";
-/// On RedisScheduledBackups and BackupStorages: the last retention or garbage run went through.
+/// On RedisScheduledBackups and BackupStorages: the last retention or garbage run went through. `Unknown`: one is due and had to wait.
 pub const PRUNED: &str = "Pruned";
 
 /// Reasons: CamelCase, stable, alike in condition, Event and metric label.
@@ -49,8 +49,6 @@ pub mod reasons {
     pub const BACKUP_NOT_FOUND: &str = "BackupNotFound";
     /// The RedisBackup is not Completed.
     pub const BACKUP_NOT_COMPLETED: &str = "BackupNotCompleted";
-    /// The service account is not on the operator's list.
-    pub const SERVICE_ACCOUNT_NOT_ALLOWED: &str = "ServiceAccountNotAllowed";
     /// The in-process executor may not read Secrets.
     pub const SECRETS_NOT_READABLE: &str = "SecretsNotReadable";
     /// Another run holds the target.
@@ -95,32 +93,20 @@ pub mod reasons {
     pub const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
     /// Cancelled by its user or by `concurrencyPolicy: Replace`.
     pub const CANCELLED: &str = "Cancelled";
-    /// A verification found damage.
-    pub const DAMAGED: &str = "Damaged";
     /// The schedule waits for its next slot.
     pub const SCHEDULED: &str = "Scheduled";
     /// `suspend: true`.
     pub const SUSPENDED: &str = "Suspended";
-    /// The schedule never comes (31 February).
-    pub const NEVER_DUE: &str = "NeverDue";
     /// A slot passed while the backup before it ran (`concurrencyPolicy: Forbid`).
     pub const SKIPPED: &str = "Skipped";
+    /// Retention is due, and waits for verifications that were going on when it became so.
+    pub const POSTPONED: &str = "Postponed";
     /// The probe wrote, read and deleted.
     pub const PROBED: &str = "Probed";
-    /// The probe did not.
-    pub const PROBE_FAILED: &str = "ProbeFailed";
     /// The plugin is compiled and described.
     pub const LOADED: &str = "Loaded";
     /// The plugin asks for what it cannot do without and is not granted.
     pub const NOT_GRANTED: &str = "NotGranted";
-    /// The plugin does not load.
-    pub const LOAD_FAILED: &str = "LoadFailed";
-    /// The plugin cannot be fetched.
-    pub const PULL_FAILED: &str = "PullFailed";
-    /// The plugin is another than the one pinned.
-    pub const DIGEST_MISMATCH: &str = "DigestMismatch";
-    /// The plugin's signature does not hold.
-    pub const SIGNATURE_INVALID: &str = "SignatureInvalid";
     /// All instances serve.
     pub const HEALTHY: &str = "Healthy";
     /// Some instances do not serve.
@@ -151,6 +137,10 @@ pub mod reasons {
     pub const NAME_TAKEN: &str = "NameTaken";
     /// The image does not run Redis, or an instance says why it cannot.
     pub const INSTANCE_FAILED: &str = "InstanceFailed";
+    /// A claim is smaller than the spec wants, and its storage class does not let it grow.
+    pub const CLAIM_NOT_GROWN: &str = "ClaimNotGrown";
+    /// Redis refused a directive of `redisConfig`, or a certificate.
+    pub const CONFIG_REFUSED: &str = "ConfigRefused";
     /// The storage class is not there, or the claim is not bound for another reason.
     pub const CLAIM_PENDING: &str = "ClaimPending";
 }

@@ -90,7 +90,11 @@ pub struct RedisClusterSpec {
     /// Lines of `redis.conf`. What Redis can change while it runs is applied so, the rest by a rolling restart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 128))]
-    #[x_kube(validation = Rule::new("!self.exists(key, key.lowerAscii() in ['dir', 'port', 'tls-port', 'bind', 'unixsocket', 'daemonize', 'supervised', 'pidfile', 'logfile', 'replicaof', 'slaveof', 'cluster-enabled', 'cluster-config-file', 'requirepass', 'masterauth', 'masteruser', 'include', 'loadmodule', 'enable-debug-command', 'enable-module-command', 'aclfile', 'rename-command', 'user', 'tls-cert-file', 'tls-key-file', 'tls-ca-cert-file', 'tls-ca-cert-dir', 'tls-auth-clients', 'tls-replication', 'replica-announce-ip', 'replica-announce-port'])").message("dir, ports, replication, passwords, TLS, include and the like are the operator's"), validation = Rule::new("self.all(key, key.matches('^[A-Za-z][A-Za-z0-9-]*$') && !self[key].contains('\\n'))").message("must be names of directives with one line each"))]
+    #[x_kube(
+        validation = cel::no_reserved_directives(),
+        validation = cel::no_directives_with_fields(),
+        validation = Rule::new("self.all(key, key.matches('^[A-Za-z][A-Za-z0-9-]*$') && !self[key].contains('\\n'))").message("must be names of directives with one line each"),
+    )]
     pub redis_config: BTreeMap<String, String>,
     /// The password.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Patch, PatchParams};
+use kube::api::{PartialObjectMeta, Patch, PatchParams};
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -112,10 +112,28 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     S: Serialize,
 {
+    Ok(replace_status(api, name, previous, next, resource_version).await?.is_some())
+}
+
+/// As [`patch_status`]; the object as it is then, if it had to be written.
+///
+/// # Errors
+/// What the API server says.
+pub async fn replace_status<K, S>(
+    api: &Api<K>,
+    name: &str,
+    previous: Option<&S>,
+    next: &S,
+    resource_version: Option<&str>,
+) -> Result<Option<K>, kube::Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    S: Serialize,
+{
     let next = serde_json::to_value(next).map_err(kube::Error::SerdeError)?;
     let previous = previous.map(serde_json::to_value).transpose().map_err(kube::Error::SerdeError)?;
     if previous.is_some_and(|previous| same_ignoring_times(&previous, &next)) {
-        return Ok(false);
+        return Ok(None);
     }
     let mut patch = json!({
         "apiVersion": K::api_version(&()),
@@ -126,22 +144,20 @@ where
     if let Some(version) = resource_version {
         patch["metadata"]["resourceVersion"] = json!(version);
     }
-    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await?;
-    Ok(true)
+    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await.map(Some)
 }
 
-/// Merges labels, annotations or finalizers into an object's metadata; a `null` removes.
+/// Merges labels, annotations or finalizers into an object's metadata; a `null` removes. The metadata as it is then.
 ///
 /// # Errors
 /// What the API server says.
-pub async fn patch_metadata<K>(api: &Api<K>, name: &str, metadata: Value) -> Result<(), kube::Error>
+pub async fn patch_metadata<K>(api: &Api<K>, name: &str, metadata: Value) -> Result<PartialObjectMeta<K>, kube::Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     let patch = json!({"metadata": metadata});
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_metadata(name, &parameters, &Patch::Merge(&patch)).await?;
-    Ok(())
+    api.patch_metadata(name, &parameters, &Patch::Merge(&patch)).await
 }
 
 /// Whether the API server said that there is no such object.

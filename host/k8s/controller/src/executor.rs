@@ -50,6 +50,10 @@ pub trait Executor: Send + Sync {
     async fn start(&self, request: &TaskRequest) -> Result<(), ExecutorError>;
     /// How a task stands.
     async fn observe(&self, key: &TaskKey) -> Result<TaskState, ExecutorError>;
+    /// When a task failed that left no report; `None`: there is no such task, or nobody knows. The default never knows.
+    async fn failed_at(&self, _key: &TaskKey) -> Result<Option<Timestamp>, ExecutorError> {
+        Ok(None)
+    }
     /// Stops a task, and whatever it started. One that is not there is no error.
     async fn cancel(&self, key: &TaskKey) -> Result<(), ExecutorError>;
     /// The report was read and is kept elsewhere: the task's remains may go.

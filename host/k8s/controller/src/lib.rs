@@ -14,6 +14,7 @@ pub mod executor;
 pub mod leader;
 pub mod metrics;
 pub mod outcome;
+pub mod places;
 pub mod preflight;
 pub mod redis_backup;
 pub mod redis_cluster;

@@ -241,7 +241,14 @@ impl State {
             .filter(|object| labels_match(object, parameters.get("labelSelector").copied().unwrap_or_default()))
             .filter(|object| fields_match(object, parameters.get("fieldSelector").copied().unwrap_or_default()))
             .collect();
-        json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": self.counter.to_string()}, "items": items})
+        let number = |key: &str| parameters.get(key).and_then(|text| text.parse::<usize>().ok());
+        let from = number("continue").unwrap_or(0).min(items.len());
+        let to = number("limit").map_or(items.len(), |limit| from.saturating_add(limit).min(items.len()));
+        let mut metadata = json!({"resourceVersion": self.counter.to_string()});
+        if to < items.len() {
+            metadata["continue"] = json!(to.to_string());
+        }
+        json!({"apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items[from..to]})
     }
 
     fn create(&mut self, place: Place, mut object: Value) -> Result<Value, Value> {
@@ -495,6 +502,7 @@ pub(crate) struct ScriptedExecutor {
     pub(crate) cancelled: Mutex<Vec<TaskKey>>,
     pub(crate) forgotten: Mutex<Vec<TaskKey>>,
     pub(crate) states: Mutex<HashMap<String, TaskState>>,
+    pub(crate) failures: Mutex<HashMap<String, Timestamp>>,
     pub(crate) refuse: Mutex<Option<&'static str>>,
 }
 
@@ -502,6 +510,11 @@ impl ScriptedExecutor {
     /// How the task of this name stands from now on.
     pub(crate) fn set(&self, name: &str, state: TaskState) {
         self.states.lock().unwrap().insert(name.to_owned(), state);
+    }
+
+    /// When the task of this name failed.
+    pub(crate) fn fails_at(&self, name: &str, at: &str) {
+        self.failures.lock().unwrap().insert(name.to_owned(), at.parse().unwrap());
     }
 
     /// Names of the tasks started so far, each once however often it was asked for.
@@ -527,6 +540,10 @@ impl Executor for ScriptedExecutor {
     async fn observe(&self, key: &TaskKey) -> Result<TaskState, ExecutorError> {
         let states = self.states.lock().unwrap();
         Ok(states.get(&key.name).cloned().unwrap_or(TaskState::Missing))
+    }
+
+    async fn failed_at(&self, key: &TaskKey) -> Result<Option<Timestamp>, ExecutorError> {
+        Ok(self.failures.lock().unwrap().get(&key.name).copied())
     }
 
     async fn cancel(&self, key: &TaskKey) -> Result<(), ExecutorError> {

@@ -11,7 +11,7 @@ use super::decide::Step;
 use super::dereference::key;
 use super::status;
 use super::validate::ValidatedStorage;
-use crate::apply::{condition, is_not_found, patch_status};
+use crate::apply::{condition, is_not_found, replace_status};
 use crate::common::ReconcileError;
 use crate::context::Context;
 use crate::executor::Purpose;
@@ -82,8 +82,13 @@ async fn write(
 ) -> Result<BackupStorageStatus, ReconcileError> {
     let api: Api<BackupStorage> = Api::namespaced(context.client.clone(), &storage.namespace().unwrap_or_default());
     let name = storage.name_any();
-    match patch_status(&api, &name, before, &next, None).await {
-        Ok(_) => Ok(next),
+    match replace_status(&api, &name, before, &next, None).await {
+        Ok(written) => {
+            if let Some(written) = written {
+                context.versions.wrote(&written);
+            }
+            Ok(next)
+        }
         Err(error) if is_not_found(&error) => Ok(next),
         Err(error) => Err(ReconcileError::api("write", "status")(error)),
     }

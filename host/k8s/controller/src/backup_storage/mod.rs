@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use redkeep_k8s_api::backup_storage::BackupStorage;
@@ -25,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::common::ReconcileError;
 use crate::context::Context;
-use crate::runtime::{Drive, drive, watch};
+use crate::runtime::{Action, Drive, drive, watch};
 use crate::server::Readiness;
 
 /// A look is never further away: clocks jump, and timers here do not see it.

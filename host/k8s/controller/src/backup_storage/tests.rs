@@ -205,6 +205,7 @@ async fn garbage_goes_by_its_schedule_and_never_a_backup() {
 #[rstest]
 #[case(json!({"garbage": {"schedule": "0 0 31 2 *", "gracePeriod": "8d"}}), "spec.garbage.schedule: ")]
 #[case(json!({"garbage": {"schedule": "@daily", "gracePeriod": "1h"}}), "spec.garbage.gracePeriod: ")]
+#[case(json!({"garbage": {"schedule": "@daily", "gracePeriod": "7d23h"}}), "spec.garbage.gracePeriod: must be at least 8d: a backup may run for seven days")]
 #[case(json!({"probeInterval": "soon"}), "spec.probeInterval: ")]
 #[case(json!({"task": {"serviceAccountName": "admin"}}), "spec.task.serviceAccountName: ")]
 #[tokio::test]

@@ -11,8 +11,10 @@ use crate::common::placement::{TaskPod, task_pod};
 use crate::common::storage::{StorageAccess, access_of};
 use crate::settings::Settings;
 
-/// Garbage younger than this may be a running backup's, whatever the spec says.
-const SHORTEST_GRACE: Duration = Duration::from_hours(10);
+/// Garbage younger than this may be a running backup's, whatever the spec says. Prune leaves alone to what anything was written within
+/// the grace, but a run may write nothing for long (a window of the command stream in which nobody writes), and this one covers all
+/// that share the bucket: a run lasts seven days at most (`activeDeadlineSeconds`), and a day is for clocks.
+const SHORTEST_GRACE: Duration = Duration::from_hours(8 * 24);
 
 /// A storage that can be looked after.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub(super) fn validate(storage: &BackupStorage, settings: &Settings) -> Result<V
             let grace = parse_duration(&policy.grace_period)
                 .map_err(|why| Unresolved::invalid("spec.garbage.gracePeriod", why))?;
             if grace < SHORTEST_GRACE {
-                let why = "must be at least ten hours: longer than any run may last";
+                let why = "must be at least 8d: a backup may run for seven days, and what it has written must not be taken for garbage";
                 return Err(Unresolved::invalid("spec.garbage.gracePeriod", why));
             }
             Some(Garbage { schedule, grace })

@@ -6,6 +6,7 @@ mod error;
 pub mod files;
 pub mod identity;
 pub mod keys;
+pub(crate) mod label;
 pub mod method;
 pub(crate) mod overdue;
 pub mod placement;

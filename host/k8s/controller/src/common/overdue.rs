@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use crate::metrics::{Metrics, RunLabels};
 
@@ -15,6 +16,11 @@ pub(crate) fn is_overdue(started: Option<Timestamp>, deadline_seconds: i64, now:
     let allowed = SignedDuration::from_secs(deadline_seconds.max(0))
         .saturating_add(SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX));
     started.is_some_and(|started| now.duration_since(started) > allowed)
+}
+
+/// Since when a run's deadline counts: one that is not begun, for whatever reason, counts from when it was wished for.
+pub(crate) fn since(started: Option<&Time>, wished: &ObjectMeta) -> Option<Timestamp> {
+    started.or(wished.creation_timestamp.as_ref()).map(|time| time.0)
 }
 
 /// Sets the gauge of a kind from its unfinished runs: the namespace of each, and whether it is overdue. What was counted

@@ -103,5 +103,5 @@ pub fn selector(from: &BackupSelection, own: &str, backup: String) -> Result<Bac
         None => None,
     };
     let before: Option<Timestamp> = from.before.as_ref().map(|time| time.0);
-    Ok(BackupSelector { backup, cluster, namespace: Some(namespace), before })
+    Ok(BackupSelector { backup, cluster, namespace: Some(namespace), before, origin: None })
 }

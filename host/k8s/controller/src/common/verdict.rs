@@ -9,6 +9,7 @@ use redkeep_k8s_api::conditions::{VERIFIED, reasons};
 use redkeep_k8s_api::run::{Phase, VerificationStatus};
 
 use crate::apply::{ConditionUpdate, whole_seconds};
+use crate::common::report::backup_is_gone;
 use crate::executor::TaskState;
 use crate::outcome::Outcome;
 
@@ -43,7 +44,7 @@ fn of_report(report: &TaskReport) -> Verdict {
     let keys = report.facts.get(report_facts::KEYS).and_then(|keys| keys.parse().ok());
     match &report.outcome {
         TaskOutcome::Done | TaskOutcome::Planned => Verdict::Good { keys },
-        TaskOutcome::Failed { class: Class::Damaged | Class::NotFound, reason, message, .. } => {
+        TaskOutcome::Failed { class, reason, message, .. } if *class == Class::Damaged || backup_is_gone(reason) => {
             Verdict::Bad { reason: reason.clone(), message: message.clone() }
         }
         TaskOutcome::Failed { reason, message, .. } => {
@@ -107,9 +108,9 @@ mod tests {
         TaskState::Ended { report: serde_json::from_value(report).unwrap(), pod: None }
     }
 
-    fn failed(class: &str) -> TaskState {
+    fn failed(class: &str, reason: &str) -> TaskState {
         ended(
-            json!({"state": "failed", "class": class, "reason": "R", "message": "m", "help": null, "retryable": false}),
+            json!({"state": "failed", "class": class, "reason": reason, "message": "m", "help": null, "retryable": false}),
         )
     }
 
@@ -125,9 +126,11 @@ mod tests {
 
     #[rstest]
     #[case(ended(json!({"state": "done"})), true, "good")]
-    #[case(failed("damaged"), true, "bad")]
-    #[case(failed("not-found"), true, "bad")]
-    #[case(failed("failed"), true, "unknown")]
+    #[case(failed("damaged", "R"), true, "bad")]
+    #[case(failed("not-found", "BackupNotFound"), true, "bad")]
+    // A bucket that is not there, or a 404 of an endpoint while it is redeployed.
+    #[case(failed("not-found", "StorageNotFound"), true, "unknown")]
+    #[case(failed("failed", "R"), true, "unknown")]
     #[case(ended(json!({"state": "running", "stage": "parse"})), true, "unknown")]
     #[case(TaskState::Failed { reason: "OutOfMemory".into(), message: "m".into() }, true, "unknown")]
     #[case(TaskState::Missing, true, "unknown")]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions};
@@ -29,8 +30,9 @@ const OWN_POLICY: &str = "ValidatingAdmissionPolicy 'redkeep-jobs'";
 
 /// A finished Job whose report was read stays this long, for whoever wants to see its log.
 const KEPT_AFTER_END: i32 = 600;
-/// Events of one object that are read at most.
-const EVENTS_READ: u32 = 50;
+/// Events of one object in one answer, and answers that are read at most: they come by name, the newest anywhere among them.
+const EVENTS_PAGE: u32 = 200;
+const EVENT_PAGES: usize = 10;
 /// Pods of one Job that are read at most: there are as many as attempts.
 const PODS_READ: u32 = 50;
 
@@ -59,10 +61,28 @@ impl JobExecutor {
         self.api::<Job>(key).get_opt(&key.name).await.map_err(failed("read", key))
     }
 
+    async fn pods(&self, key: &TaskKey, job: &Job) -> Result<Vec<Pod>, ExecutorError> {
+        let selector = format!("batch.kubernetes.io/job-name={}", key.name);
+        let parameters = ListParams::default().labels(&selector).limit(PODS_READ);
+        let mut pods = self.api::<Pod>(key).list(&parameters).await.map_err(failed("read pods of", key))?.items;
+        // Those of a Job of the same name that was deleted before may not be gone yet, and have reports of their own.
+        pods.retain(|pod| pod.owner_references().iter().all(|owner| Some(&owner.uid) == job.metadata.uid.as_ref()));
+        Ok(pods)
+    }
+
     async fn events_about(&self, key: &TaskKey, name: &str) -> Result<Vec<Event>, ExecutorError> {
-        let parameters = ListParams::default().fields(&format!("involvedObject.name={name}")).limit(EVENTS_READ);
-        let events = self.api::<Event>(key).list(&parameters).await.map_err(failed("read events of", key))?;
-        Ok(events.items)
+        let api = self.api::<Event>(key);
+        let mut parameters = ListParams::default().fields(&format!("involvedObject.name={name}")).limit(EVENTS_PAGE);
+        let mut events = Vec::new();
+        for _ in 0..EVENT_PAGES {
+            let page = api.list(&parameters).await.map_err(failed("read events of", key))?;
+            events.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => break,
+            }
+        }
+        Ok(events)
     }
 
     async fn delete(&self, key: &TaskKey, job: &Job) -> Result<(), ExecutorError> {
@@ -116,11 +136,7 @@ impl Executor for JobExecutor {
 
     async fn observe(&self, key: &TaskKey) -> Result<TaskState, ExecutorError> {
         let Some(job) = self.job(key).await? else { return Ok(TaskState::Missing) };
-        let selector = format!("batch.kubernetes.io/job-name={}", key.name);
-        let parameters = ListParams::default().labels(&selector).limit(PODS_READ);
-        let mut pods = self.api::<Pod>(key).list(&parameters).await.map_err(failed("read pods of", key))?.items;
-        // Those of a Job of the same name that was deleted before may not be gone yet, and have reports of their own.
-        pods.retain(|pod| pod.owner_references().iter().all(|owner| Some(&owner.uid) == job.metadata.uid.as_ref()));
+        let pods = self.pods(key, &job).await?;
         let now = self.clock.now();
         let state = observe::observe(&job, &pods, &[], now);
         let pending = match &state {
@@ -147,6 +163,14 @@ impl Executor for JobExecutor {
         Ok(observe::observe(&job, &pods, &events, now))
     }
 
+    async fn failed_at(&self, key: &TaskKey) -> Result<Option<Timestamp>, ExecutorError> {
+        let Some(job) = self.job(key).await? else { return Ok(None) };
+        if let Some(at) = observe::finished_at(&job) {
+            return Ok(Some(at));
+        }
+        Ok(observe::gave_up_at(&job, &self.pods(key, &job).await?))
+    }
+
     async fn cancel(&self, key: &TaskKey) -> Result<(), ExecutorError> {
         match self.job(key).await? {
             Some(job) => self.delete(key, &job).await,
@@ -156,7 +180,8 @@ impl Executor for JobExecutor {
 
     async fn forget(&self, key: &TaskKey) -> Result<(), ExecutorError> {
         let Some(job) = self.job(key).await? else { return Ok(()) };
-        if !observe::is_finished(&job) {
+        // Its report is read as soon as its pod has ended, which the Job may not say yet: its log is kept all the same.
+        if !observe::is_finished(&job) && !observe::is_done(&self.pods(key, &job).await?) {
             return self.delete(key, &job).await;
         }
         if job.spec.as_ref().is_some_and(|spec| spec.ttl_seconds_after_finished.is_some()) {

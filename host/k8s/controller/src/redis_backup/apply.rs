@@ -3,14 +3,15 @@
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 use redkeep_core::Timestamp;
+use redkeep_core::classify::chain;
 use redkeep_k8s_api::common::DeletionPolicy;
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupStatus};
 use redkeep_k8s_api::run::Phase;
 use serde_json::{Value, json};
 
-use crate::apply::{is_conflict, is_namespace_terminating, patch_metadata, patch_status};
-use crate::common::ReconcileError;
+use crate::apply::{is_conflict, is_namespace_terminating, patch_metadata, replace_status};
+use crate::common::{ReconcileError, label};
 use crate::context::Context;
 
 pub(super) fn api(context: &Context, backup: &RedisBackup) -> Api<RedisBackup> {
@@ -36,9 +37,12 @@ pub(super) async fn write_status(
 ) -> Result<Written, ReconcileError> {
     let version = backup.resource_version();
     let name = backup.name_any();
-    match patch_status(&api(context, backup), &name, backup.status.as_ref(), next, version.as_deref()).await {
-        Ok(true) => Ok(Written::Yes),
-        Ok(false) => Ok(Written::Same),
+    match replace_status(&api(context, backup), &name, backup.status.as_ref(), next, version.as_deref()).await {
+        Ok(Some(written)) => {
+            context.versions.wrote(&written);
+            Ok(Written::Yes)
+        }
+        Ok(None) => Ok(Written::Same),
         Err(error) if is_conflict(&error) => Ok(Written::Outdated),
         Err(error) => Err(ReconcileError::api("write", "status")(error)),
     }
@@ -58,12 +62,12 @@ pub(super) fn has_finalizer(backup: &RedisBackup) -> bool {
     backup.finalizers().iter().any(|finalizer| finalizer == labels::DELETE_ARTIFACTS_FINALIZER)
 }
 
-/// Lets the object go.
-pub(super) async fn release(context: &Context, backup: &RedisBackup) -> Result<(), ReconcileError> {
+/// Lets the object go. False where it changed meanwhile, and is still held.
+pub(super) async fn release(context: &Context, backup: &RedisBackup) -> Result<bool, ReconcileError> {
     set_finalizer(context, backup, false).await
 }
 
-async fn set_finalizer(context: &Context, backup: &RedisBackup, wanted: bool) -> Result<(), ReconcileError> {
+async fn set_finalizer(context: &Context, backup: &RedisBackup, wanted: bool) -> Result<bool, ReconcileError> {
     let mut finalizers = backup.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != labels::DELETE_ARTIFACTS_FINALIZER);
     if wanted {
@@ -85,12 +89,8 @@ pub(super) async fn mark_ended(
     let outcome = if phase == Phase::Completed { labels::OUTCOME_COMPLETED } else { labels::OUTCOME_FAILED };
     let cluster = backup.status.as_ref().and_then(|status| status.cluster.as_deref());
     let mut metadata = json!({"labels": {labels::OUTCOME: outcome}});
-    // A label's value is shorter than a name in storage may be; one that does not fit is left to the status.
-    if let Some(cluster) = cluster.filter(|cluster| cluster.len() <= 63)
-        && !backup.labels().contains_key(labels::CLUSTER)
-    {
-        metadata["labels"][labels::CLUSTER] = json!(cluster);
-    }
+    // Whoever made the object may have written another one. A name that can be no label is left to the status.
+    metadata["labels"][labels::CLUSTER] = json!(cluster.and_then(label::value));
     if let Some(verified) = verified {
         metadata["labels"][labels::VERIFIED] = json!(verified);
     }
@@ -104,7 +104,27 @@ pub(super) async fn mark_ended(
     {
         metadata["annotations"][labels::PINNED] = json!("true");
     }
-    write_metadata(context, backup, "labels", metadata).await
+    match write_metadata(context, backup, "labels", metadata.clone()).await {
+        // Without the outcome the object would never leave those that are looked at, and its schedule would wait for it.
+        Err(error) if is_refused(&error) => {
+            tracing::warn!(
+                backup = backup.name_any(),
+                error = chain(&error),
+                "a label was refused; only the outcome is written"
+            );
+            metadata["labels"] = json!({labels::OUTCOME: outcome});
+            write_metadata(context, backup, "outcome", metadata).await.map(drop)
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Whether the API server takes what was written for wrong, and would each time.
+fn is_refused(error: &ReconcileError) -> bool {
+    match error {
+        ReconcileError::Api { source, .. } => matches!(&**source, kube::Error::Api(status) if status.code == 422),
+        _ => false,
+    }
 }
 
 /// Says that a backup is complete whose verification goes on.
@@ -116,7 +136,7 @@ pub(super) async fn mark_completed(
     match completed {
         Some(completed) if !backup.annotations().contains_key(labels::COMPLETED_AT) => {
             let metadata = json!({"annotations": {labels::COMPLETED_AT: completed.to_string()}});
-            write_metadata(context, backup, "completion", metadata).await
+            write_metadata(context, backup, "completion", metadata).await.map(drop)
         }
         _ => Ok(()),
     }
@@ -124,7 +144,8 @@ pub(super) async fn mark_completed(
 
 /// Notes what the backup in storage is: pinned, not pinned, or gone.
 pub(super) async fn note_pin(context: &Context, backup: &RedisBackup, value: &str) -> Result<(), ReconcileError> {
-    write_metadata(context, backup, "annotation", json!({"annotations": {labels::PINNED: value}})).await
+    let metadata = json!({"annotations": {labels::PINNED: value}});
+    write_metadata(context, backup, "annotation", metadata).await.map(drop)
 }
 
 /// Whether the namespace is being deleted: no task can run there any more. The API server says so of whatever would be created.
@@ -139,16 +160,20 @@ pub(super) async fn namespace_is_terminating(context: &Context, backup: &RedisBa
     }
 }
 
+/// False where what it was derived from was out of date: the next look, which the change asks for, writes it.
 async fn write_metadata(
     context: &Context,
     backup: &RedisBackup,
     what: &'static str,
     metadata: Value,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     match patch_metadata(&api(context, backup), &backup.name_any(), metadata).await {
-        Ok(()) => Ok(()),
-        // Gone, or changed meanwhile: the next look finds out.
-        Err(error) if crate::apply::is_not_found(&error) || is_conflict(&error) => Ok(()),
+        Ok(written) => {
+            context.versions.wrote(&written);
+            Ok(true)
+        }
+        Err(error) if crate::apply::is_not_found(&error) => Ok(true),
+        Err(error) if is_conflict(&error) => Ok(false),
         Err(error) => Err(ReconcileError::api("write", what)(error)),
     }
 }

@@ -169,7 +169,8 @@ impl Stored<'_> {
     pub(super) fn verify(&self, level: VerifyLevel, keys: DecryptionKeys, method: MethodAccess) -> TaskRequest {
         let task = Task::Verify(VerifyTask {
             storage: self.storage.spec.clone(),
-            backup: self.selector(),
+            // What was made here just now.
+            backup: BackupSelector { origin: Some(self.settings.origin.clone()), ..self.selector() },
             level,
             method: method.spec,
             keys,
@@ -189,6 +190,7 @@ impl Stored<'_> {
             cluster: Some(self.identity.cluster.clone()),
             namespace: Some(self.identity.namespace.clone()),
             before: None,
+            origin: None,
         }
     }
 

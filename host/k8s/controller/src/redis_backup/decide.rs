@@ -2,23 +2,25 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use redkeep_core::report_facts;
 use redkeep_core::task::{Outcome, TaskReport};
-use redkeep_k8s_api::conditions::reasons;
+use redkeep_k8s_api::conditions::{ACCEPTED, FAILED, reasons};
 use redkeep_k8s_api::redis_backup::{RedisBackupSpec, RedisBackupStatus};
 
 use super::status::task_was_seen;
+use crate::apply::condition;
 use crate::common::overdue;
 use crate::common::report::backup_is_gone;
 use crate::executor::{TaskProgress, TaskState};
 
 /// How long after its deadline a run is ended by us, when nobody else did: Job controller, kubelet, the task itself.
 const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(300);
-/// How long it may take to find out whether a run without a report committed.
+/// How long it may take to find out whether a run without a report committed, after its deadline or when that began.
 const INSPECTION_LIMIT: Duration = Duration::from_secs(900);
 
-/// What a task without a report had not begun to do: nothing can have been committed.
+/// What a task without a report had not begun to do: nothing can have been committed. Of a retry that does not start these words
+/// are not said (`RetryNotStarted`), as an attempt before it may have come to its end.
 const NEVER_STARTED: [&str; 11] = [
     "ContainerNotStarted",
     "ImagePullFailed",
@@ -65,9 +67,11 @@ pub(super) fn decide(spec: &RedisBackupSpec, status: &RedisBackupStatus, task: &
             reason: reasons::JOB_VANISHED.to_owned(),
             message: "the task's Job is gone, and nobody said how it ended".to_owned(),
         },
-        TaskState::Waiting { .. } | TaskState::Running { .. } if overdue => {
-            Decision::fail(reasons::DEADLINE_EXCEEDED, "the run took longer than activeDeadlineSeconds")
-        }
+        // An attempt before this one, or this one just now, may have committed.
+        TaskState::Waiting { .. } | TaskState::Running { .. } if overdue => Decision::Inspect {
+            reason: reasons::DEADLINE_EXCEEDED.to_owned(),
+            message: "the run took longer than activeDeadlineSeconds".to_owned(),
+        },
         TaskState::Waiting { reason, message, .. } => {
             Decision::Wait { reason: reason.clone(), message: message.clone() }
         }
@@ -148,6 +152,21 @@ pub(super) fn decide_plan(
     }
 }
 
+/// What to do about the question whether a run without a report committed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum InspectionDecision {
+    /// There is no task that asks.
+    Start,
+    /// It goes on.
+    Wait,
+    /// It could not tell, since then where that is known: it is asked again after a pause.
+    Repeat { why: String, ended: Option<Timestamp> },
+    /// The backup is in storage.
+    Complete { report: Box<TaskReport> },
+    /// It is not, or nobody could tell in time.
+    Fail { reason: String, message: String },
+}
+
 /// From how the task stands that asks storage; `reason` and `message` are of the end that it looks into.
 pub(super) fn decide_inspection(
     spec: &RedisBackupSpec,
@@ -155,28 +174,54 @@ pub(super) fn decide_inspection(
     task: &TaskState,
     (reason, message): (&str, &str),
     now: Timestamp,
-) -> Decision {
-    let unknown =
-        |why: &str| Decision::fail(reason, format!("{message}; whether the backup exists is not known: {why}"));
+) -> InspectionDecision {
+    let fail = |message: String| InspectionDecision::Fail { reason: reason.to_owned(), message };
+    let is_over = is_inspection_over(spec, status, now);
+    let doubt = |why: &str, ended: Option<Timestamp>| {
+        if is_over { fail(unknown(message, why)) } else { InspectionDecision::Repeat { why: why.to_owned(), ended } }
+    };
     match task {
         TaskState::Ended { report, .. } => match &report.outcome {
-            Outcome::Done | Outcome::Planned => Decision::Complete { report: Box::new(report.clone()) },
-            Outcome::Failed { reason: found, .. } if backup_is_gone(found) => Decision::fail(reason, message),
-            Outcome::Failed { message: why, .. } => unknown(why),
-            Outcome::Running { .. } => unknown("the task that looked did not end"),
+            Outcome::Done | Outcome::Planned => InspectionDecision::Complete { report: Box::new(report.clone()) },
+            Outcome::Failed { reason: found, .. } if backup_is_gone(found) => fail(message.to_owned()),
+            Outcome::Failed { message: why, .. } => doubt(why, Some(report.ended_at)),
+            Outcome::Running { .. } => doubt("the task that looked did not end", Some(report.ended_at)),
         },
-        TaskState::Failed { message: why, .. } => unknown(why),
-        _ if is_overdue(spec, status, now, INSPECTION_LIMIT) => unknown("nobody could look in time"),
-        TaskState::Missing => Decision::Start,
-        TaskState::Waiting { .. } | TaskState::Running { .. } => {
-            Decision::Wait { reason: reason.to_owned(), message: message.to_owned() }
-        }
+        TaskState::Failed { message: why, .. } => doubt(why, None),
+        _ if is_over => match super::status::hindrance(status) {
+            Some(hindrance) => doubt(&format!("nobody could look in time: {hindrance}"), None),
+            None => doubt("nobody could look in time", None),
+        },
+        TaskState::Missing => InspectionDecision::Start,
+        TaskState::Waiting { .. } | TaskState::Running { .. } => InspectionDecision::Wait,
     }
+}
+
+/// The end of a run of which it stays unknown whether it committed.
+pub(super) fn unknown(message: &str, why: &str) -> String {
+    format!("{message}; whether the backup exists is not known: {why}")
+}
+
+/// Whether it has been asked for long enough. A loss that is found late has its time all the same.
+pub(super) fn is_inspection_over(spec: &RedisBackupSpec, status: &RedisBackupStatus, now: Timestamp) -> bool {
+    let since = condition(&status.conditions, FAILED).filter(|failed| failed.status == "Unknown");
+    let is_new = since.is_some_and(|failed| {
+        now.duration_since(failed.last_transition_time.0)
+            <= SignedDuration::try_from(INSPECTION_LIMIT).unwrap_or(SignedDuration::MAX)
+    });
+    !is_new && is_overdue(spec, status, now, INSPECTION_LIMIT)
 }
 
 /// Whether a run that was begun has outlived its deadline by so much.
 pub(super) fn is_overdue(spec: &RedisBackupSpec, status: &RedisBackupStatus, now: Timestamp, grace: Duration) -> bool {
     overdue::is_overdue(status.started_at.as_ref().map(|time| time.0), spec.active_deadline_seconds, now, grace)
+}
+
+/// Whether what a run waits for that is not begun could not be read for too long: since the first look that failed, which the
+/// status tells of, so that one answer that fails does not end a run that has waited long for something else.
+pub(super) fn gave_up_reading(spec: &RedisBackupSpec, status: &RedisBackupStatus, now: Timestamp) -> bool {
+    let refused = condition(&status.conditions, ACCEPTED).filter(|accepted| accepted.status == "False");
+    gave_up_waiting(spec, refused.map(|accepted| accepted.last_transition_time.0), now)
 }
 
 /// Whether what a spec names has been missing for too long.

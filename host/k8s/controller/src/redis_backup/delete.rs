@@ -1,8 +1,10 @@
 //! A RedisBackup that is being deleted with `deletionPolicy: Delete`: its artifacts go first, and it always goes.
 
+use std::time::Duration;
+
+use crate::runtime::Action;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::controller::Action;
 use redkeep_core::classify::Classify;
 use redkeep_core::task::Outcome as TaskOutcome;
 use redkeep_k8s_api::common::DeletionPolicy;
@@ -20,6 +22,9 @@ use crate::common::report;
 use crate::context::Context;
 use crate::executor::{ExecutorError, Purpose, TaskKey, TaskState};
 use crate::outcome::{Outcome, publish};
+
+/// The object changed while it was looked at; the newer one is on its way.
+const OUTDATED: Duration = Duration::from_secs(1);
 
 /// What to do about the artifacts: pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +67,8 @@ pub(super) async fn reconcile(backup: &RedisBackup, context: &Context) -> Result
     stop_run(backup, context).await?;
     match decide(backup) {
         Deletion::Release { reason, message } => {
-            release(backup, context, Outcome::normal("Delete", reason, message)).await
+            let released = release(backup, context, Outcome::normal("Delete", reason, message)).await?;
+            Ok(after(released))
         }
         Deletion::DeleteFirst => delete_first(backup, context).await,
     }
@@ -81,10 +87,17 @@ async fn stop_run(backup: &RedisBackup, context: &Context) -> Result<(), Reconci
     Ok(())
 }
 
-async fn release(backup: &RedisBackup, context: &Context, outcome: Outcome) -> Result<Action, ReconcileError> {
-    publish(context, backup, &outcome).await;
-    apply::release(context, backup).await?;
-    Ok(Action::await_change())
+/// Whether it was: an object that changed meanwhile is looked at again, for what it says now may be that the artifacts stay.
+async fn release(backup: &RedisBackup, context: &Context, outcome: Outcome) -> Result<bool, ReconcileError> {
+    let is_released = apply::release(context, backup).await?;
+    if is_released {
+        publish(context, backup, &outcome).await;
+    }
+    Ok(is_released)
+}
+
+fn after(is_released: bool) -> Action {
+    if is_released { Action::await_change() } else { Action::requeue(OUTDATED) }
 }
 
 /// In this order: a task forgotten while its object is still there would be begun again.
@@ -94,9 +107,11 @@ async fn release_after(
     context: &Context,
     outcome: Outcome,
 ) -> Result<Action, ReconcileError> {
-    let released = release(backup, context, outcome).await?;
-    context.executor.forget(task).await?;
-    Ok(released)
+    let is_released = release(backup, context, outcome).await?;
+    if is_released {
+        context.executor.forget(task).await?;
+    }
+    Ok(after(is_released))
 }
 
 async fn delete_first(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
@@ -119,10 +134,14 @@ async fn delete_first(backup: &RedisBackup, context: &Context) -> Result<Action,
                 again(backup, context, reason, message, Some(heard.ended_at)).await
             }
             TaskOutcome::Running { .. } => {
-                again(backup, context, reasons::NO_REPORT, "the task ended without its last report", None).await
+                let message = "the task ended without its last report";
+                again(backup, context, reasons::NO_REPORT, message, Some(heard.ended_at)).await
             }
         },
-        TaskState::Failed { reason, message } => again(backup, context, reason, message, None).await,
+        TaskState::Failed { reason, message } => {
+            let failed = context.executor.failed_at(&key).await?;
+            again(backup, context, reason, message, failed).await
+        }
     }
 }
 
@@ -140,7 +159,7 @@ async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, Reconc
     };
     let Some(identity) = identity(backup) else {
         let outcome = Outcome::warning("Delete", "NothingToDelete", "the backup's id cannot be one of ours");
-        return release(backup, context, outcome).await;
+        return Ok(after(release(backup, context, outcome).await?));
     };
     let stored = Stored { backup, storage: &storage, pod: &pod, identity: &identity, settings: &context.settings };
     match context.executor.start(&stored.delete()).await {
@@ -157,7 +176,8 @@ async fn start(backup: &RedisBackup, context: &Context) -> Result<Action, Reconc
 /// Nothing can run there any more: the object must not keep the namespace.
 async fn terminating(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
     let message = "its namespace is being deleted, where no task can run: the artifacts stay";
-    release(backup, context, Outcome::warning("Delete", reasons::NAMESPACE_TERMINATING, message)).await
+    let outcome = Outcome::warning("Delete", reasons::NAMESPACE_TERMINATING, message);
+    Ok(after(release(backup, context, outcome).await?))
 }
 
 /// Says why it failed, and tries again after a pause.

@@ -1,25 +1,26 @@
 //! Backups that ended: counted, and looked at again when their user changes or deletes them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::runtime::Action;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::Action;
 use kube::runtime::watcher::Event;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use redkeep_core::Timestamp;
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::RedisBackup;
+use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackup;
 use redkeep_k8s_api::run::Phase;
 
-use super::ended::{Ended, Index, Verified};
-use super::{apply, decide, delete, pin};
+use super::ended::{Index, Verified};
+use super::{apply, delete, pin};
 use crate::common::ReconcileError;
 use crate::common::Unresolved;
 use crate::common::overdue::{self, OVERDUE_AFTER};
 use crate::context::Context;
-use crate::metrics::{PhaseLabels, RunLabels};
+use crate::metrics::{ClusterLabels, PhaseLabels, RunLabels, Verifications};
 
 /// Hears what the watch says: everything is counted, and what a user touched is looked at.
 pub(super) fn note(event: &Event<PartialObjectMeta<RedisBackup>>, index: &Index, context: &Context) -> bool {
@@ -63,9 +64,16 @@ fn count_success(metadata: &PartialObjectMeta<RedisBackup>, context: &Context) {
     let (true, Some(at), Some(cluster)) = (is_completed, at, metadata.labels().get(labels::CLUSTER)) else { return };
     let namespace = metadata.namespace().unwrap_or_default();
     context.metrics.backup_succeeded(&namespace, cluster, at);
-    if let Some(schedule) = metadata.labels().get(labels::SCHEDULE) {
+    if let Some(schedule) = schedule_of(metadata) {
         context.metrics.schedule_succeeded(&namespace, cluster, schedule, at);
     }
+}
+
+/// The schedule that made it. The label alone anybody may have written.
+fn schedule_of(metadata: &PartialObjectMeta<RedisBackup>) -> Option<&str> {
+    let named = metadata.labels().get(labels::SCHEDULE)?;
+    let owner = metadata.owner_references().iter().find(|owner| owner.controller == Some(true))?;
+    (owner.kind == RedisScheduledBackup::kind(&()) && owner.name == *named).then_some(named.as_str())
 }
 
 type Active = Arc<DeserializeGuard<RedisBackup>>;
@@ -81,7 +89,7 @@ pub(super) struct Counted {
 pub(super) fn count(context: &Context, active: &[Active], finished: &Index, now: Timestamp, before: &mut Counted) {
     count_phases(context, active, finished, &mut before.phases);
     count_overdue(context, active, now, &mut before.overdue);
-    count_verifications(context, finished);
+    count_clusters(context, finished);
 }
 
 fn count_phases(context: &Context, active: &[Active], finished: &Index, before: &mut HashSet<PhaseLabels>) {
@@ -111,34 +119,41 @@ fn count_phases(context: &Context, active: &[Active], finished: &Index, before: 
 fn count_overdue(context: &Context, active: &[Active], now: Timestamp, before: &mut HashSet<RunLabels>) {
     let runs = active.iter().filter_map(|guarded| guarded.0.as_ref().ok()).map(|backup| {
         // A backup that ended stays among the active while it is verified.
-        let running = backup.status.as_ref().filter(|status| !status.phase.unwrap_or_default().is_terminal());
-        let is_overdue = running.is_some_and(|status| decide::is_overdue(&backup.spec, status, now, OVERDUE_AFTER));
+        let status = backup.status.as_ref();
+        let has_ended = status.and_then(|status| status.phase).is_some_and(Phase::is_terminal);
+        let since = overdue::since(status.and_then(|status| status.started_at.as_ref()), &backup.metadata);
+        let deadline = backup.spec.active_deadline_seconds;
+        let is_overdue = !has_ended && overdue::is_overdue(since, deadline, now, OVERDUE_AFTER);
         (backup.namespace().unwrap_or_default(), is_overdue)
     });
     overdue::count(&context.metrics, "RedisBackup", runs, before);
 }
 
-/// Whether the newest backup of each cluster that was verified is good: from labels, so that it survives a restart.
-fn count_verifications(context: &Context, finished: &Index) {
-    let mut newest: BTreeMap<(String, Arc<str>), (Timestamp, Option<bool>)> = BTreeMap::new();
+/// The last success of each cluster, and what verifications of its backups came to: from labels, so that both survive a restart.
+fn count_clusters(context: &Context, finished: &Index) {
+    type Place = (String, Arc<str>);
+    let mut completed: HashMap<Place, Timestamp> = HashMap::new();
+    let mut verified: HashMap<Place, Verifications> = HashMap::new();
     finished.each(|key, ended| {
-        let Ended { verified: Some(Verified(good)), completed_at: Some(at), cluster: Some(cluster), .. } = ended else {
-            return;
-        };
-        let place = newest.entry((key.namespace.clone(), Arc::clone(cluster))).or_insert((*at, *good));
-        if *at >= place.0 {
-            *place = (*at, *good);
+        let (Some(at), Some(cluster)) = (ended.completed_at, &ended.cluster) else { return };
+        if ended.is_completed {
+            let newest = completed.entry((key.namespace.clone(), Arc::clone(cluster))).or_insert(at);
+            *newest = at.max(*newest);
+        }
+        if let Some(Verified(good)) = ended.verified {
+            verified.entry((key.namespace.clone(), Arc::clone(cluster))).or_default().take(at, good);
         }
     });
-    for ((namespace, cluster), (at, good)) in newest {
-        context.metrics.verified(&namespace, &cluster, at, good);
-    }
+    let labels = |(namespace, cluster): Place| ClusterLabels { namespace, cluster: cluster.as_ref().to_owned() };
+    context.metrics.backups_counted(
+        completed.into_iter().map(|(place, at)| (labels(place), at)).collect(),
+        verified.into_iter().map(|(place, all)| (labels(place), all)).collect(),
+    );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::ClusterLabels;
     use crate::testing::{FakeApi, ScriptedExecutor};
     use serde_json::{Value, json};
 
@@ -190,26 +205,63 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_schedule_counts_only_the_backups_that_it_owns() {
+        let (context, _) = FakeApi::new().context(Arc::new(ScriptedExecutor::default()));
+        let owner = |name: &str, is_controller: bool| {
+            json!([{"apiVersion": "redis.io/v1", "kind": "RedisScheduledBackup", "name": name, "uid": "u",
+                "controller": is_controller}])
+        };
+        let mut backup = finished("2026-11-27T02:00:00Z", None);
+        backup.labels_mut().insert(labels::SCHEDULE.to_owned(), "hourly".to_owned());
+        let schedule = |backup: &PartialObjectMeta<RedisBackup>| schedule_of(backup).map(str::to_owned);
+        assert_eq!(schedule(&backup), None, "anybody can write a label");
+        for (owners, expected) in
+            [(owner("hourly", true), Some("hourly")), (owner("hourly", false), None), (owner("daily", true), None)]
+        {
+            backup.metadata.owner_references = serde_json::from_value(owners).unwrap();
+            assert_eq!(schedule(&backup).as_deref(), expected);
+        }
+        count_success(&backup, &context);
+    }
+
+    #[tokio::test]
     async fn a_run_past_its_deadline_is_counted_until_it_ends_and_a_failed_verification_until_a_newer_good_one() {
         let (context, _) = FakeApi::new().context(Arc::new(ScriptedExecutor::default()));
         let now: Timestamp = "2026-11-27T12:00:00Z".parse().unwrap();
         let stuck = active("stuck", json!({"phase": "Running", "startedAt": "2026-11-27T10:00:00Z"}));
         let going = active("going", json!({"phase": "Running", "startedAt": "2026-11-27T11:00:00Z"}));
+        let mut unbegun = active("unbegun", json!({}));
+        let unbegun = Arc::get_mut(&mut unbegun).unwrap().0.as_mut().unwrap();
+        unbegun.metadata.creation_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time("2026-11-27T10:00:00Z".parse().unwrap()));
+        let unbegun = Arc::new(DeserializeGuard(Ok(unbegun.clone())));
         let verifying = active("done", json!({"phase": "Completed", "startedAt": "2026-11-26T11:00:00Z"}));
         let bad = finished("2026-11-27T02:00:00Z", Some("false"));
         let older = finished("2026-11-26T02:00:00Z", Some("true"));
         let untold = finished("2026-11-27T01:00:00Z", None);
         let mut before = Counted::default();
-        count(&context, &[stuck, Arc::clone(&going), verifying], &all([&bad, &older, &untold]), now, &mut before);
+        count(
+            &context,
+            &[stuck, unbegun, Arc::clone(&going), verifying],
+            &all([&bad, &older, &untold]),
+            now,
+            &mut before,
+        );
         let overdue = RunLabels { kind: "RedisBackup".to_owned(), namespace: "shop".to_owned() };
         let cluster = ClusterLabels { namespace: "shop".to_owned(), cluster: "carts".to_owned() };
-        assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 1);
+        assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 2);
         assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 1);
         assert_eq!(context.metrics.verification_unknown.get_or_create(&cluster).get(), 0);
         let unknown = finished("2026-11-27T03:00:00Z", Some("unknown"));
         count(&context, &[], &all([&bad, &unknown]), now, &mut before);
         assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 1, "nothing better is known");
         assert_eq!(context.metrics.verification_unknown.get_or_create(&cluster).get(), 1);
+        // An operator that starts now knows the older one too.
+        let (restarted, _) = FakeApi::new().context(Arc::new(ScriptedExecutor::default()));
+        count(&restarted, &[], &all([&bad, &unknown]), now, &mut Counted::default());
+        assert_eq!(restarted.metrics.verification_failed.get_or_create(&cluster).get(), 1);
+        count(&context, &[], &all([&older, &unknown]), now, &mut before);
+        assert_eq!(context.metrics.verification_failed.get_or_create(&cluster).get(), 0, "the bad one was deleted");
         let good = finished("2026-11-27T04:00:00Z", Some("true"));
         count(&context, &[going], &all([&bad, &good]), now, &mut before);
         assert_eq!(context.metrics.overdue.get_or_create(&overdue).get(), 0);

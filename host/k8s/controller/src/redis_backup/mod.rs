@@ -10,8 +10,8 @@ mod ended;
 mod finished;
 mod pause;
 mod pin;
+mod places;
 mod plan;
-mod slots;
 mod status;
 #[cfg(test)]
 mod testing;
@@ -25,12 +25,12 @@ use std::time::Duration;
 
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use redkeep_core::classify::{Classify, chain};
 use redkeep_core::report_facts;
 use redkeep_core::task::TaskReport;
+use redkeep_k8s_api::conditions::reasons;
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupStatus};
 use redkeep_k8s_api::run::Phase;
@@ -43,17 +43,20 @@ use crate::context::Context;
 use crate::executor::{ExecutorError, Purpose, TaskRequest, TaskState};
 use crate::metrics::{ByteLabels, TaskLabels};
 use crate::outcome::{Outcome, publish};
-use crate::runtime::{Drive, drive, drive_metadata, watch, watch_metadata};
+use crate::runtime::{Action, Drive, drive, drive_metadata, watch, watch_metadata};
 use crate::server::Readiness;
 use apply::Written;
 use build::{Identity, Stored};
-use decide::Decision;
+use decide::{Decision, InspectionDecision};
 pub(crate) use dereference::dereference_storage;
-use slots::Slots;
+use pause::left_of_pause;
+pub(crate) use pin::is_due as pin_is_due;
 use status::Before;
 
 /// How often the phases are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
+/// A look into storage that something stands in the way of is tried again.
+const HINDERED_PAUSE: Duration = Duration::from_secs(30);
 /// A run that waits for a place in its storage asks again.
 const SLOT_EVERY: Duration = Duration::from_secs(5);
 
@@ -76,7 +79,10 @@ pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: Cancella
         watch_metadata(metadata, watcher::Config::default().labels(labels::OUTCOME), note)
     };
     let active_store = active.0.clone();
-    let slots = Arc::new(Slots::new(active_store.clone()));
+    let users = active_store.clone();
+    context
+        .places
+        .are_also_in(move |namespace, storage, now| places::users_of(&users.state(), namespace, storage, now));
     let how = |name| Drive { name, shutdown: shutdown.clone(), readiness: readiness.clone() };
     let counting = async {
         let mut before = finished::Counted::default();
@@ -86,15 +92,15 @@ pub async fn run(context: Arc<Context>, readiness: Readiness, shutdown: Cancella
             finished::count(&context, &active_store.state(), &ended, now, &mut before);
         }
     };
-    let active = drive(how("redisbackup"), Arc::clone(&context), active, move |backup, context| {
-        let slots = Arc::clone(&slots);
-        async move { reconcile(&backup, &context, &slots).await }
-    });
+    let active =
+        drive(how("redisbackup"), Arc::clone(&context), active, |backup: Arc<RedisBackup>, context| async move {
+            reconcile(&backup, &context).await
+        });
     let finished = drive_metadata(how("redisbackup-finished"), Arc::clone(&context), finished, finished::reconcile);
     tokio::join!(active, finished, counting);
 }
 
-async fn reconcile(backup: &RedisBackup, context: &Context, slots: &Slots) -> Result<Action, ReconcileError> {
+async fn reconcile(backup: &RedisBackup, context: &Context) -> Result<Action, ReconcileError> {
     if backup.metadata.deletion_timestamp.is_some() {
         return delete::reconcile(backup, context).await;
     }
@@ -102,7 +108,7 @@ async fn reconcile(backup: &RedisBackup, context: &Context, slots: &Slots) -> Re
         return Ok(Action::requeue(context.settings.poll_interval));
     }
     let status = backup.status.clone().unwrap_or_default();
-    let look = Look { backup, context, slots, status: &status };
+    let look = Look { backup, context, status: &status };
     if verify::is_due(&backup.spec, &status) {
         return look.verify().await;
     }
@@ -125,7 +131,13 @@ async fn reconcile(backup: &RedisBackup, context: &Context, slots: &Slots) -> Re
         Decision::Run { progress } => look.run(&task, look.before().running(progress.as_ref())).await,
         Decision::Complete { report } => look.complete(&report).await,
         Decision::Fail { reason, message } => look.fail(&reason, &message).await,
-        Decision::Inspect { reason, message } => look.write(look.before().inspecting(&reason, &message)).await,
+        Decision::Inspect { reason, message } => {
+            if matches!(task, TaskState::Waiting { .. } | TaskState::Running { .. }) {
+                // Or it would commit after storage was asked.
+                context.executor.cancel(&build::key(backup, Purpose::Backup)).await?;
+            }
+            look.write(look.before().inspecting(&reason, &message)).await
+        }
     }
 }
 
@@ -133,7 +145,6 @@ async fn reconcile(backup: &RedisBackup, context: &Context, slots: &Slots) -> Re
 struct Look<'a> {
     backup: &'a RedisBackup,
     context: &'a Context,
-    slots: &'a Slots,
     status: &'a RedisBackupStatus,
 }
 
@@ -158,7 +169,10 @@ impl Look<'_> {
             Err(error) => return self.unresolved(error).await,
         };
         let now = self.context.now();
-        if let Err(message) = self.slots.take(self.backup, access.storage.concurrent_tasks, now) {
+        if let Err(message) = self.take_place(&access.storage) {
+            if let Some(message) = self.no_place(self.backup.metadata.creation_timestamp.as_ref(), &message) {
+                return self.fail(reasons::WAITING_FOR_SLOT, &message).await;
+            }
             apply::write_status(self.context, self.backup, &self.before().queued(&message)).await?;
             return Ok(Action::requeue(SLOT_EVERY));
         }
@@ -203,7 +217,16 @@ impl Look<'_> {
                 }
                 self.write(self.before().not_yet(reason, &message)).await
             }
-            Unresolved::Read { .. } => Err(error.into()),
+            Unresolved::Read { .. } => {
+                let message = chain(&error);
+                // One that was begun ends by its deadline.
+                let is_begun = self.status.started_at.is_some();
+                if !is_begun && decide::gave_up_reading(&self.backup.spec, self.status, self.context.now()) {
+                    return self.end(self.before().refused(reason, &message), None).await;
+                }
+                apply::write_status(self.context, self.backup, &self.before().not_yet(reason, &message)).await?;
+                Err(error.into())
+            }
         }
     }
 
@@ -273,31 +296,52 @@ impl Look<'_> {
         let key = build::key(self.backup, Purpose::Inspect);
         let task = self.context.executor.observe(&key).await?;
         match decide::decide_inspection(&self.backup.spec, self.status, &task, lost, self.context.now()) {
-            Decision::Complete { report } => self.complete(&report).await,
-            Decision::Fail { reason, message } => self.fail(&reason, &message).await,
-            Decision::Start => self.start_inspection(lost).await,
-            Decision::Wait { .. } | Decision::Run { .. } | Decision::Inspect { .. } => Ok(self.again()),
+            InspectionDecision::Complete { report } => self.complete(&report).await,
+            InspectionDecision::Fail { reason, message } => self.fail(&reason, &message).await,
+            InspectionDecision::Start => self.start_inspection(lost).await,
+            InspectionDecision::Wait => Ok(self.again()),
+            InspectionDecision::Repeat { why, ended } => {
+                let ended = match ended {
+                    Some(ended) => Some(ended),
+                    None => self.context.executor.failed_at(&key).await?,
+                };
+                if let Some(left) = ended.and_then(|ended| left_of_pause(ended, self.context.now())) {
+                    apply::write_status(self.context, self.backup, &self.before().hindered(&why)).await?;
+                    return Ok(Action::requeue(left));
+                }
+                self.context.executor.cancel(&key).await?;
+                Ok(self.again())
+            }
         }
     }
 
-    async fn start_inspection(&self, (reason, message): (&str, &str)) -> Result<Action, ReconcileError> {
+    async fn start_inspection(&self, lost: (&str, &str)) -> Result<Action, ReconcileError> {
         let (namespace, spec) = (self.backup.namespace().unwrap_or_default(), &self.backup.spec);
         let settings = &self.context.settings;
-        let storage = dereference::dereference_storage(&self.context.client, &namespace, spec).await;
-        let storage = match storage {
+        let storage = match dereference::dereference_storage(&self.context.client, &namespace, spec).await {
             Ok(storage) => storage,
-            Err(error @ Unresolved::Read { .. }) => return Err(error.into()),
-            Err(error) => return self.fail(reason, &format!("{message}; storage cannot be asked: {error}")).await,
+            Err(error) => return self.hindered(&chain(&error)).await,
         };
-        let pod = placement::task_pod(spec.task.as_ref(), storage.service_account.as_deref(), settings);
-        let (Ok(pod), Some(identity)) = (pod, identity(self.backup)) else { return self.fail(reason, message).await };
+        let pod = match placement::task_pod(spec.task.as_ref(), storage.service_account.as_deref(), settings) {
+            Ok(pod) => pod,
+            Err(error) => return self.hindered(&chain(&error)).await,
+        };
+        let Some(identity) = identity(self.backup) else { return self.fail(lost.0, lost.1).await };
         let stored = Stored { backup: self.backup, storage: &storage, pod: &pod, identity: &identity, settings };
-        let request = stored.find();
-        match self.context.executor.start(&request).await {
+        match self.context.executor.start(&stored.find()).await {
             Ok(()) => Ok(self.again()),
-            Err(error) if error.retryable() => Err(error.into()),
-            Err(error) => self.fail(reason, &format!("{message}; storage cannot be asked: {}", chain(&error))).await,
+            // There nothing can run any more.
+            Err(error @ ExecutorError::NamespaceTerminating { .. }) => {
+                self.fail(lost.0, &decide::unknown(lost.1, &chain(&error))).await
+            }
+            Err(error) => self.hindered(&chain(&error)).await,
         }
+    }
+
+    /// Storage cannot be asked now. What stands in the way may go: it is tried again until the limit, at which this is said.
+    async fn hindered(&self, why: &str) -> Result<Action, ReconcileError> {
+        apply::write_status(self.context, self.backup, &self.before().hindered(why)).await?;
+        Ok(Action::requeue(HINDERED_PAUSE))
     }
 
     async fn complete(&self, report: &TaskReport) -> Result<Action, ReconcileError> {
@@ -354,6 +398,7 @@ impl Look<'_> {
 
     /// After the last status: the tasks may go, and the object becomes one of the finished ones.
     async fn settle(&self, ended: &RedisBackupStatus) -> Result<Action, ReconcileError> {
+        self.release_place();
         if ended.backup_id.is_some() {
             if self.is_planned() {
                 self.context.executor.forget(&build::key(self.backup, Purpose::Plan)).await?;

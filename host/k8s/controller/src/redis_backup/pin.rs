@@ -3,9 +3,9 @@
 //! What storage has is noted on the object, by [`labels::PINNED`]: before a task begins that nobody knows, and so it stays until the
 //! task has said what it did. A wish that changes meanwhile is therefore never taken for done.
 
+use crate::runtime::Action;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::controller::Action;
 use redkeep_core::classify::Classify;
 use redkeep_core::report_facts;
 use redkeep_core::task::{Outcome as TaskOutcome, TaskReport};
@@ -37,7 +37,7 @@ fn failed(now: Timestamp) -> String {
 
 /// Whether storage may say otherwise than the spec: pure. Nothing noted, and no pin wished for: whatever is pinned there was pinned by
 /// hand, which is not ours to undo.
-pub(super) fn is_due(backup: &RedisBackup) -> bool {
+pub(crate) fn is_due(backup: &RedisBackup) -> bool {
     let Some(status) = &backup.status else { return false };
     if status.phase != Some(Phase::Completed) || status.backup_id.is_none() {
         return false;

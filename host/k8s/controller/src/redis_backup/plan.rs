@@ -1,8 +1,8 @@
 //! A backup from a pod's files: a task chooses the server, its pod is written down, and only then the backup's own task is made,
 //! beside that pod. A pod that is replaced in between is chosen again, a few times.
 
+use crate::runtime::Action;
 use kube::ResourceExt;
-use kube::runtime::controller::Action;
 use redkeep_k8s_api::conditions::reasons;
 use redkeep_k8s_api::endpoint::{DataFiles, StatefulSetEndpoint};
 use redkeep_k8s_api::redis_backup::{FilesPlan, RedisBackupSpec, RedisBackupStatus};

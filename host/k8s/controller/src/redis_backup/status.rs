@@ -16,6 +16,9 @@ use crate::executor::TaskProgress;
 /// The reason of a run whose task's end is being looked into.
 pub(super) const INSPECTING: &str = "Inspecting";
 
+/// What comes before the reason why storage could not be asked.
+const HINDERED: &str = "whether the backup exists could not be found out yet, and is tried again: ";
+
 /// The status before, for which object, and the time.
 #[derive(Clone, Copy)]
 pub(super) struct Before<'a> {
@@ -123,6 +126,11 @@ impl Before<'_> {
         })
     }
 
+    /// Storage could not be asked, and will be again.
+    pub(super) fn hindered(&self, why: &str) -> RedisBackupStatus {
+        self.next(|next| self.set(next, COMPLETE, Some(false), INSPECTING, &format!("{HINDERED}{why}")))
+    }
+
     /// Done: what the report says.
     pub(super) fn completed(&self, report: &TaskReport, pod: Option<String>) -> RedisBackupStatus {
         let fact = |key: &str| report::fact(report, key);
@@ -180,6 +188,11 @@ pub(super) fn phase(status: &RedisBackupStatus) -> Phase {
 pub(super) fn under_inspection(status: &RedisBackupStatus) -> Option<(&str, &str)> {
     let failed = condition(&status.conditions, FAILED)?;
     (failed.status == "Unknown").then_some((failed.reason.as_str(), failed.message.as_str()))
+}
+
+/// Why storage could not be asked at the last look.
+pub(super) fn hindrance(status: &RedisBackupStatus) -> Option<&str> {
+    condition(&status.conditions, COMPLETE)?.message.strip_prefix(HINDERED)
 }
 
 /// Whether a task was seen after it was made: then one that is missing has vanished.

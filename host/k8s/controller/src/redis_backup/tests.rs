@@ -6,7 +6,6 @@ use crate::executor::TaskKey;
 use crate::redis_backup::testing::object;
 use crate::testing::{FakeApi, ScriptedExecutor, SettableClock};
 use http::Method;
-use kube::runtime::reflector::store;
 use serde_json::{Value, json};
 
 const TASK: &str = "nightly-0f8e9";
@@ -18,7 +17,6 @@ struct World {
     executor: Arc<ScriptedExecutor>,
     context: Arc<Context>,
     clock: Arc<SettableClock>,
-    slots: Slots,
 }
 
 impl World {
@@ -27,7 +25,7 @@ impl World {
         fake.put(object(change, json!(null)));
         let executor = Arc::new(ScriptedExecutor::default());
         let (context, clock) = fake.context(executor.clone());
-        Self { fake, executor, context, clock, slots: Slots::new(store().0) }
+        Self { fake, executor, context, clock }
     }
 
     fn backup(&self) -> Value {
@@ -40,7 +38,7 @@ impl World {
 
     async fn try_look(&self) -> Result<Action, ReconcileError> {
         let backup: RedisBackup = serde_json::from_value(self.backup()).unwrap();
-        Box::pin(reconcile(&backup, &self.context, &self.slots)).await
+        Box::pin(reconcile(&backup, &self.context)).await
     }
 
     async fn completed(change: Value) -> Self {
@@ -203,7 +201,7 @@ async fn a_status_derived_from_an_old_version_is_not_written() {
     world.look().await;
     let id = world.backup()["status"]["backupId"].clone();
     world.clock.advance(Duration::from_secs(5));
-    reconcile(&old, &world.context, &world.slots).await.unwrap();
+    reconcile(&old, &world.context).await.unwrap();
     assert_eq!(world.backup()["status"]["backupId"], id, "the id is fixed once");
 }
 
@@ -240,9 +238,181 @@ async fn a_job_that_vanished_is_looked_up_too() {
     world.executor.set(TASK, TaskState::Missing);
     world.look().await;
     assert_eq!(world.reason(), "Inspecting");
-    world.gone(FIND, "Unschedulable");
+    world.ends(FIND, json!({"state": "failed", "class": "not-found", "reason": "NoBackups", "message": "m", "help": null, "retryable": false}));
     world.look().await;
     assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "JobVanished"));
+}
+
+#[tokio::test]
+async fn a_run_that_goes_on_past_its_deadline_is_stopped_and_then_looked_up() {
+    let world = World::begun(json!({"activeDeadlineSeconds": 600})).await;
+    world.clock.advance(Duration::from_secs(901));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Running", "Inspecting"));
+    assert_eq!(world.executor.cancelled.lock().unwrap()[0].name, TASK, "it must not commit after the look");
+    world.look().await;
+    world.ends(FIND, json!({"state": "done"}));
+    world.look().await;
+    assert_eq!(world.phase(), "Completed");
+}
+
+fn complete_message(world: &World) -> String {
+    let conditions = world.backup()["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let complete = conditions.iter().find(|condition| condition["type"] == "Complete").unwrap();
+    complete["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_look_into_storage_that_is_hindered_is_repeated_until_it_says_something() {
+    let main = json!({"apiVersion": "redis.io/v1", "kind": "BackupStorage", "metadata": {"name": "main", "namespace": "shop"},
+        "spec": {"destination": {"s3": {"bucket": "b"}}}});
+    let world = World::new(json!({"destination": null, "storageRef": {"name": "main"}}));
+    world.fake.put(main.clone());
+    world.look().await;
+    world.look().await;
+    world.gone(TASK, "NodeLost");
+    world.look().await;
+    let inspects =
+        |world: &World| assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Running", "Inspecting"));
+    // Its storage is being made anew,
+    world.fake.remove("BackupStorage", "shop", "main");
+    world.look().await;
+    inspects(&world);
+    assert!(complete_message(&world).contains("there is no BackupStorage main"), "{}", complete_message(&world));
+    world.fake.put(main);
+    // the quota is full,
+    *world.executor.refuse.lock().unwrap() = Some("QuotaExceeded");
+    world.look().await;
+    inspects(&world);
+    *world.executor.refuse.lock().unwrap() = None;
+    world.look().await;
+    assert_eq!(world.executor.names(), [TASK, FIND]);
+    // no node has room, twice, and then storage is away.
+    world.gone(FIND, "Unschedulable");
+    world.executor.fails_at(FIND, "2026-11-27T12:00:00Z");
+    world.look().await;
+    inspects(&world);
+    assert!(world.executor.cancelled.lock().unwrap().is_empty(), "not at once");
+    world.clock.advance(Duration::from_secs(121));
+    world.look().await;
+    assert_eq!(world.executor.cancelled.lock().unwrap()[0].name, FIND);
+    world.executor.started.lock().unwrap().clear();
+    world.look().await;
+    assert_eq!(world.executor.names(), [FIND], "it is asked again");
+    world.ends(FIND, json!({"state": "failed", "class": "failed", "reason": "StorageDown", "message": "away", "help": null, "retryable": true}));
+    world.look().await;
+    inspects(&world);
+    world.ends(FIND, json!({"state": "done"}));
+    world.look().await;
+    assert_eq!(world.phase(), "Completed");
+}
+
+#[tokio::test]
+async fn a_look_into_storage_that_stays_hindered_ends_and_says_by_what() {
+    let world = World::begun(json!({"activeDeadlineSeconds": 600})).await;
+    world.gone(TASK, "NodeLost");
+    world.look().await;
+    *world.executor.refuse.lock().unwrap() = Some("QuotaExceeded");
+    world.look().await;
+    world.clock.advance(Duration::from_secs(1501));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "NodeLost"));
+    let error = world.backup()["status"]["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("whether the backup exists is not known") && error.contains("as the test says"), "{error}");
+}
+
+#[tokio::test]
+async fn a_run_whose_loss_is_found_long_after_its_deadline_is_looked_up_all_the_same() {
+    let world = World::begun(json!({"activeDeadlineSeconds": 600})).await;
+    world.executor.set(TASK, TaskState::Missing);
+    world.clock.advance(Duration::from_secs(86_400));
+    world.look().await;
+    world.look().await;
+    assert_eq!(world.executor.names(), [TASK, FIND]);
+    world.ends(FIND, json!({"state": "done"}));
+    world.look().await;
+    assert_eq!(world.phase(), "Completed");
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_is_said_and_ends_a_run_that_was_not_begun() {
+    let world = World::new(json!({"destination": null, "storageRef": {"name": "main"}}));
+    let forbidden = "backupstorages.redis.io \"main\" is forbidden: cannot get resource \"backupstorages\"";
+    world.fake.fail_when(move |call| {
+        call.path.contains("/backupstorages/").then(|| (403, "Forbidden", forbidden.to_owned()))
+    });
+    // A run that has waited long for something else is not ended by one answer that fails.
+    world.clock.advance(Duration::from_secs(301));
+    world.try_look().await.unwrap_err();
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Pending", "KubernetesApi"));
+    assert!(complete_message(&world).contains(forbidden), "{}", complete_message(&world));
+    world.clock.advance(Duration::from_secs(300));
+    world.try_look().await.unwrap_err();
+    world.clock.advance(Duration::from_secs(1));
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "KubernetesApi"));
+    assert_eq!(world.fake.events(), ["KubernetesApi"]);
+    assert!(world.backup()["status"]["error"].as_str().unwrap().contains(forbidden));
+    assert_eq!(world.backup()["metadata"]["labels"][labels::OUTCOME], "failed");
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_any_more_is_said_of_a_run_that_was_begun() {
+    let world = World::new(json!({"destination": null, "storageRef": {"name": "main"}}));
+    world.fake.put(
+        json!({"apiVersion": "redis.io/v1", "kind": "BackupStorage", "metadata": {"name": "main", "namespace": "shop"},
+        "spec": {"destination": {"s3": {"bucket": "b"}}}}),
+    );
+    *world.executor.refuse.lock().unwrap() = Some("QuotaExceeded");
+    world.look().await;
+    world.fake.fail_when(|call| call.path.contains("/backupstorages/").then(|| (403, "Forbidden", "cut".to_owned())));
+    world.clock.advance(Duration::from_secs(301));
+    world.try_look().await.unwrap_err();
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Pending", "Preparing"));
+    assert!(complete_message(&world).contains("cut"), "{}", complete_message(&world));
+}
+
+#[tokio::test]
+async fn a_name_that_can_be_no_label_does_not_hold_the_outcome_back() {
+    let bad = |call: &crate::testing::Call| {
+        let label = call.body["metadata"]["labels"][labels::CLUSTER].as_str().unwrap_or_default().to_owned();
+        label
+            .ends_with('_')
+            .then(|| (422, "Invalid", "a valid label must end with an alphanumeric character".to_owned()))
+    };
+    let world = World::begun(json!({"source": {"endpoints": ["10.0.0.1:6379"], "name": "mymaster_"}})).await;
+    world.fake.fail_when(bad);
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    assert_eq!(world.backup()["status"]["cluster"], "mymaster_");
+    let found = world.backup()["metadata"]["labels"].clone();
+    assert_eq!((&found[labels::OUTCOME], &found[labels::CLUSTER]), (&json!("completed"), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_label_that_the_api_server_refuses_does_not_hold_the_outcome_back_either() {
+    let world = World::begun(json!({})).await;
+    world.fake.fail_when(|call| {
+        call.body["metadata"]["labels"][labels::CLUSTER]
+            .is_string()
+            .then(|| (422, "Invalid", "no such label".to_owned()))
+    });
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    let backup = world.backup();
+    assert_eq!(backup["metadata"]["labels"][labels::OUTCOME], "completed");
+    assert!(backup["metadata"]["annotations"][labels::COMPLETED_AT].is_string());
+}
+
+#[tokio::test]
+async fn the_cluster_that_a_backup_counts_for_is_the_one_that_it_is_of() {
+    let world = World::begun(json!({})).await;
+    world.fake.update("RedisBackup", "shop", "nightly", |backup| {
+        backup["metadata"]["labels"] = json!({labels::CLUSTER: "another"});
+    });
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    assert_eq!(world.backup()["metadata"]["labels"][labels::CLUSTER], "carts");
 }
 
 #[tokio::test]
@@ -475,4 +645,65 @@ async fn a_backup_that_is_to_be_verified_is_finished_only_when_it_was() {
         assert_eq!(backup["metadata"]["labels"][labels::OUTCOME], "completed");
         assert_eq!(world.fake.events().last().map(String::as_str), Some(event));
     }
+}
+
+/// A BackupStorage with one place.
+fn narrow() -> Value {
+    json!({"apiVersion": "redis.io/v1", "kind": "BackupStorage", "metadata": {"name": "main", "namespace": "shop", "uid": "s"},
+        "spec": {"destination": {"s3": {"bucket": "backups"}}, "maxConcurrentTasks": 1}})
+}
+
+fn into_narrow(more: Value) -> Value {
+    let mut change = json!({"destination": null, "backupCredentialsSecret": null, "storageRef": {"name": "main"}});
+    change.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    change
+}
+
+#[tokio::test]
+async fn a_run_waits_for_its_place_as_long_as_it_might_run_and_no_longer() {
+    let world = World::new(into_narrow(json!({"activeDeadlineSeconds": 3600})));
+    world.fake.put(narrow());
+    let created = world.context.now().to_string();
+    world.fake.update("RedisBackup", "shop", "nightly", |run| run["metadata"]["creationTimestamp"] = json!(created));
+    let others_run = || world.context.places.keep("another", "shop", Some("main"), world.context.now());
+    others_run();
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Pending", "WaitingForSlot"));
+    world.clock.advance(Duration::from_secs(3_600));
+    others_run();
+    world.look().await;
+    assert_eq!(world.reason(), "WaitingForSlot");
+    world.clock.advance(Duration::from_secs(1));
+    others_run();
+    world.look().await;
+    assert_eq!((world.phase().as_str(), world.reason().as_str()), ("Failed", "WaitingForSlot"));
+    assert!(world.backup()["status"]["error"].as_str().unwrap().contains("activeDeadlineSeconds"));
+    assert_eq!(world.backup()["metadata"]["labels"][labels::OUTCOME], "failed", "its schedule goes on");
+    assert!(world.executor.names().is_empty());
+}
+
+#[tokio::test]
+async fn a_verification_waits_for_its_place_as_long_as_it_might_run_and_no_longer() {
+    let world = World::new(into_narrow(json!({"activeDeadlineSeconds": 3600, "verification": {"level": "checksum"}})));
+    world.fake.put(narrow());
+    for _ in 0..2 {
+        world.look().await;
+    }
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    assert_eq!(world.phase(), "Completed");
+    for (after, is_over) in [(0, false), (3_600, false), (1, true)] {
+        world.clock.advance(Duration::from_secs(after));
+        world.context.places.keep("another", "shop", Some("main"), world.context.now());
+        for _ in 0..2 {
+            world.look().await;
+        }
+        let conditions = world.backup()["status"]["conditions"].clone();
+        let verified = conditions.as_array().unwrap().iter().find(|one| one["type"] == "Verified").cloned();
+        assert_eq!(verified.is_some(), is_over, "{conditions}");
+        if let Some(verified) = verified {
+            assert_eq!((&verified["status"], &verified["reason"]), (&json!("Unknown"), &json!("WaitingForSlot")));
+        }
+    }
+    assert_eq!(world.executor.names(), [TASK]);
 }

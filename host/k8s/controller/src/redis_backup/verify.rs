@@ -1,15 +1,17 @@
 //! Reading a backup again after its end, where its spec asks for it: the result in status, as a condition and an Event.
 
+use crate::runtime::Action;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::runtime::controller::Action;
+use kube::ResourceExt;
 use redkeep_core::classify::Classify;
 use redkeep_k8s_api::common::{Verification, VerificationLevel};
+use redkeep_k8s_api::conditions::reasons;
 use redkeep_k8s_api::redis_backup::{RedisBackupSpec, RedisBackupStatus};
 use redkeep_k8s_api::run::Phase;
 
 use super::build::Stored;
 use super::status::Before;
-use super::{Look, apply, build, dereference, identity};
+use super::{Look, SLOT_EVERY, apply, build, dereference, identity};
 use crate::apply::{set_condition, whole_seconds};
 use crate::common::ReconcileError;
 use crate::common::Unresolved;
@@ -61,6 +63,9 @@ impl Look<'_> {
         if let Some(verdict) = verdict(&task, standing.phase == Phase::Running) {
             return self.conclude(verification.level, &verdict).await;
         }
+        if task != TaskState::Missing {
+            self.keep_place();
+        }
         match task {
             TaskState::Missing => self.start_verification(verification).await,
             TaskState::Running { .. } => self.write(self.before().verifying(verification.level, Phase::Running)).await,
@@ -69,7 +74,7 @@ impl Look<'_> {
     }
 
     async fn start_verification(&self, verification: &Verification) -> Result<Action, ReconcileError> {
-        let (namespace, spec) = (kube::ResourceExt::namespace(self.backup).unwrap_or_default(), &self.backup.spec);
+        let (namespace, spec) = (self.backup.namespace().unwrap_or_default(), &self.backup.spec);
         let settings = &self.context.settings;
         let resolved = async {
             let (storage, pod) = dereference::storage_and_pod(self.context, self.backup).await?;
@@ -86,6 +91,13 @@ impl Look<'_> {
             Err(error @ Unresolved::Read { .. }) => return Err(error.into()),
             Err(error) => return self.cannot_verify(verification, error.reason(), error.to_string()).await,
         };
+        if let Err(message) = self.take_place(&storage) {
+            let begun = self.status.verification.as_ref().and_then(|begun| begun.started_at.as_ref());
+            if let Some(message) = self.no_place(begun, &message) {
+                return self.cannot_verify(verification, reasons::WAITING_FOR_SLOT, message).await;
+            }
+            return Ok(Action::requeue(SLOT_EVERY));
+        }
         let level = verification.level.into();
         let stored = Stored { backup: self.backup, storage: &storage, pod: &pod, identity: &identity, settings };
         let mut request = stored.verify(level, keys, method);
@@ -111,6 +123,7 @@ impl Look<'_> {
         if apply::write_status(self.context, self.backup, &next).await? == Written::Outdated {
             return Ok(self.again());
         }
+        self.release_place();
         let outcome = verdict.outcome();
         publish(self.context, self.backup, &outcome).await;
         self.mark(&next).await

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kube::{Api, ResourceExt};
-use redkeep_core::classify::Classify;
+use redkeep_core::classify::{Classify, chain};
 use redkeep_k8s_api::conditions::reasons;
 use redkeep_k8s_api::labels::{OUTCOME, OUTCOME_COMPLETED, OUTCOME_FAILED};
 use redkeep_k8s_api::redis_restore::{RedisRestore, RedisRestoreStatus};
@@ -13,15 +13,17 @@ use redkeep_k8s_api::run::Phase;
 use serde_json::json;
 
 use super::build;
-use super::decide::Decision;
+use super::decide::{self, Decision};
 use super::dereference::task_key;
 use super::lease::{self, LeaseState};
 use super::status;
-use crate::apply::{is_not_found, patch_metadata, patch_status};
+use super::validate::ValidatedRestore;
+use crate::apply::{is_not_found, patch_metadata, replace_status};
 use crate::common::ReconcileError;
 use crate::context::Context;
 use crate::executor::ExecutorError;
 use crate::outcome::{Outcome, publish};
+use crate::places::User;
 
 pub(super) async fn apply(
     restore: &RedisRestore,
@@ -32,13 +34,18 @@ pub(super) async fn apply(
 ) -> Result<(), ReconcileError> {
     match decision {
         Decision::Done => tidy(restore, context, next.phase).await,
-        Decision::Wait { .. } | Decision::Follow { .. } => write(restore, context, &next, outcome).await,
+        Decision::Wait { .. } => write(restore, context, &next, outcome).await,
+        Decision::Follow { .. } => {
+            let storage = restore.spec.from.storage_ref.as_ref().map(|storage| storage.name.as_str());
+            context.places.keep(&user(restore), &restore.namespace().unwrap_or_default(), storage, context.now());
+            write(restore, context, &next, outcome).await
+        }
         Decision::Begin(validated) => {
-            if let LeaseState::Held { by } = lease::take(restore, context).await? {
-                let message = format!("RedisRestore {by} writes to the same target");
-                let wait = Decision::Wait { reason: reasons::TARGET_BUSY.to_owned(), message };
-                let (next, outcome) = status::next(restore, &wait, context.now());
-                return write(restore, context, &next, outcome).await;
+            if let Some((reason, message)) = hindrance(restore, context, &validated).await? {
+                let decision = decide::not_yet(context.now(), restore, reason.to_owned(), message);
+                let (next, outcome) = status::next(restore, &decision, context.now());
+                write(restore, context, &next, outcome).await?;
+                return if decision.is_end() { tidy(restore, context, next.phase).await } else { Ok(()) };
             }
             let request = build::task(restore, *validated, context.now());
             match context.executor.start(&request).await {
@@ -62,6 +69,34 @@ async fn fail(restore: &RedisRestore, context: &Context, refused: &ExecutorError
     tidy(restore, context, next.phase).await
 }
 
+/// What it waits for that others have: a place in the storage, or the target.
+async fn hindrance(
+    restore: &RedisRestore,
+    context: &Arc<Context>,
+    validated: &ValidatedRestore,
+) -> Result<Option<(&'static str, String)>, ReconcileError> {
+    let (namespace, storage) = (restore.namespace().unwrap_or_default(), &validated.found.storage);
+    let (name, now) = (user(restore), context.now());
+    let since = restore.metadata.creation_timestamp.as_ref().map_or(now, |created| created.0);
+    if let Err(message) = context.places.take(User { name: &name, since }, &namespace, storage, now) {
+        return Ok(Some((reasons::WAITING_FOR_SLOT, message)));
+    }
+    let hindrance = match lease::take(restore, context, &validated.found.leases).await {
+        Ok(LeaseState::Free | LeaseState::Ours) => return Ok(None),
+        Ok(LeaseState::Held { by }) => (reasons::TARGET_BUSY, format!("RedisRestore {by} writes to the same target")),
+        // A right that is missing is said, and waited for no longer than anything else.
+        Err(error) => (error.reason(), chain(&error)),
+    };
+    // Who waits for the target keeps nobody from the storage.
+    context.places.release(&name);
+    Ok(Some(hindrance))
+}
+
+/// Under this it has its place in a storage.
+fn user(restore: &RedisRestore) -> String {
+    restore.uid().unwrap_or_default()
+}
+
 fn api(restore: &RedisRestore, context: &Context) -> Api<RedisRestore> {
     Api::namespaced(context.client.clone(), &restore.namespace().unwrap_or_default())
 }
@@ -73,8 +108,9 @@ async fn write(
     outcome: Option<Outcome>,
 ) -> Result<(), ReconcileError> {
     let name = restore.name_any();
-    match patch_status(&api(restore, context), &name, restore.status.as_ref(), next, None).await {
-        Ok(_) => {}
+    match replace_status(&api(restore, context), &name, restore.status.as_ref(), next, None).await {
+        Ok(Some(written)) => context.versions.wrote(&written),
+        Ok(None) => {}
         // Deleted in between: its task and its Lease go with it.
         Err(error) if is_not_found(&error) => return Ok(()),
         Err(error) => return Err(ReconcileError::api("write", "status")(error)),
@@ -88,11 +124,15 @@ async fn write(
 /// After the end: the task's remains may go, the target is free, and the label takes the object out of the watch.
 async fn tidy(restore: &RedisRestore, context: &Context, phase: Option<Phase>) -> Result<(), ReconcileError> {
     let name = restore.name_any();
+    context.places.release(&user(restore));
     context.executor.forget(&task_key(restore)).await?;
     lease::release(restore, context).await?;
     let word = if phase == Some(Phase::Completed) { OUTCOME_COMPLETED } else { OUTCOME_FAILED };
     match patch_metadata(&api(restore, context), &name, json!({"labels": {OUTCOME: word}})).await {
-        Ok(()) => Ok(()),
+        Ok(written) => {
+            context.versions.wrote(&written);
+            Ok(())
+        }
         Err(error) if is_not_found(&error) => Ok(()),
         Err(error) => Err(ReconcileError::api("write", "labels")(error)),
     }

@@ -34,6 +34,7 @@ pub(super) fn task(restore: &RedisRestore, validated: ValidatedRestore, now: Tim
     let lasts = deadline.saturating_add(start_deadline);
     let mut placement = pod.placement;
     placement.labels.insert(RESTORE_TARGET.to_owned(), lease::name(&restore.spec.target));
+    placement.annotations.insert(lease::LEASES.to_owned(), found.leases.join(","));
     TaskRequest {
         key: task_key(restore),
         owner: restore.controller_owner_ref(&()).unwrap_or_default(),

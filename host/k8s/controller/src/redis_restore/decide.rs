@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redkeep_core::Timestamp;
-use redkeep_core::classify::Classify;
+use redkeep_core::classify::{Classify, chain};
 use redkeep_core::task::TaskReport;
 use redkeep_k8s_api::conditions::reasons;
 use redkeep_k8s_api::redis_restore::RedisRestore;
@@ -32,6 +32,11 @@ pub(super) enum Decision {
 }
 
 impl Decision {
+    /// Whether nothing comes after it.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Done | Self::Fail { .. } | Self::End { .. })
+    }
+
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -85,9 +90,14 @@ pub(super) fn decide(
         Err(wrong @ Unresolved::Invalid { .. }) => {
             return Decision::Fail { reason: wrong.reason().to_owned(), message: wrong.to_string(), is_spec: true };
         }
-        Err(not_yet) => (not_yet.reason().to_owned(), not_yet.to_string()),
+        Err(not_yet) => (not_yet.reason().to_owned(), chain(&not_yet)),
     };
     let (reason, message) = waits_for;
+    not_yet(now, restore, reason, message)
+}
+
+/// It waits for this, and not for ever.
+pub(super) fn not_yet(now: Timestamp, restore: &RedisRestore, reason: String, message: String) -> Decision {
     let limit = seconds(restore.spec.active_deadline_seconds);
     if waited(now, restore) > limit {
         let message = format!("not begun within {} s: {message}", limit.as_secs());

@@ -9,6 +9,7 @@ mod decide;
 mod dereference;
 mod lease;
 mod status;
+mod target;
 mod validate;
 
 #[cfg(test)]
@@ -20,18 +21,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use redkeep_k8s_api::labels::OUTCOME;
 use redkeep_k8s_api::redis_restore::RedisRestore;
+use redkeep_k8s_api::run::Phase;
 use tokio_util::sync::CancellationToken;
 
 use crate::common::ReconcileError;
 use crate::common::overdue::{self, OVERDUE_AFTER};
 use crate::context::Context;
 use crate::metrics::RunLabels;
-use crate::runtime::{Drive, drive, watch};
+use crate::runtime::{Action, Drive, drive, watch};
 use crate::server::Readiness;
 use decide::Decision;
 
@@ -62,10 +63,12 @@ type Active = Arc<DeserializeGuard<RedisRestore>>;
 
 fn count_overdue(context: &Context, active: &[Active], now: Timestamp, before: &mut HashSet<RunLabels>) {
     let runs = active.iter().filter_map(|guarded| guarded.0.as_ref().ok()).map(|restore| {
-        let running = restore.status.as_ref().filter(|status| !status.phase.unwrap_or_default().is_terminal());
-        let started = running.and_then(|status| status.started_at.as_ref()).map(|time| time.0);
+        let status = restore.status.as_ref();
+        let has_ended = status.and_then(|status| status.phase).is_some_and(Phase::is_terminal);
+        let started = overdue::since(status.and_then(|status| status.started_at.as_ref()), &restore.metadata);
         let deadline = restore.spec.active_deadline_seconds;
-        (restore.namespace().unwrap_or_default(), overdue::is_overdue(started, deadline, now, OVERDUE_AFTER))
+        let is_overdue = !has_ended && overdue::is_overdue(started, deadline, now, OVERDUE_AFTER);
+        (restore.namespace().unwrap_or_default(), is_overdue)
     });
     overdue::count(&context.metrics, "RedisRestore", runs, before);
 }

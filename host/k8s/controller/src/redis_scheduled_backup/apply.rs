@@ -10,10 +10,13 @@ use redkeep_k8s_api::run::Phase;
 use serde_json::json;
 
 use super::children::Child;
-use crate::apply::{FIELD_MANAGER, is_conflict, is_namespace_terminating, is_not_found, patch_metadata, patch_status};
+use crate::apply::{
+    FIELD_MANAGER, is_conflict, is_namespace_terminating, is_not_found, patch_metadata, replace_status,
+};
 use crate::common::ReconcileError;
 use crate::context::Context;
 use crate::executor::{Purpose, TaskKey, TaskState};
+use crate::redis_backup::pin_is_due;
 
 /// What became of a creation.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +99,7 @@ pub(super) async fn cancel(
         let preconditions = Preconditions { uid: Some(uid), resource_version: None };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
         let deleted = match marked {
-            Ok(()) => api.delete(name, &parameters).await.map(drop),
+            Ok(_) => api.delete(name, &parameters).await.map(drop),
             Err(error) => Err(error),
         };
         match deleted {
@@ -110,23 +113,35 @@ pub(super) async fn cancel(
     last.map_or(Ok(false), |error| Err(failed("deletion of a run")(error)))
 }
 
-/// Lets go of the object of a run that ended, exactly as it was when it was decided upon; its artifacts stay.
+/// Lets go of the object of a run that ended, exactly as it was when it was decided upon; its artifacts stay. One whose pin storage
+/// does not have yet stays too, for with the object the wish would go, and then retention takes what was to be kept.
 pub(super) async fn forget_run(
     context: &Context,
     namespace: &str,
     name: &str,
     child: &Child,
 ) -> Result<(), ReconcileError> {
+    let api = backups(context, namespace);
+    let mut version = Some(child.version.clone());
+    if child.was_edited || child.pin_note.is_some() {
+        let found = api.get_opt(name).await.map_err(ReconcileError::api("read", "run that ended"))?;
+        let Some(run) = found.filter(|run| run.metadata.uid.as_deref() == Some(child.uid.as_str())) else {
+            return Ok(());
+        };
+        if pin_is_due(&run) {
+            return Ok(());
+        }
+        version = run.resource_version();
+    }
     if !child.has_finalizer {
-        return delete(context, namespace, name, Some(&child.uid), Some(&child.version)).await;
+        return delete(context, namespace, name, &child.uid, version).await;
     }
     // The finalizer's work is a user's wish; a limit on history is none.
-    let api = backups(context, namespace);
     let metadata = json!({
-        "annotations": {labels::KEEP_ARTIFACTS: "true"}, "uid": child.uid, "resourceVersion": child.version,
+        "annotations": {labels::KEEP_ARTIFACTS: "true"}, "uid": child.uid, "resourceVersion": version,
     });
     match patch_metadata(&api, name, metadata).await {
-        Ok(()) => delete(context, namespace, name, Some(&child.uid), None).await,
+        Ok(written) => delete(context, namespace, name, &child.uid, written.resource_version()).await,
         Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(()),
         Err(error) => Err(failed("annotation of a run")(error)),
     }
@@ -136,12 +151,11 @@ async fn delete(
     context: &Context,
     namespace: &str,
     name: &str,
-    uid: Option<&str>,
-    version: Option<&str>,
+    uid: &str,
+    version: Option<String>,
 ) -> Result<(), ReconcileError> {
     let mut parameters = DeleteParams::background();
-    parameters.preconditions =
-        Some(Preconditions { uid: uid.map(str::to_owned), resource_version: version.map(str::to_owned) });
+    parameters.preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: version });
     match backups(context, namespace).delete(name, &parameters).await {
         Ok(_) => Ok(()),
         // Gone, or not as it was: what it is now is decided upon when the watch says so.
@@ -170,9 +184,12 @@ pub(super) async fn write_status(
     let namespace = schedule.namespace().unwrap_or_default();
     let api: Api<RedisScheduledBackup> = Api::namespaced(context.client.clone(), &namespace);
     let (name, version) = (schedule.name_any(), schedule.resource_version());
-    match patch_status(&api, &name, schedule.status.as_ref(), next, version.as_deref()).await {
-        Ok(true) => Ok(Written::Yes),
-        Ok(false) => Ok(Written::Same),
+    match replace_status(&api, &name, schedule.status.as_ref(), next, version.as_deref()).await {
+        Ok(Some(written)) => {
+            context.versions.wrote(&written);
+            Ok(Written::Yes)
+        }
+        Ok(None) => Ok(Written::Same),
         Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(Written::Outdated),
         Err(error) => Err(failed("status")(error)),
     }

@@ -10,9 +10,7 @@ use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackup;
 
 use super::decide::Start;
 use super::validate::cluster_name;
-
-/// The longest value of a label.
-const LONGEST_LABEL: usize = 63;
+use crate::common::label;
 
 /// Whose children they are.
 pub(super) fn owner(schedule: &RedisScheduledBackup) -> OwnerReference {
@@ -36,12 +34,8 @@ pub(super) fn child(schedule: &RedisScheduledBackup, start: &Start) -> RedisBack
         (labels::SCHEDULE.to_owned(), schedule.name_any()),
     ]);
     let cluster = cluster_name(&schedule.spec.backup);
-    // A name in storage may be longer than a label's value, and begin or end otherwise.
-    if cluster.len() <= LONGEST_LABEL
-        && cluster.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && cluster.ends_with(|last: char| last.is_ascii_alphanumeric())
-    {
-        all.insert(labels::CLUSTER.to_owned(), cluster);
+    if let Some(cluster) = label::value(&cluster) {
+        all.insert(labels::CLUSTER.to_owned(), cluster.to_owned());
     }
     child.metadata.labels = Some(all);
     child.metadata.annotations = Some(BTreeMap::from([(labels::SLOT.to_owned(), start.slot.to_string())]));

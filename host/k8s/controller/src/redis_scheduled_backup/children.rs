@@ -40,6 +40,10 @@ pub(super) struct Child {
     pub(super) is_deleting: bool,
     /// Its finalizer would delete its artifacts.
     pub(super) has_finalizer: bool,
+    /// Its spec was changed after it was made: it may be a pin that is wished for, which metadata does not say.
+    pub(super) was_edited: bool,
+    /// What is noted of its pin in storage.
+    pub(super) pin_note: Option<Box<str>>,
 }
 
 impl Child {
@@ -61,18 +65,21 @@ impl Child {
             completed_at: annotation(labels::COMPLETED_AT),
             is_deleting: metadata.meta().deletion_timestamp.is_some(),
             has_finalizer: metadata.finalizers().iter().any(|one| one == labels::DELETE_ARTIFACTS_FINALIZER),
+            was_edited: metadata.meta().generation.is_some_and(|generation| generation > 1),
+            pin_note: metadata.annotations().get(labels::PINNED).map(|note| note.as_str().into()),
         }
     }
 
-    /// Whether it is complete and its verification goes on.
-    pub(super) fn is_being_verified(&self) -> bool {
-        self.end == Some(End::Completed) && !self.is_settled && !self.is_deleting
+    /// Whether it is complete, and a verification goes on that did so then already.
+    pub(super) fn was_being_verified(&self, then: Timestamp) -> bool {
+        let goes_on = self.end == Some(End::Completed) && !self.is_settled && !self.is_deleting;
+        goes_on && self.completed_at.is_none_or(|completed| completed <= then)
     }
 
     /// Whether a schedule sees any difference.
     fn says_the_same(&self, other: &Self) -> bool {
         let seen = |child: &Self| (child.slot, child.end, child.is_settled, child.completed_at, child.is_deleting);
-        (&self.uid, &self.owner, seen(self)) == (&other.uid, &other.owner, seen(other))
+        (&self.uid, &self.owner, &self.pin_note, seen(self)) == (&other.uid, &other.owner, &other.pin_note, seen(other))
     }
 }
 

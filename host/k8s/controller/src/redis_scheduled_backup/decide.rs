@@ -122,6 +122,18 @@ pub(super) fn decide(valid: &Validated, situation: &Situation<'_>, also_active: 
     Plan { start, state, next, in_force }
 }
 
+/// As many missed slots as are counted: more say no more.
+const MOST_MISSED: usize = 100;
+
+/// How many slots came since the last one for which a run was begun: one that waits its turn is among them.
+pub(super) fn missed(valid: &Validated, status: &RedisScheduledBackupStatus, now: Timestamp) -> usize {
+    let Some(since) = status.in_force.as_ref().and_then(|known| known.since.as_ref()) else { return 0 };
+    let last = status.last_schedule_time.as_ref().map_or(since.0, |last| last.0.max(since.0));
+    // A last slot ahead of a clock that went back: nothing was missed.
+    let slots = std::iter::successors(valid.schedule.next_after(last), |slot| valid.schedule.next_after(*slot));
+    slots.take_while(|slot| *slot <= now).take(MOST_MISSED).count()
+}
+
 /// Named after the value, as long as a slot: however often it is tried, one value makes one run.
 fn run_now(situation: &Situation<'_>, value: &str) -> Start {
     const DIGITS: usize = CHILD_SUFFIX - 2;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use kube::runtime::controller::Action;
 use redkeep_k8s_api::conditions::{ACCEPTED, READY, VERIFIED, reasons};
 use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupStatus};
@@ -16,6 +15,7 @@ use super::apply::{self, Created, Written};
 use super::children::Child;
 use super::decide::{self, Cause, Plan, Situation, Start, State};
 use super::retention::{self, Progress, Retention};
+use super::siblings::Sibling;
 use super::status::Facts;
 use super::validate::Validated;
 use super::verification::{self, Due};
@@ -26,8 +26,9 @@ use crate::common::Unresolved;
 use crate::common::verdict::Verdict;
 use crate::context::Context;
 use crate::executor::TaskState;
+use crate::metrics::{ScheduleLabels, Standing};
 use crate::outcome::{Outcome, publish};
-use crate::runtime::ObjectKey;
+use crate::runtime::{Action, ObjectKey};
 use redkeep_core::classify::chain;
 
 /// The object changed while it was looked at; the newer one is on its way.
@@ -59,7 +60,7 @@ impl Look<'_> {
     pub(super) async fn refuse(&self, error: &Unresolved) -> Result<Action, ReconcileError> {
         self.shared.timer.set(self.key, None);
         let next = self.facts().refused(self.previous, error);
-        self.count(&next);
+        self.count(&next, 0);
         if apply::write_status(self.context, self.schedule, &next).await? == Written::Yes
             && condition(&self.previous.conditions, READY).map(|before| &before.message)
                 != condition(&next.conditions, READY).map(|now| &now.message)
@@ -94,15 +95,12 @@ impl Look<'_> {
             pruning = self.or_again("retention", self.retain(valid, &mut next).await);
             reading = self.or_again("verification", self.verify(valid, &plan, &mut next).await);
         }
-        self.count(&next);
+        self.count(&next, decide::missed(valid, &next, self.now));
         let written = apply::write_status(self.context, self.schedule, &next).await?;
         if written == Written::Outdated {
             return Ok(Action::requeue(OUTDATED));
         }
         if let Some((start, created)) = &started {
-            if matches!(start.cause, Cause::Slot { .. }) {
-                self.shared.remember(self.key, self.uid, start.slot);
-            }
             self.tell_start(start, created).await;
         } else if written == Written::Yes {
             self.tell_changes(&plan, &next, &pruning, &reading).await;
@@ -243,16 +241,26 @@ impl Look<'_> {
         let keep = valid.retention.as_ref().filter(|_| !valid.rules.suspended);
         let generation = self.schedule.metadata.generation;
         let (task, started) = match retention::due(keep, &self.key.name, next, self.now) {
-            Retention::Idle(wake) => return Ok(Aside { wake, ..Aside::default() }),
-            // A backup that is being read must not be deleted, and one that turns out damaged must not count. The end of its
-            // verification asks for the next look.
-            Retention::Begin(_) if self.children.values().any(Child::is_being_verified) => return Ok(Aside::default()),
+            Retention::Idle(wake) => {
+                retention::not_postponed(next);
+                return Ok(Aside { wake, ..Aside::default() });
+            }
             Retention::Begin(task) => {
+                // A backup that is being read must not be deleted, and one that turns out damaged must not count. Those that came
+                // later are not waited for, or retention might never run; the newest that was verified stays whatever the rules
+                // say. The end of a verification asks for the next look.
+                let since = retention::due_since(next, self.now);
+                let awaited = self.children.iter().filter(|(_, child)| child.was_being_verified(since));
+                let awaited: Vec<&str> = awaited.map(|(name, _)| name.as_str()).collect();
+                if !awaited.is_empty() {
+                    retention::postponed(next, &awaited, generation, self.now);
+                    return Ok(Aside::default());
+                }
                 // An operator that ended right after it had noted the last one's report did not get to that.
                 if let Some(last) = next.retention.as_ref().and_then(|last| last.task_name.as_deref()) {
                     self.context.executor.forget(&retention::key(self.schedule, last)).await?;
                 }
-                retention::begun(next, &task, self.now);
+                retention::begun(next, &task, generation, self.now);
                 return Ok(Aside { runs: true, ..Aside::default() });
             }
             Retention::Watch(task, started) => (task, started),
@@ -261,7 +269,7 @@ impl Look<'_> {
         let (reason, message) = match (retention::progress(state, started, self.now), keep) {
             (Progress::Runs, _) => return Ok(Aside { runs: true, ..Aside::default() }),
             (Progress::Start, Some(keep)) => {
-                let keep = siblings::union(keep, &self.shared.siblings.of(self.schedule));
+                let keep = siblings::union(keep, &self.siblings().await?);
                 match retention::start(self.context, self.schedule, &task, &keep).await? {
                     Ok(()) => return Ok(Aside { runs: true, ..Aside::default() }),
                     Err((reason, message)) => (reason.to_owned(), message),
@@ -271,7 +279,7 @@ impl Look<'_> {
                 (reasons::CANCELLED.to_owned(), "spec.retention was taken away, or the schedule suspended".to_owned())
             }
             (Progress::Ended(report), _) => {
-                let remark = siblings::remark(&self.shared.siblings.of(self.schedule));
+                let remark = siblings::remark(&self.siblings().await?);
                 let outcome = if retention::reported(next, &report, &remark, generation, self.now) {
                     Outcome::normal("Prune", reasons::COMPLETED, retention::summary(next) + &remark)
                 } else {
@@ -285,6 +293,10 @@ impl Look<'_> {
         retention::failed(next, &reason, &message, generation, self.now);
         let outcome = Outcome::warning("Prune", reason, message);
         Ok(Aside { ended: Some(task), outcome: Some(outcome), ..Aside::default() })
+    }
+
+    async fn siblings(&self) -> Result<Vec<Sibling>, Unresolved> {
+        self.shared.siblings.of(self.schedule, &self.context.client).await
     }
 
     /// Verification by a schedule of its own: begins, watches or ends its task.
@@ -319,7 +331,10 @@ impl Look<'_> {
         }
         let longest = verification::longest(self.schedule);
         let (verdict, backup) = match verification::progress(&state, place.phase, started, longest, self.now) {
-            verification::Progress::Runs => return Ok(Aside { runs: true, ..Aside::default() }),
+            verification::Progress::Runs => {
+                verification::keep_place(self.context, self.schedule, started);
+                return Ok(Aside { runs: true, ..Aside::default() });
+            }
             verification::Progress::Start => {
                 match verification::start(self.context, self.schedule, started, spec).await? {
                     Ok(()) => return Ok(Aside { runs: true, ..Aside::default() }),
@@ -328,30 +343,39 @@ impl Look<'_> {
             }
             verification::Progress::Ended(verdict, backup) => (verdict, backup),
         };
+        verification::release_place(self.context, self.schedule, started);
         verification::ended(next, &verdict, backup, self.schedule.metadata.generation, self.now);
         Ok(Aside { ended: Some(started), outcome: Some(verdict.outcome()), ..Aside::default() })
     }
 
     /// From the status, so that the last success is known after its object was pruned. A schedule that never succeeded has no
-    /// last success to be too old: its own age counts, unless it is suspended.
-    fn count(&self, next: &RedisScheduledBackupStatus) {
+    /// last success to be too old: its own age counts, unless it is suspended. `missed`: slots since the last that was begun.
+    fn count(&self, next: &RedisScheduledBackupStatus, missed: usize) {
         let ObjectKey { namespace, name } = self.key;
         let metrics = &self.context.metrics;
-        if self.schedule.spec.suspend {
-            metrics.schedule_gone(namespace, self.cluster, name);
-            return;
-        }
+        let about = |cluster: &str| ScheduleLabels {
+            namespace: namespace.clone(),
+            cluster: cluster.to_owned(),
+            schedule: name.clone(),
+        };
+        let labels = about(self.cluster);
         if let Some(before) = self.previous.cluster.as_deref().filter(|before| *before != self.cluster) {
-            metrics.schedule_gone(namespace, before, name);
+            metrics.schedule_gone(&about(before));
         }
-        let created = self.schedule.metadata.creation_timestamp.as_ref().map_or(self.now, |time| time.0);
-        metrics.schedule_seen(namespace, self.cluster, name, created, next.failures_in_row.unwrap_or(0));
         if let Some(verification) = &next.verification
             && let Some(at) = &verification.completed_at
         {
             let verdict = condition(&next.conditions, VERIFIED).map_or("", |condition| condition.status.as_str());
-            metrics.verified(namespace, self.cluster, at.0, verdict.to_ascii_lowercase().parse().ok());
+            metrics.schedule_verified(&labels, at.0, verdict.to_ascii_lowercase().parse().ok());
         }
+        if self.schedule.spec.suspend {
+            metrics.schedule_rests(&labels);
+            return;
+        }
+        let created = self.schedule.metadata.creation_timestamp.as_ref().map_or(self.now, |time| time.0);
+        let is_ready = condition(&next.conditions, READY).is_some_and(|ready| ready.status == "True");
+        let standing = Standing { created, failures: next.failures_in_row.unwrap_or(0), is_ready, missed };
+        metrics.schedule_seen(&labels, &standing);
         if let Some(at) = &next.last_successful_time {
             metrics.backup_succeeded(namespace, self.cluster, at.0);
             metrics.schedule_succeeded(namespace, self.cluster, name, at.0);

@@ -9,7 +9,7 @@ use redkeep_core::task::{KeepRules, Outcome as Ending, TaskReport};
 use redkeep_k8s_api::conditions::{PRUNED, reasons};
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackupStatus, RetentionDecision, RetentionStatus};
 
-use crate::apply::{ConditionUpdate, set_condition, whole_seconds};
+use crate::apply::{ConditionUpdate, condition, set_condition, whole_seconds};
 use crate::executor::TaskState;
 use crate::redis_scheduled_backup::task::CLOCK_TOLERANCE;
 pub(super) use task::{key, start};
@@ -67,8 +67,36 @@ pub(super) fn due(
     Retention::Idle(again)
 }
 
+/// Since when a run is due that has to wait; now, unless the status knows better.
+pub(super) fn due_since(status: &RedisScheduledBackupStatus, now: Timestamp) -> Timestamp {
+    let pruned = condition(&status.conditions, PRUNED).filter(|pruned| pruned.reason == reasons::POSTPONED);
+    pruned.map_or(now, |pruned| pruned.last_transition_time.0)
+}
+
+/// The status while a run that is due waits for these verifications. When it became so is the condition's transition.
+pub(super) fn postponed(
+    status: &mut RedisScheduledBackupStatus,
+    awaited: &[&str],
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    const MOST_NAMES: usize = 5;
+    let names = awaited.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
+    let more = if awaited.len() > MOST_NAMES { ", …" } else { "" };
+    let message = format!("a retention run is due and waits until {names}{more} was verified");
+    set(status, None, reasons::POSTPONED, message, generation, now);
+}
+
+/// No run is due any more.
+pub(super) fn not_postponed(status: &mut RedisScheduledBackupStatus) {
+    status.conditions.retain(|condition| condition.type_ != PRUNED || condition.reason != reasons::POSTPONED);
+}
+
 /// The status at the beginning of a run; the last plan stays until there is a new one.
-pub(super) fn begun(status: &mut RedisScheduledBackupStatus, task: &str, now: Timestamp) {
+pub(super) fn begun(status: &mut RedisScheduledBackupStatus, task: &str, generation: Option<i64>, now: Timestamp) {
+    if condition(&status.conditions, PRUNED).is_some_and(|pruned| pruned.reason == reasons::POSTPONED) {
+        set(status, None, reasons::RUNNING, "the retention run goes on".to_owned(), generation, now);
+    }
     let retention = status.retention.get_or_insert_with(RetentionStatus::default);
     retention.started_at = Some(Time(whole_seconds(now)));
     retention.task_name = Some(task.to_owned());
@@ -122,7 +150,7 @@ pub(super) fn reported(
     let retention = status.retention.get_or_insert_with(RetentionStatus::default);
     retention.completed_at = Some(Time(whole_seconds(now)));
     let message = summary(status) + remark;
-    set(status, true, reasons::COMPLETED, message, generation, now);
+    set(status, Some(true), reasons::COMPLETED, message, generation, now);
     true
 }
 
@@ -138,7 +166,7 @@ pub(super) fn failed(
     retention.completed_at = Some(Time(whole_seconds(now)));
     let message: String = message.chars().take(LONGEST_ERROR).collect();
     retention.error = Some(message.clone());
-    set(status, false, reason, message, generation, now);
+    set(status, Some(false), reason, message, generation, now);
 }
 
 /// `keeps 7, deleted 2`.
@@ -187,13 +215,13 @@ fn decision(id: &str, text: &str) -> Option<RetentionDecision> {
 
 fn set(
     status: &mut RedisScheduledBackupStatus,
-    ok: bool,
+    ok: Option<bool>,
     reason: &str,
     message: String,
     generation: Option<i64>,
     now: Timestamp,
 ) {
-    let update = ConditionUpdate { kind: PRUNED, status: Some(ok), reason, message };
+    let update = ConditionUpdate { kind: PRUNED, status: ok, reason, message };
     set_condition(&mut status.conditions, update, generation, now);
 }
 

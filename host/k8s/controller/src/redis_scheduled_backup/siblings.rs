@@ -1,16 +1,19 @@
 //! Schedules of one source and one storage share its backups there, so what one of them keeps no other may delete.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
-use kube::{Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use redkeep_core::task::KeepRules;
+use redkeep_k8s_api::backup_storage::BackupStorage;
 use redkeep_k8s_api::redis_backup::RedisBackupSpec;
-use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackup, RedisScheduledBackupSpec};
+use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackup;
 
 use super::validate::{cluster_name, keep_rules};
-use crate::common::storage;
+use crate::common::Unresolved;
+use crate::common::storage::{self, StorageAccess};
 
 type Guarded = DeserializeGuard<RedisScheduledBackup>;
 
@@ -35,37 +38,92 @@ impl Siblings {
         self.0.get().map(Store::state).unwrap_or_default()
     }
 
-    /// Those of this schedule, by name.
-    pub(super) fn of(&self, schedule: &RedisScheduledBackup) -> Vec<Sibling> {
-        find(schedule, &self.all())
+    /// Those of this schedule, by name. Reads each BackupStorage that one of them names.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub(super) async fn of(
+        &self,
+        schedule: &RedisScheduledBackup,
+        client: &Client,
+    ) -> Result<Vec<Sibling>, Unresolved> {
+        let all = self.all();
+        let namespace = schedule.namespace().unwrap_or_default();
+        let others: Vec<&RedisScheduledBackup> =
+            candidates(schedule, &all).filter_map(|other| other.0.as_ref().ok()).collect();
+        let mut places = Places::new();
+        if !others.is_empty() {
+            let storage_of = |schedule: &RedisScheduledBackup| schedule.spec.backup.storage_ref.clone();
+            let names: BTreeSet<String> =
+                others.into_iter().chain([schedule]).filter_map(storage_of).map(|storage| storage.name).collect();
+            let api: Api<BackupStorage> = Api::namespaced(client.clone(), &namespace);
+            for name in names {
+                let found = api.get_opt(&name).await.map_err(Unresolved::read(format!("BackupStorage {name}")))?;
+                let access = found.and_then(|storage| storage::access_of(&storage).ok());
+                places.extend(access.map(|access| (name, place(&access))));
+            }
+        }
+        Ok(find(schedule, &all, &places))
     }
 }
 
-fn find(schedule: &RedisScheduledBackup, all: &[Arc<Guarded>]) -> Vec<Sibling> {
+/// Where each BackupStorage lies, by its name.
+type Places = BTreeMap<String, String>;
+
+/// Other schedules of the namespace that back up the same source. One that nobody can read may be of any.
+fn candidates<'a>(schedule: &RedisScheduledBackup, all: &'a [Arc<Guarded>]) -> impl Iterator<Item = &'a Guarded> {
     let (namespace, uid) = (schedule.namespace(), schedule.uid());
-    let others = all.iter().filter(|other| {
+    let cluster = cluster_name(&schedule.spec.backup);
+    all.iter().map(Arc::as_ref).filter(move |other| {
         let metadata = other.meta();
-        metadata.namespace == namespace && metadata.uid != uid && metadata.deletion_timestamp.is_none()
-    });
-    let mut found: Vec<Sibling> = others.filter_map(|other| sibling(other, schedule)).collect();
+        metadata.namespace == namespace
+            && metadata.uid != uid
+            && metadata.deletion_timestamp.is_none()
+            && other.0.as_ref().map_or(true, |other| cluster_name(&other.spec.backup) == cluster)
+    })
+}
+
+fn find(schedule: &RedisScheduledBackup, all: &[Arc<Guarded>], places: &Places) -> Vec<Sibling> {
+    let mut found: Vec<Sibling> =
+        candidates(schedule, all).filter_map(|other| sibling(other, schedule, places)).collect();
     found.sort_by(|left, right| left.name.cmp(&right.name));
     found
 }
 
-/// Rules that nobody can follow are no reason to delete, and a schedule that nobody can read may be of the same source.
-fn sibling(other: &Guarded, schedule: &RedisScheduledBackup) -> Option<Sibling> {
+/// Rules that nobody can follow are no reason to delete, and what nobody can read, or find, may be in the same storage.
+fn sibling(other: &Guarded, schedule: &RedisScheduledBackup, places: &Places) -> Option<Sibling> {
     let name = other.meta().name.clone().unwrap_or_default();
     let Ok(other) = &other.0 else { return Some(Sibling { name, keep: None }) };
-    let keep = other.spec.retention.as_ref().and_then(|retention| keep_rules(retention).ok());
-    share_storage(&other.spec, &schedule.spec).then_some(Sibling { name, keep })
+    let keep = match share_storage(&other.spec.backup, &schedule.spec.backup, places) {
+        Some(false) => return None,
+        Some(true) => other.spec.retention.as_ref().and_then(|retention| keep_rules(retention).ok()),
+        None => None,
+    };
+    Some(Sibling { name, keep })
 }
 
-/// By where the backups lie, however the way there is described. A storage that one names by a BackupStorage and the other by its
-/// destination is not recognized.
-fn share_storage(one: &RedisScheduledBackupSpec, other: &RedisScheduledBackupSpec) -> bool {
-    let (one, other) = (&one.backup, &other.backup);
-    let address = |spec: &RedisBackupSpec| Some(storage::access(spec.destination.as_ref()?, None).ok()?.address);
-    cluster_name(one) == cluster_name(other) && address(one) == address(other) && one.storage_ref == other.storage_ref
+/// By where the backups lie, however the way there is described; `None`: that is not known of one of them.
+fn share_storage(one: &RedisBackupSpec, other: &RedisBackupSpec, places: &Places) -> Option<bool> {
+    if one.storage_ref.is_some() && one.storage_ref == other.storage_ref {
+        return Some(true);
+    }
+    let of = |spec: &RedisBackupSpec| match (&spec.destination, &spec.storage_ref) {
+        (Some(destination), None) => Some(place(&storage::access(destination, None).ok()?)),
+        (None, Some(storage)) => places.get(&storage.name).cloned(),
+        _ => None,
+    };
+    Some(of(one)? == of(other)?)
+}
+
+/// Where a storage lies, spelled in one way. The endpoint is no part of it: one server has many names, and taking two servers for one
+/// keeps more, never less.
+fn place(access: &StorageAccess) -> String {
+    let (scheme, path) = access.address.split_once("://").unwrap_or(("", &access.address));
+    // Google serves its buckets by the protocol of S3 too.
+    let is_google = access.spec.endpoint.as_deref().is_some_and(|endpoint| endpoint.contains("storage.googleapis.com"));
+    let scheme = if is_google { "gs" } else { scheme };
+    let path: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    format!("{scheme}://{}", path.join("/"))
 }
 
 /// Rules that keep what any of them keeps. Where one keeps everything no rule is left, and only garbage goes.
@@ -94,7 +152,9 @@ pub(super) fn remark(siblings: &[Sibling]) -> String {
     };
     let greedy = listed(&mut siblings.iter().filter(|sibling| sibling.keep.is_none()));
     if !greedy.is_empty() {
-        return format!("; nothing is deleted, for {greedy} backs up the same source and has no retention");
+        return format!(
+            "; nothing is deleted, for {greedy} backs up the same source and has no retention, or its storage is not known"
+        );
     }
     match listed(&mut siblings.iter()) {
         names if names.is_empty() => names,
@@ -137,19 +197,31 @@ mod tests {
             going,
         ];
         let all: Vec<_> = all.into_iter().map(cached).collect();
-        let mut found = find(&own, &all);
+        let mut found = find(&own, &all, &Places::new());
         let unreadable =
             json!({"metadata": {"name": "newer", "namespace": "shop", "uid": "u"}, "spec": {"schedule": 7}});
         let unreadable: Guarded = serde_json::from_value(unreadable).unwrap();
         assert!(unreadable.0.is_err());
         let with_unreadable: Vec<_> = all.iter().cloned().chain([Arc::new(unreadable)]).collect();
-        assert_eq!(find(&own, &with_unreadable)[1], Sibling { name: "newer".to_owned(), keep: None });
+        assert_eq!(find(&own, &with_unreadable, &Places::new())[1], Sibling { name: "newer".to_owned(), keep: None });
         found.retain(|one| one.keep.is_some());
         assert_eq!(found.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["monthly", "yearly"]);
         let rules = union(&KeepRules { last: Some(24), ..KeepRules::default() }, &found);
         let all_of_them = KeepRules { last: Some(24), monthly: Some(12), yearly: Some(3), ..KeepRules::default() };
         assert_eq!(rules, all_of_them);
         assert_eq!(remark(&found), "; what the rules of monthly, yearly keep of the same source stays too");
+    }
+
+    #[rstest]
+    #[case::spelled_otherwise(json!({"s3": {"bucket": "b", "path": "/p//q/"}}), json!({"s3": {"bucket": "b", "path": "p/q"}}), true)]
+    #[case::by_another_name_of_the_server(json!({"s3": {"bucket": "b", "endpoint": "http://minio:9000"}}), json!({"s3": {"bucket": "b", "endpoint": "https://minio.shop.svc:9000/"}}), true)]
+    #[case::google_by_either_protocol(json!({"s3": {"bucket": "b", "endpoint": "https://storage.googleapis.com"}}), json!({"gcs": {"bucket": "b"}}), true)]
+    #[case::another_bucket(json!({"s3": {"bucket": "b"}}), json!({"s3": {"bucket": "c"}}), false)]
+    #[case::another_provider(json!({"s3": {"bucket": "b"}}), json!({"gcs": {"bucket": "b"}}), false)]
+    #[case::another_path(json!({"folder": {"claim": "c", "path": "p"}}), json!({"folder": {"claim": "c"}}), false)]
+    fn a_place_has_one_spelling(#[case] one: Value, #[case] other: Value, #[case] same: bool) {
+        let of = |value| place(&storage::access(&serde_json::from_value(value).unwrap(), None).unwrap());
+        assert_eq!(of(one) == of(other), same);
     }
 
     #[rstest]

@@ -1,5 +1,6 @@
 //! The whole reconcile against an API server in memory: what is written, and what a crash between two writes leaves.
 
+use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use redkeep_core::task::{Outcome as Ending, Task, TaskReport};
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use redkeep_k8s_api::labels;
 use super::testing::{child, object};
 use super::*;
 use crate::executor::TaskState;
+use crate::metrics::ClusterLabels;
 use crate::testing::{FakeApi, ScriptedExecutor, SettableClock};
 use redkeep_core::classify::Classify;
 
@@ -72,6 +74,34 @@ impl World {
             run["metadata"]["labels"][labels::OUTCOME] = json!(outcome);
             run["metadata"]["annotations"][labels::COMPLETED_AT] = json!(at);
         });
+    }
+
+    /// Other schedules of the namespace.
+    fn siblings(&self, others: impl IntoIterator<Item = Value>) {
+        let (reader, mut writer) = kube::runtime::reflector::store();
+        for (index, mut other) in others.into_iter().enumerate() {
+            other["metadata"]["name"] = json!(format!("other-{index}"));
+            other["metadata"]["uid"] = json!(format!("uid-of-other-{index}"));
+            writer.apply_watcher_event(&Event::Apply(serde_json::from_value(other).unwrap()));
+        }
+        self.shared.siblings.are_in(reader);
+    }
+
+    /// By which rules retention runs after a success.
+    async fn prune_rules(&self) -> redkeep_core::task::KeepRules {
+        let at = "2026-11-20T02:05:00Z";
+        self.fake.put(child("nightly-202611200200", "2026-11-20T02:00:00Z", Some(("completed", at))));
+        for _ in 0..2 {
+            self.look().await.unwrap();
+        }
+        let started = self.executor.started.lock().unwrap().clone();
+        let Task::Prune(task) = &started[0].spec.task else { panic!("{:?}", started[0].spec.task) };
+        task.keep.clone()
+    }
+
+    fn condition(&self, kind: &str) -> Value {
+        let conditions = self.status("conditions");
+        conditions.as_array().unwrap().iter().find(|one| one["type"] == kind).cloned().unwrap_or_default()
     }
 }
 
@@ -428,6 +458,11 @@ async fn the_newest_backup_is_read_again_by_a_schedule_of_its_own() {
     assert_eq!(verify.len(), 1);
     let Task::Verify(task) = &verify[0].spec.task else { panic!() };
     assert_eq!((task.backup.backup.as_str(), task.record), ("latest", true));
+    assert_eq!(
+        task.backup.origin.as_deref(),
+        Some("k8s:test"),
+        "the newest of this operator, not of whoever shares the prefix"
+    );
     assert_eq!(task.backup.cluster.as_ref().map(ToString::to_string).as_deref(), Some("carts"));
     let key = verify[0].key.name.clone();
     let outcome = Ending::Failed {
@@ -481,6 +516,116 @@ async fn a_suspended_schedule_lets_go_of_nothing() {
     }
     assert!(world.executor.names().is_empty());
     assert_eq!(world.status("retention"), Value::Null);
+}
+
+#[tokio::test]
+async fn a_sibling_that_names_the_same_bucket_otherwise_keeps_what_it_keeps() {
+    let storage = |name: &str, bucket: &str| {
+        json!({"apiVersion": "redis.io/v1", "kind": "BackupStorage", "metadata": {"name": name, "namespace": "shop", "uid": name},
+            "spec": {"destination": {"s3": {"bucket": bucket, "path": "prod/", "endpoint": "http://minio:9000"}}}})
+    };
+    let by_name =
+        |name: &str| json!({"destination": null, "backupCredentialsSecret": null, "storageRef": {"name": name}});
+    for (own, other, expected) in [
+        (json!({}), by_name("main"), Some(12)),
+        (by_name("main"), json!({}), Some(12)),
+        (by_name("main"), by_name("second"), Some(12)),
+        (json!({}), by_name("elsewhere"), None),
+    ] {
+        let mut change = own.clone();
+        change["retention"] = json!({"keepLast": 24});
+        let world = World::new(nightly(change), "2026-11-20T12:00:00Z");
+        for (name, bucket) in [("main", "backups"), ("second", "backups"), ("elsewhere", "other")] {
+            world.fake.put(storage(name, bucket));
+        }
+        let mut change = other.clone();
+        change["retention"] = json!({"keepMonthly": 12});
+        world.siblings([object(change, json!({}))]);
+        assert_eq!(world.prune_rules().await.monthly, expected, "{own} and {other}");
+    }
+}
+
+#[tokio::test]
+async fn a_sibling_whose_storage_is_not_known_keeps_everything() {
+    let world = World::new(nightly(json!({"retention": {"keepLast": 24}})), "2026-11-20T12:00:00Z");
+    let unknown = json!({"destination": null, "backupCredentialsSecret": null, "storageRef": {"name": "gone"}, "retention": {"keepLast": 1}});
+    world.siblings([object(unknown, json!({}))]);
+    assert!(world.prune_rules().await.is_empty());
+}
+
+/// A backup that is complete and is being read again.
+fn being_verified(name: &str, completed: &str) -> Value {
+    let mut run = child(name, completed, None);
+    run["metadata"]["annotations"][labels::COMPLETED_AT] = json!(completed);
+    run
+}
+
+#[tokio::test]
+async fn retention_waits_for_the_verifications_that_ran_when_it_became_due_and_for_no_later_ones() {
+    let change = json!({"schedule": "0 * * * *", "retention": {"keepLast": 3}});
+    let mut status = ran("2026-11-20T12:00:00Z");
+    status["inForce"]["schedule"] = json!("0 * * * *");
+    let mut world = World::new(object(change, status), "2026-11-20T12:10:00Z");
+    world.fake.put(being_verified("nightly-202611201200", "2026-11-20T12:05:00Z"));
+    world.look().await.unwrap();
+    assert_eq!(world.status("retention"), Value::Null);
+    let pruned = world.condition("Pruned");
+    assert_eq!((&pruned["status"], &pruned["reason"]), (&json!("Unknown"), &json!("Postponed")));
+    assert!(pruned["message"].as_str().unwrap().contains("nightly-202611201200"), "{pruned}");
+    world.restart();
+    world.clock.set("2026-11-20T13:10:00Z");
+    world.fake.put(being_verified("nightly-202611201300", "2026-11-20T13:05:00Z"));
+    // The first look makes the slot's run.
+    for _ in 0..2 {
+        world.look().await.unwrap();
+    }
+    assert_eq!(world.status("retention"), Value::Null, "the first one is still being read");
+    world.end("nightly-202611201200", "completed", "2026-11-20T12:05:00Z");
+    world.look().await.unwrap();
+    assert!(world.status("retention")["taskName"].is_string(), "the later one is not waited for");
+    assert_eq!(world.condition("Pruned")["reason"], "Running");
+}
+
+#[tokio::test]
+async fn a_postponement_ends_with_the_rules() {
+    let world = World::new(nightly(json!({"retention": {"keepLast": 3}})), "2026-11-20T12:10:00Z");
+    world.fake.put(being_verified("nightly-202611200200", "2026-11-20T12:05:00Z"));
+    world.look().await.unwrap();
+    assert_eq!(world.condition("Pruned")["reason"], "Postponed");
+    world.fake.update("RedisScheduledBackup", "shop", "nightly", |schedule| {
+        schedule["spec"].as_object_mut().unwrap().remove("retention");
+    });
+    world.look().await.unwrap();
+    assert_eq!(world.condition("Pruned"), Value::Null);
+}
+
+#[tokio::test]
+async fn a_history_limit_lets_no_run_go_whose_pin_is_not_in_storage_yet() {
+    for (pinned, noted, stays) in [
+        (true, None, true),
+        (true, Some("changing"), true),
+        (true, Some("failed-1764000000"), true),
+        (true, Some("false"), true),
+        (true, Some("true"), false),
+        (true, Some("gone-2"), false),
+        (false, Some("true"), true),
+        (false, Some("false"), false),
+        (false, None, false),
+    ] {
+        let world = World::new(nightly(json!({"successfulBackupsHistoryLimit": 0})), "2026-11-20T12:00:00Z");
+        let at = "2026-11-20T02:00:00Z";
+        let mut run = child("nightly-202611200200", at, Some(("completed", at)));
+        run["spec"]["pin"] = json!(pinned);
+        // The API in memory counts one more, as the user's edit does.
+        run["metadata"]["generation"] = json!(1);
+        run["status"] = json!({"phase": "Completed", "backupId": "20261120T020000Z-nightly-202611200200-aaaaa"});
+        if let Some(noted) = noted {
+            run["metadata"]["annotations"][labels::PINNED] = json!(noted);
+        }
+        world.fake.put(run);
+        world.look().await.unwrap();
+        assert_eq!(world.runs().len(), usize::from(stays), "pin {pinned}, noted {noted:?}");
+    }
 }
 
 #[test]

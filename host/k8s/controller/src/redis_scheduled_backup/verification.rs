@@ -20,7 +20,7 @@ use crate::apply::{set_condition, whole_seconds};
 use crate::common::verdict::{Verdict, verdict};
 use crate::executor::TaskState;
 use crate::redis_scheduled_backup::task::CLOCK_TOLERANCE;
-pub(super) use task::{key, longest, start};
+pub(super) use task::{keep_place, key, longest, release_place, start};
 
 /// Beyond the task's own deadlines, its Job has ended whatever is seen of it.
 const SETTLE: SignedDuration = SignedDuration::from_mins(30);

@@ -16,16 +16,20 @@ use crate::executor::TaskState;
 use crate::executor::job::build::{CONTAINER, START_DEADLINE};
 use crate::settings;
 
+/// A container that could not be run.
+const NOT_STARTED: &str = "ContainerNotStarted";
+/// A retry that did not start, after an attempt that ran.
+const RETRY_NOT_STARTED: &str = "RetryNotStarted";
+
 /// The Job's own words, as far as its pods and the Events about it and them explain them.
 pub fn observe(job: &Job, pods: &[Pod], events: &[Event], now: Timestamp) -> TaskState {
-    let mut pods: Vec<&Pod> = pods.iter().collect();
-    pods.sort_by_key(|pod| pod.metadata.creation_timestamp.clone().map(|time| time.0));
+    let pods = by_age(pods);
     if let Some((report, pod)) = success(&pods) {
         return TaskState::Ended { report, pod };
     }
     // `FailureTarget` counts as the end: with a lost node, `Failed` waits for a pod that never ends.
     if let Some(failed) = condition(job, "Failed").or_else(|| condition(job, "FailureTarget")) {
-        return ended(&pods, failed);
+        return ended(job, &pods, failed);
     }
     if condition(job, "Complete").is_some() || condition(job, "SuccessCriteriaMet").is_some() {
         return TaskState::Failed {
@@ -39,6 +43,28 @@ pub fn observe(job: &Job, pods: &[Pod], events: &[Event], now: Timestamp) -> Tas
 /// Whether the Job will not change any more, whatever its pods do.
 pub fn is_finished(job: &Job) -> bool {
     ["Complete", "Failed", "FailureTarget"].iter().any(|kind| condition(job, kind).is_some())
+}
+
+/// When it came to that.
+pub fn finished_at(job: &Job) -> Option<Timestamp> {
+    let times = ["FailureTarget", "Failed", "Complete"].into_iter();
+    times.filter_map(|kind| condition(job, kind)?.last_transition_time.as_ref()).map(|time| time.0).min()
+}
+
+/// When one that did not start is given up.
+pub fn gave_up_at(job: &Job, pods: &[Pod]) -> Option<Timestamp> {
+    waits_since(job, by_age(pods).last().copied())?.checked_add(start_deadline(job)).ok()
+}
+
+/// Whether one of its pods did the work, whatever the Job says.
+pub fn is_done(pods: &[Pod]) -> bool {
+    success(&by_age(pods)).is_some()
+}
+
+fn by_age(pods: &[Pod]) -> Vec<&Pod> {
+    let mut pods: Vec<&Pod> = pods.iter().collect();
+    pods.sort_by_key(|pod| pod.metadata.creation_timestamp.clone().map(|time| time.0));
+    pods
 }
 
 fn condition<'a>(job: &'a Job, kind: &str) -> Option<&'a JobCondition> {
@@ -68,8 +94,51 @@ fn container(pod: &Pod) -> Option<&ContainerStatus> {
     statuses.iter().find(|status| status.name == CONTAINER)
 }
 
+/// Whether a pod's task cannot have done anything. In doubt it may: of one that was evicted or whose node was lost nobody knows.
+fn never_ran(pod: &Pod) -> bool {
+    let task = container(pod);
+    let ran_before = task.is_some_and(|task| {
+        task.restart_count > 0 || task.last_state.as_ref().is_some_and(|last| last.terminated.is_some())
+    });
+    let is_waiting = task.is_none_or(|task| {
+        task.state.as_ref().is_none_or(|state| state.running.is_none() && state.terminated.is_none())
+    });
+    match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        None | Some("Pending") => is_waiting && !ran_before,
+        Some("Failed") => {
+            let could_not_start = terminated(pod).is_some_and(is_start_error);
+            !ran_before && (could_not_start || is_waiting && before_the_task(pod).is_some())
+        }
+        _ => false,
+    }
+}
+
+/// Whether an attempt may have run, and done what nobody said: by its pod, or by the Job's count of those that failed, of which
+/// some may be gone.
+fn may_have_run(job: &Job, pods: &[&Pod]) -> bool {
+    let has_failed = |pod: &&&Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Failed");
+    let status = job.status.as_ref();
+    let counted = status.and_then(|status| status.failed.max(status.succeeded)).unwrap_or(0);
+    let seen = pods.iter().filter(has_failed).count();
+    pods.iter().any(|pod| !never_ran(pod)) || usize::try_from(counted).unwrap_or(0) > seen
+}
+
+fn is_start_error(end: &ContainerStateTerminated) -> bool {
+    matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun"))
+}
+
+/// An attempt that did not start, by which reason; of a retry that one is told apart, for the attempts before it may have done
+/// their work.
+fn not_started(job: &Job, pods: &[&Pod], reason: &str, message: String) -> TaskState {
+    if may_have_run(job, pods) {
+        let message = format!("an attempt ran and did not say how it ended, and the next: {reason}: {message}");
+        return TaskState::Failed { reason: RETRY_NOT_STARTED.to_owned(), message };
+    }
+    TaskState::Failed { reason: reason.to_owned(), message }
+}
+
 /// The Job failed: the newest pod's report says why, else what killed the pod, else what the Job says.
-fn ended(pods: &[&Pod], failed: &JobCondition) -> TaskState {
+fn ended(job: &Job, pods: &[&Pod], failed: &JobCondition) -> TaskState {
     let newest = pods.last();
     let killed = newest.and_then(|pod| killed_by(pod));
     let last_word = newest.and_then(|pod| Some((report(pod)?, pod.metadata.name.clone())));
@@ -79,7 +148,10 @@ fn ended(pods: &[&Pod], failed: &JobCondition) -> TaskState {
         return TaskState::Ended { report, pod };
     }
     if let Some((reason, message)) = killed {
-        return TaskState::Failed { reason, message };
+        return match reason.as_str() {
+            NOT_STARTED => not_started(job, pods, NOT_STARTED, message),
+            _ => TaskState::Failed { reason, message },
+        };
     }
     let said = failed.message.clone().unwrap_or_default();
     let (reason, message) = match (failed.reason.as_deref(), newest) {
@@ -92,7 +164,7 @@ fn ended(pods: &[&Pod], failed: &JobCondition) -> TaskState {
             }
             (_, Some(end)) => ("TaskFailed", exit_text("the task", end)),
             (_, None) => match before_the_task(pod) {
-                Some(why) => ("ContainerNotStarted", why),
+                Some(why) => return not_started(job, pods, NOT_STARTED, why),
                 None => ("PodLost", format!("the task's pod did not end: {said}")),
             },
         },
@@ -154,8 +226,8 @@ fn killed_by(pod: &Pod) -> Option<(String, String)> {
     if end.reason.as_deref() == Some("OOMKilled") {
         return because("OutOfMemory", format!("pod {name} needed more memory than its limit"));
     }
-    if matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun")) {
-        return because("ContainerNotStarted", exit_text("the task", end));
+    if is_start_error(end) {
+        return because(NOT_STARTED, exit_text("the task", end));
     }
     match end.exit_code {
         137 | 143 => because("PodKilled", format!("pod {name} was killed (exit code {})", end.exit_code)),
@@ -178,10 +250,7 @@ fn unfinished(job: &Job, pods: &[&Pod], events: &[Event], now: Timestamp) -> Tas
         let why = report(pod).map_or_else(|| "the last attempt failed".to_owned(), |report| outcome_text(&report));
         return TaskState::Waiting { reason: "Retrying".to_owned(), message: why, since };
     }
-    let created = |metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
-        metadata.creation_timestamp.as_ref().map(|time| time.0)
-    };
-    let since = newest.and_then(|pod| created(&pod.metadata)).or_else(|| created(&job.metadata)).unwrap_or(now);
+    let since = waits_since(job, newest).unwrap_or(now);
     let (reason, message) = match newest {
         Some(pod) => why_pending(pod, events),
         None => why_no_pod(job, events),
@@ -192,9 +261,15 @@ fn unfinished(job: &Job, pods: &[&Pod], events: &[Event], now: Timestamp) -> Tas
         let message = format!("not started within {} seconds: {message}", allowed.as_secs());
         // Nothing is known to stand in its way: then the wait itself is the reason.
         let reason = if matches!(reason, "PodStarting" | "PodNotCreated") { START_DEADLINE_EXCEEDED } else { reason };
-        return TaskState::Failed { reason: reason.to_owned(), message };
+        return not_started(job, pods, reason, message);
     }
     TaskState::Waiting { reason: reason.to_owned(), message, since }
+}
+
+/// Since when the newest attempt has waited for its start.
+fn waits_since(job: &Job, newest: Option<&Pod>) -> Option<Timestamp> {
+    let pod = newest.and_then(|pod| pod.metadata.creation_timestamp.as_ref());
+    pod.or(job.metadata.creation_timestamp.as_ref()).map(|time| time.0)
 }
 
 fn outcome_text(report: &TaskReport) -> String {
@@ -225,7 +300,7 @@ fn why_pending(pod: &Pod, events: &[Event]) -> (&'static str, String) {
             Some("CrashLoopBackOff") => {
                 let last = one.last_state.as_ref().and_then(|state| state.terminated.as_ref());
                 let last = last.map(|end| exit_text(&format!("container {}", one.name), end));
-                return ("ContainerNotStarted", last.unwrap_or(message));
+                return (NOT_STARTED, last.unwrap_or(message));
             }
             Some(
                 "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable",
@@ -233,7 +308,7 @@ fn why_pending(pod: &Pod, events: &[Event]) -> (&'static str, String) {
                 return ("ImagePullFailed", message);
             }
             Some("CreateContainerConfigError" | "CreateContainerError" | "RunContainerError") => {
-                return ("ContainerNotStarted", message);
+                return (NOT_STARTED, message);
             }
             _ => {}
         }

@@ -89,6 +89,24 @@ async fn a_time_to_live_comes_only_once_the_report_was_read() {
 }
 
 #[tokio::test]
+async fn a_job_whose_pod_is_done_and_that_does_not_say_so_yet_is_kept_for_its_log() {
+    let fake = FakeApi::new();
+    let executor = executor(&fake);
+    executor.start(&request()).await.unwrap();
+    let report =
+        json!({"outcome": {"state": "done"}, "startedAt": "2026-11-27T12:00:00Z", "endedAt": "2026-11-27T12:00:00Z"});
+    let ended = json!({"name": build::CONTAINER, "state": {"terminated": {"exitCode": 0, "message": report.to_string()}},
+        "image": "", "imageID": "", "ready": false, "restartCount": 0});
+    fake.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": "nightly-0f8e9-x",
+        "labels": {"batch.kubernetes.io/job-name": "nightly-0f8e9"}}, "status": {"containerStatuses": [ended]}}));
+    let state = executor.observe(&request().key).await.unwrap();
+    assert!(matches!(&state, TaskState::Ended { .. }), "{state:?}");
+    executor.forget(&request().key).await.unwrap();
+    let job = fake.get("Job", "shop", "nightly-0f8e9").unwrap();
+    assert_eq!(job["spec"]["ttlSecondsAfterFinished"], KEPT_AFTER_END);
+}
+
+#[tokio::test]
 async fn what_never_started_is_deleted_when_it_is_forgotten() {
     let fake = FakeApi::new();
     let executor = executor(&fake);
@@ -112,4 +130,46 @@ async fn events_are_read_only_for_what_has_not_started() {
     let state = executor.observe(&request().key).await.unwrap();
     assert!(matches!(&state, TaskState::Running { pod: Some(pod), progress: None } if pod == "nightly-0f8e9-x"));
     assert!(fake.calls()[before..].iter().all(|call| !call.path.ends_with("/events")));
+}
+
+#[tokio::test]
+async fn of_many_events_none_is_overlooked() {
+    let fake = FakeApi::new();
+    let executor = executor(&fake);
+    executor.start(&request()).await.unwrap();
+    let event = |number: u32, time: &str, message: &str| {
+        json!({"apiVersion": "v1", "kind": "Event", "metadata": {"namespace": "shop", "name": format!("e-{number:03}")},
+            "involvedObject": {"name": "nightly-0f8e9"}, "reason": "FailedCreate", "message": message, "lastTimestamp": time})
+    };
+    for number in 0..250 {
+        fake.put(event(number, "2026-11-27T11:00:00Z", "violates PodSecurity"));
+    }
+    // By name the last one, by time the newest.
+    fake.put(event(999, "2026-11-27T11:59:00Z", "exceeded quota: q"));
+    let state = executor.observe(&request().key).await.unwrap();
+    assert!(matches!(&state, TaskState::Waiting { reason, .. } if reason == "QuotaExceeded"), "{state:?}");
+}
+
+#[tokio::test]
+async fn when_a_task_failed_is_known_from_its_job_or_from_when_it_should_have_started() {
+    let fake = FakeApi::new();
+    let executor = executor(&fake);
+    let key = request().key;
+    let failed_at = async || executor.failed_at(&key).await.unwrap();
+    assert_eq!(failed_at().await, None);
+    executor.start(&request()).await.unwrap();
+    fake.update("Job", "shop", "nightly-0f8e9", |job| {
+        job["metadata"]["annotations"][build::START_DEADLINE] = json!("60");
+    });
+    assert_eq!(failed_at().await, Some("2026-11-27T12:01:00Z".parse().unwrap()));
+    fake.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": "nightly-0f8e9-x",
+        "creationTimestamp": "2026-11-27T12:10:00Z", "labels": {"batch.kubernetes.io/job-name": "nightly-0f8e9"}},
+        "status": {"phase": "Pending"}}));
+    assert_eq!(failed_at().await, Some("2026-11-27T12:11:00Z".parse().unwrap()));
+    fake.update("Job", "shop", "nightly-0f8e9", |job| {
+        job["status"] = json!({"conditions": [
+            {"type": "FailureTarget", "status": "True", "lastTransitionTime": "2026-11-27T12:20:00Z"},
+            {"type": "Failed", "status": "True", "lastTransitionTime": "2026-11-27T12:21:00Z"}]});
+    });
+    assert_eq!(failed_at().await, Some("2026-11-27T12:20:00Z".parse().unwrap()));
 }

@@ -64,8 +64,8 @@ fn word(decision: &Decision) -> String {
 #[case::never_made_in_time("Preparing", TaskState::Missing, 30_000, "inspect JobVanished")]
 #[case::waiting("Preparing", waiting(), 1, "wait")]
 #[case::running("Starting", running(), 1, "run")]
-#[case::running_for_ever("Running", running(), 21_600 + 301, "fail DeadlineExceeded")]
-#[case::waiting_for_ever("Starting", waiting(), 21_600 + 301, "fail DeadlineExceeded")]
+#[case::running_for_ever("Running", running(), 21_600 + 301, "inspect DeadlineExceeded")]
+#[case::waiting_for_ever("Starting", waiting(), 21_600 + 301, "inspect DeadlineExceeded")]
 #[case::just_in_time("Running", running(), 21_600 + 299, "run")]
 #[case::done("Running", ended(json!({"state": "done"})), 1, "complete")]
 #[case::done_although_late("Running", ended(json!({"state": "done"})), 30_000, "complete")]
@@ -75,6 +75,7 @@ fn word(decision: &Decision) -> String {
 #[case::node_lost("Running", gone("NodeLost"), 1, "inspect NodeLost")]
 #[case::no_report("Running", gone("NoReport"), 1, "inspect NoReport")]
 #[case::image("Starting", gone("ImagePullFailed"), 1, "fail ImagePullFailed")]
+#[case::image_of_a_retry("Running", gone("RetryNotStarted"), 1, "inspect RetryNotStarted")]
 #[case::never_started("Starting", gone("StartDeadlineExceeded"), 1, "fail StartDeadlineExceeded")]
 #[case::no_node("Starting", gone("Unschedulable"), 1, "fail Unschedulable")]
 #[case::quota("Starting", gone("QuotaExceeded"), 1, "fail QuotaExceeded")]
@@ -94,15 +95,36 @@ fn a_task_becomes_a_decision(
 #[case::going_on(running(), 1, "wait")]
 #[case::found(ended(json!({"state": "done"})), 1, "complete")]
 #[case::not_there(failed_for("not-found", "BackupNotFound"), 1, "fail NodeLost")]
-#[case::a_bucket_is_away(failed_for("not-found", "StorageNotFound"), 1, "fail NodeLost")]
-#[case::cannot_look(failed_as("failed"), 1, "fail NodeLost")]
-#[case::died(gone("OutOfMemory"), 1, "fail NodeLost")]
+#[case::a_bucket_is_away(failed_for("not-found", "StorageNotFound"), 1, "repeat")]
+#[case::cannot_look(failed_as("failed"), 1, "repeat")]
+#[case::died(gone("OutOfMemory"), 1, "repeat")]
+#[case::said_nothing(ended(json!({"state": "running", "stage": "find"})), 1, "repeat")]
+#[case::cannot_look_for_ever(failed_as("failed"), 21_600 + 901, "fail NodeLost")]
+#[case::dies_for_ever(gone("OutOfMemory"), 21_600 + 901, "fail NodeLost")]
 #[case::vanishes_for_ever(TaskState::Missing, 21_600 + 901, "fail NodeLost")]
 #[case::never_starts(waiting(), 21_600 + 901, "fail NodeLost")]
 fn an_inspection_ends_in_what_storage_says(#[case] task: TaskState, #[case] seconds: i64, #[case] expected: &str) {
     let lost = ("NodeLost", "the node is gone");
     let decision = decide_inspection(&spec(json!({})), &status(INSPECTING_REASON), &task, lost, after(seconds));
-    assert_eq!(word(&decision), expected);
+    let word = match decision {
+        InspectionDecision::Start => "start".to_owned(),
+        InspectionDecision::Wait => "wait".to_owned(),
+        InspectionDecision::Repeat { .. } => "repeat".to_owned(),
+        InspectionDecision::Complete { .. } => "complete".to_owned(),
+        InspectionDecision::Fail { reason, .. } => format!("fail {reason}"),
+    };
+    assert_eq!(word, expected);
+}
+
+#[test]
+fn a_loss_that_is_found_late_is_asked_about_for_as_long() {
+    let found = after(86_400);
+    let mut status = status(INSPECTING_REASON);
+    let unknown =
+        json!({"type": "Failed", "status": "Unknown", "reason": "r", "message": "", "lastTransitionTime": found});
+    status.conditions.push(serde_json::from_value(unknown).unwrap());
+    assert!(!is_inspection_over(&spec(json!({})), &status, after(86_400 + 900)));
+    assert!(is_inspection_over(&spec(json!({})), &status, after(86_400 + 901)));
 }
 
 const INSPECTING_REASON: &str = "Inspecting";
@@ -116,8 +138,9 @@ fn help_of_the_task_reaches_the_user_and_doubt_is_said() {
     };
     assert_eq!(message, "m (help: do x)");
     let lost = ("NodeLost", "gone");
-    let doubt = decide_inspection(&spec(json!({})), &status(INSPECTING_REASON), &failed_as("failed"), lost, now);
-    let Decision::Fail { message, .. } = doubt else { panic!() };
+    let late = after(21_600 + 901);
+    let doubt = decide_inspection(&spec(json!({})), &status(INSPECTING_REASON), &failed_as("failed"), lost, late);
+    let InspectionDecision::Fail { message, .. } = doubt else { panic!() };
     assert_eq!(message, "gone; whether the backup exists is not known: m");
 }
 

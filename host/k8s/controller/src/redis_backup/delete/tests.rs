@@ -86,6 +86,24 @@ async fn the_task_is_forgotten_only_after_the_object_or_it_would_begin_again() {
 }
 
 #[tokio::test]
+async fn an_object_that_changed_meanwhile_is_not_taken_for_released() {
+    let world = World::with_policy(json!({}));
+    world.ends(json!({"state": "done"}));
+    let seen = world.fake.get("RedisBackup", "shop", "nightly").unwrap();
+    world.fake.update("RedisBackup", "shop", "nightly", |backup| {
+        backup["metadata"]["finalizers"] = json!(["another", labels::DELETE_ARTIFACTS_FINALIZER]);
+    });
+    let action = reconcile(&serde_json::from_value(seen).unwrap(), &world.context).await.unwrap();
+    assert_eq!(action, Action::requeue(OUTDATED));
+    assert!(world.executor.forgotten.lock().unwrap().is_empty(), "its task would be begun again");
+    assert!(world.fake.events().is_empty());
+    assert_eq!(world.look().await.unwrap(), Action::await_change());
+    assert_eq!(world.executor.forgotten.lock().unwrap().len(), 1);
+    let finalizers = world.fake.get("RedisBackup", "shop", "nightly").unwrap()["metadata"]["finalizers"].clone();
+    assert_eq!(finalizers, json!(["another"]));
+}
+
+#[tokio::test]
 async fn artifacts_that_are_gone_already_are_no_hindrance() {
     let world = World::with_policy(json!({}));
     world.ends(json!({"state": "failed", "class": "not-found", "reason": "BackupNotFound", "message": "m", "help": null, "retryable": false}));
@@ -175,4 +193,20 @@ async fn a_run_that_goes_on_is_stopped_before_anything_is_deleted() {
     world.look().await.unwrap();
     let cancelled: Vec<String> = world.executor.cancelled.lock().unwrap().iter().map(|key| key.name.clone()).collect();
     assert_eq!(cancelled, ["nightly-0f8e9", "nightly-0f8e9-inspect"]);
+}
+
+#[tokio::test]
+async fn a_deletion_whose_task_dies_without_a_report_is_tried_again_after_a_pause_too() {
+    let world = World::with_policy(json!({}));
+    world.ends(json!({"state": "running", "stage": "delete"}));
+    world.clock.advance(Duration::from_secs(30));
+    assert_eq!(world.look().await.unwrap(), Action::requeue(Duration::from_secs(90)));
+    assert!(world.executor.cancelled.lock().unwrap().is_empty(), "not at once");
+    world.executor.set(TASK, TaskState::Failed { reason: "OutOfMemory".into(), message: "m".into() });
+    world.executor.fails_at(TASK, "2026-11-27T12:00:20Z");
+    assert_eq!(world.look().await.unwrap(), Action::requeue(Duration::from_secs(110)));
+    assert!(world.executor.cancelled.lock().unwrap().is_empty(), "not at once");
+    world.clock.advance(Duration::from_secs(111));
+    world.look().await.unwrap();
+    assert_eq!(world.executor.cancelled.lock().unwrap()[0].name, TASK);
 }

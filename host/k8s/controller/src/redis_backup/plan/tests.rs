@@ -1,10 +1,9 @@
 //! Runs that read a pod's files, against an API in memory: every look is a restart of the operator.
 
+use super::super::reconcile;
 use super::super::testing::object;
-use super::super::{Slots, reconcile};
 use crate::executor::{Executor, MountSource, TaskState};
 use crate::testing::{FakeApi, ScriptedExecutor};
-use kube::runtime::reflector::store;
 use redkeep_k8s_api::redis_backup::RedisBackup;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -19,7 +18,6 @@ struct World {
     fake: FakeApi,
     executor: Arc<ScriptedExecutor>,
     context: Arc<Context>,
-    slots: Slots,
 }
 
 fn pod(uid: &str, address: &str) -> Value {
@@ -52,12 +50,12 @@ impl World {
             "metadata": {"name": "data-redis-1", "namespace": "shop"}, "spec": {"accessModes": ["ReadWriteOnce"]}}));
         let executor = Arc::new(ScriptedExecutor::default());
         let (context, _) = fake.context(Arc::clone(&executor) as Arc<dyn Executor>);
-        Self { fake, executor, context, slots: Slots::new(store().0) }
+        Self { fake, executor, context }
     }
 
     async fn look(&self) -> Result<Action, ReconcileError> {
         let backup: RedisBackup = serde_json::from_value(self.backup()).unwrap();
-        Box::pin(reconcile(&backup, &self.context, &self.slots)).await
+        Box::pin(reconcile(&backup, &self.context)).await
     }
 
     async fn looks(&self, times: u32) {

@@ -56,6 +56,18 @@ fn a_new_schedule_makes_good_what_it_missed_since_its_creation_once() {
 }
 
 #[rstest]
+#[case::the_last_slot_ran("2026-11-20T02:00:00Z", "2026-11-20T12:00:00Z", 0)]
+#[case::one_waits_its_turn("2026-11-20T02:00:00Z", "2026-11-21T02:00:00Z", 1)]
+#[case::three_were_left_out("2026-11-20T02:00:00Z", "2026-11-23T12:00:00Z", 3)]
+#[case::more_say_no_more("2026-11-20T02:00:00Z", "2027-11-20T12:00:00Z", 100)]
+#[case::the_clock_went_back("2026-11-20T02:00:00Z", "2026-11-10T12:00:00Z", 0)]
+fn slots_since_the_last_run_are_missed(#[case] last: &str, #[case] now: &str, #[case] expected: usize) {
+    let object = schedule(json!({}), ran(last));
+    let valid = validate("shop", "nightly", &object.spec, &Settings::new("i", "n", "o")).unwrap();
+    assert_eq!(missed(&valid, &object.status.unwrap(), at(now)), expected);
+}
+
+#[rstest]
 #[case::another_time(json!({"schedule": "0 9 * * *"}))]
 #[case::another_zone(json!({"timeZone": "Asia/Tokyo"}))]
 fn an_edited_schedule_counts_from_its_edit(#[case] change: Value) {

@@ -15,6 +15,7 @@ use crate::common::storage::StorageAccess;
 use crate::common::{ReconcileError, Unresolved};
 use crate::context::Context;
 use crate::executor::{Purpose, TaskKey, TaskRequest};
+use crate::places::User;
 use crate::redis_backup::dereference_storage;
 use crate::redis_scheduled_backup::task;
 
@@ -22,7 +23,7 @@ const SHORTEST: Duration = Duration::from_secs(600);
 
 /// The task of the run that began then.
 pub(in super::super) fn key(schedule: &RedisScheduledBackup, started: Timestamp) -> TaskKey {
-    let run = format!("{}-{}", schedule.name_any(), started.as_second().div_euclid(60));
+    let run = format!("{}-{}", schedule.name_any(), started.as_second());
     task::key(schedule, &run, Purpose::Verify)
 }
 
@@ -41,14 +42,39 @@ pub(in super::super) async fn start(
     let namespace = schedule.namespace().unwrap_or_default();
     let resolved = async {
         let storage = dereference_storage(&context.client, &namespace, &schedule.spec.backup).await?;
+        let name = user(schedule, started);
+        if context.places.take(User { name: &name, since: started }, &namespace, &storage, context.now()).is_err() {
+            return Ok(None);
+        }
         let method = method::reader(&context.client, &schedule.spec.backup.method, &context.settings).await?;
         let request = request(context, schedule, started, verification, &storage, method)?;
         let (cluster, account) = (schedule.spec.backup.cluster_name.as_deref(), request.service_account.as_deref());
         let server =
             server::resolve(&context.client, &namespace, verification, cluster, account, &context.settings).await?;
-        Ok(request.beside(server))
+        Ok::<_, Unresolved>(Some(request.beside(server)))
     };
-    task::start(context, resolved.await).await
+    match resolved.await.transpose() {
+        Some(resolved) => task::start(context, resolved).await,
+        // Others use the storage as much as they may: the next look tries again.
+        None => Ok(Ok(())),
+    }
+}
+
+/// Under this it has its place in the storage.
+fn user(schedule: &RedisScheduledBackup, started: Timestamp) -> String {
+    key(schedule, started).to_string()
+}
+
+/// It goes on, and keeps its place in the storage.
+pub(in super::super) fn keep_place(context: &Context, schedule: &RedisScheduledBackup, started: Timestamp) {
+    let storage = schedule.spec.backup.storage_ref.as_ref().map(|storage| storage.name.as_str());
+    let namespace = schedule.namespace().unwrap_or_default();
+    context.places.keep(&user(schedule, started), &namespace, storage, context.now());
+}
+
+/// It ended.
+pub(in super::super) fn release_place(context: &Context, schedule: &RedisScheduledBackup, started: Timestamp) {
+    context.places.release(&user(schedule, started));
 }
 
 /// Pure.
@@ -69,6 +95,8 @@ fn request(
             cluster: Some(cluster),
             namespace: Some(namespace),
             before: None,
+            // As with retention: a result must not be written beside a backup of another Kubernetes cluster, nor stand for ours.
+            origin: Some(context.settings.origin.clone()),
         },
         level: verification.level.into(),
         method: method.spec,

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::apply::condition;
+use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackup;
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -38,6 +39,16 @@ fn without_a_schedule_nothing_begins_and_slots_from_before_are_nobodys() {
     let schedule = Schedule::parse("0 4 * * *", None).unwrap();
     let since = at("2026-11-21T04:00:00Z");
     assert_eq!(due(Some(&schedule), &known, since, at(NOW)), Due::Idle(Some(at("2026-11-22T04:00:00Z"))));
+}
+
+#[test]
+fn two_runs_of_one_minute_have_tasks_of_their_own_whose_names_fit() {
+    let name = "n".repeat(redkeep_k8s_api::labels::MAX_SCHEDULE_NAME);
+    let mut schedule = RedisScheduledBackup::new(&name, crate::redis_scheduled_backup::testing::spec(json!({})));
+    schedule.metadata.uid = Some("0f8e9c1d".to_owned());
+    let names = ["2026-11-21T04:00:02Z", "2026-11-21T04:00:41Z"].map(|started| key(&schedule, at(started)).name);
+    assert!(names[0] != names[1] && names.iter().all(|task| task.len() <= 63), "{names:?}");
+    assert!(names[0].ends_with(&format!("-{}-0f8e9-verify", at("2026-11-21T04:00:02Z").as_second())), "{names:?}");
 }
 
 #[test]

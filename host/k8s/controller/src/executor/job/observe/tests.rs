@@ -202,3 +202,40 @@ fn the_newest_attempt_says_why_it_failed() {
     let state = observe(&job(ended_as("Failed", "BackoffLimitExceeded")), &[second, first], &[], at(700));
     assert!(matches!(&state, TaskState::Ended { pod, .. } if pod.as_deref() == Some("nightly-0f8e9-00")), "{state:?}");
 }
+
+/// A first attempt, how many the Job has counted as failed, and what keeps the second one from starting.
+#[rstest]
+#[case::out_of_memory(Some(terminated("Failed", 137, "OOMKilled", "")), 1, "failed RetryNotStarted")]
+#[case::said_nothing(Some(terminated("Failed", 1, "Error", "")), 1, "failed RetryNotStarted")]
+#[case::evicted(Some(json!({"phase": "Failed", "reason": "Evicted"})), 1, "failed RetryNotStarted")]
+#[case::node_lost(Some(json!({"phase": "Running"})), 0, "failed RetryNotStarted")]
+#[case::its_pod_is_gone(None, 1, "failed RetryNotStarted")]
+#[case::never_ran_either(Some(terminated("Failed", 128, "StartError", "no such file")), 1, "failed ImagePullFailed")]
+#[case::one_never_ran_and_one_is_gone(Some(terminated("Failed", 128, "StartError", "")), 2, "failed RetryNotStarted")]
+#[case::there_was_none(None, 0, "failed ImagePullFailed")]
+fn a_retry_that_cannot_start_does_not_hide_that_an_attempt_ran(
+    #[case] first: Option<Value>,
+    #[case] counted: i32,
+    #[case] expected: &str,
+) {
+    let mut pods: Vec<Pod> = first.into_iter().map(|status| pod(CREATED, status)).collect();
+    pods.push(pod("2026-11-27T12:10:00Z", waiting("ErrImagePull")));
+    let mut job = job(json!([]));
+    job.status.as_mut().unwrap().failed = Some(counted);
+    let state = observe(&job, &pods, &[], at(1000));
+    assert_eq!(reason_of(&state), expected);
+    let TaskState::Failed { message, .. } = state else { panic!() };
+    assert!(message.contains("said kubelet"), "{message}");
+}
+
+#[test]
+fn a_retry_without_a_pod_or_one_that_cannot_run_does_not_hide_it_either() {
+    let mut without = job(json!([]));
+    without.status.as_mut().unwrap().failed = Some(1);
+    let events = [event("nightly-0f8e9", "FailedCreate", "exceeded quota: q")];
+    assert_eq!(reason_of(&observe(&without, &[], &events, at(1000))), "failed RetryNotStarted");
+    let first = pod(CREATED, terminated("Failed", 137, "OOMKilled", ""));
+    let second = pod("2026-11-27T12:10:00Z", terminated("Failed", 128, "StartError", "no such file"));
+    let state = observe(&job(ended_as("Failed", "BackoffLimitExceeded")), &[first, second], &[], at(700));
+    assert_eq!(reason_of(&state), "failed RetryNotStarted");
+}
