@@ -24,6 +24,57 @@ pub const READY_PATH: &str = "/readyz";
 /// `GET`, without a login: 200 while the instance itself is well; Redis may be loading.
 pub const LIVE_PATH: &str = "/livez";
 
+/// Directives of `redis.conf` that are the instance's, or would reach beyond Redis: no user sets them.
+pub const RESERVED_DIRECTIVES: [&str; 39] = [
+    "dir",
+    "port",
+    "tls-port",
+    "bind",
+    "protected-mode",
+    "unixsocket",
+    "unixsocketperm",
+    "daemonize",
+    "supervised",
+    "pidfile",
+    "logfile",
+    "syslog-enabled",
+    "replicaof",
+    "slaveof",
+    "replica-read-only",
+    "slave-read-only",
+    "replica-announce-ip",
+    "replica-announce-port",
+    "slave-announce-ip",
+    "slave-announce-port",
+    "cluster-enabled",
+    "cluster-config-file",
+    "requirepass",
+    "masterauth",
+    "masteruser",
+    "include",
+    "loadmodule",
+    "enable-protected-configs",
+    "enable-debug-command",
+    "enable-module-command",
+    "aclfile",
+    "rename-command",
+    "user",
+    "tls-cert-file",
+    "tls-key-file",
+    "tls-ca-cert-file",
+    "tls-ca-cert-dir",
+    "tls-auth-clients",
+    "tls-replication",
+];
+
+/// Directives that have a field of their own in a RedisCluster, and which one.
+pub const DIRECTIVES_WITH_FIELDS: [(&str, &str); 4] = [
+    ("min-replicas-to-write", "failover.minReplicasToWrite"),
+    ("min-replicas-max-lag", "failover.minReplicasMaxLag"),
+    ("min-slaves-to-write", "failover.minReplicasToWrite"),
+    ("min-slaves-max-lag", "failover.minReplicasMaxLag"),
+];
+
 /// What the operator wants of one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -137,6 +188,8 @@ pub struct Standing {
     pub role: Played,
     /// The greatest epoch that it knows.
     pub epoch: u64,
+    /// The pod is to end: a primary waits a while for orders to hand over, and takes no other grant.
+    pub ending: bool,
     /// Redis answers, and has loaded what it had.
     pub serving: bool,
     /// Redis reads its files.

@@ -43,6 +43,8 @@ pub mod code {
     pub const TRAPPED: &str = "trapped";
     /// The plugin hit a limit; the message says which one.
     pub const LIMIT: &str = "limit";
+    /// The plugin reported facts that contradict what it wrote.
+    pub const FACTS: &str = "facts-differ";
 }
 
 /// Why a method or a capability failed; the `error` record of the contract.
@@ -120,6 +122,7 @@ impl Classify for MethodError {
             code::CANCELLED => "Cancelled",
             code::TRAPPED => "PluginTrapped",
             code::LIMIT => "PluginLimit",
+            code::FACTS => "FactsDiffer",
             _ => "Internal",
         }
     }
@@ -129,7 +132,9 @@ impl Classify for MethodError {
     }
 
     fn help(&self) -> Option<String> {
-        crate::attribute::find(&self.details, "help").map(str::to_owned)
+        let given = crate::attribute::find(&self.details, "help").map(str::to_owned);
+        let is_of_parameters = self.code == code::INVALID_PARAMETERS;
+        given.or_else(|| is_of_parameters.then(|| "`redkeep plugin inspect METHOD` lists its parameters".to_owned()))
     }
 }
 

@@ -150,6 +150,10 @@ pub struct LiveTarget {
 pub trait StagedDirectory: Send + Sync {
     /// What plugins write through.
     fn files(&self) -> Arc<dyn Files>;
+    /// Bytes that can still be written to it; nothing where the file system does not say.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
     /// Moves everything staged into place, durable, owned as asked.
     async fn publish(&self) -> Result<(), ProviderError>;
     /// Throws the staging folder away.

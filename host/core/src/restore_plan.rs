@@ -257,6 +257,7 @@ mod tests {
                 cluster: None,
                 namespace: None,
                 before: None,
+                origin: None,
             },
             target,
             method: crate::task::MethodSpec::default(),

@@ -62,11 +62,15 @@ pub enum SelectionError {
 }
 
 fn place(selector: &BackupSelector) -> String {
-    match (&selector.namespace, &selector.cluster) {
+    let place = match (&selector.namespace, &selector.cluster) {
         (Some(namespace), Some(cluster)) => format!(" of {namespace}/{cluster}"),
         (None, Some(cluster)) => format!(" of cluster {cluster}"),
         (Some(namespace), None) => format!(" in namespace {namespace}"),
         (None, None) => String::new(),
+    };
+    match &selector.origin {
+        Some(origin) => format!("{place} made by {origin}"),
+        None => place,
     }
 }
 
@@ -115,7 +119,7 @@ impl Classify for SelectionError {
 
 /// The one backup that `selector` means among `backups` (in any order).
 ///
-/// A whole id wins; else everything whose id begins with the text or whose name is the text (case does not matter) is a
+/// Of a `before` or an `origin` it knows nothing: for those see [`select_entry`]. A whole id wins; else everything whose id begins with the text or whose name is the text (case does not matter) is a
 /// candidate, and there must be exactly one. `latest` is the newest of the only cluster; where several began in its second, all
 /// of them are the answer, for only their manifests say which ended last.
 pub fn select<'a>(backups: &'a [BackupRef], selector: &BackupSelector) -> Result<Vec<&'a BackupRef>, SelectionError> {
@@ -167,20 +171,21 @@ pub fn select<'a>(backups: &'a [BackupRef], selector: &BackupSelector) -> Result
     }
 }
 
-/// The one backup that `selector` means among those of `entries` that had ended before `before`.
-pub fn select_before(
-    entries: &[CatalogEntry],
-    selector: &BackupSelector,
-    before: Timestamp,
-) -> Result<BackupRef, SelectionError> {
-    let ended: Vec<BackupRef> =
-        entries.iter().filter(|entry| entry.completed_at < before).map(CatalogEntry::backup).collect();
+/// The one backup that `selector` means among those of `entries` that its origin made, and that had ended before its time.
+pub fn select_entry(entries: &[CatalogEntry], selector: &BackupSelector) -> Result<BackupRef, SelectionError> {
+    let made = |entry: &&CatalogEntry| selector.origin.as_ref().is_none_or(|origin| *origin == entry.origin);
+    let entries: Vec<&CatalogEntry> = entries.iter().filter(made).collect();
+    let ended: Vec<BackupRef> = entries
+        .iter()
+        .filter(|entry| selector.before.is_none_or(|before| entry.completed_at < before))
+        .map(|entry| entry.backup())
+        .collect();
     let in_scope = |backup: &BackupRef| {
         selector.namespace.as_ref().is_none_or(|namespace| *namespace == backup.namespace)
             && selector.cluster.as_ref().is_none_or(|cluster| *cluster == backup.cluster)
     };
     let oldest = entries.iter().filter(|entry| in_scope(&entry.backup())).min_by_key(|entry| entry.completed_at);
-    if let Some(oldest) = oldest.filter(|_| !ended.iter().any(in_scope)) {
+    if let (Some(before), Some(oldest)) = (selector.before, oldest.filter(|_| !ended.iter().any(in_scope))) {
         let oldest = Some((oldest.backup_id.to_string(), oldest.completed_at));
         return Err(SelectionError::NoneBefore { selector: Box::new(selector.clone()), before, oldest });
     }
@@ -190,7 +195,7 @@ pub fn select_before(
         .filter(|entry| meant.iter().any(|backup| **backup == entry.backup()))
         .max_by_key(|entry| entry.age_order());
     let nothing = || SelectionError::NotFound { selector: Box::new(selector.clone()), near: Vec::new() };
-    newest.map(CatalogEntry::backup).ok_or_else(nothing)
+    newest.map(|entry| entry.backup()).ok_or_else(nothing)
 }
 
 fn clusters<'a>(backups: impl Iterator<Item = &'a BackupRef>) -> Vec<String> {

@@ -27,6 +27,7 @@ fn selector(text: &str, cluster: Option<&str>) -> BackupSelector {
         cluster: cluster.map(|cluster| cluster.parse().unwrap()),
         namespace: None,
         before: None,
+        origin: None,
     }
 }
 
@@ -97,7 +98,8 @@ fn the_backup_before_a_time_is_the_newest_that_had_ended(
     #[case] before: &str,
     #[case] wanted: Result<&str, &str>,
 ) {
-    let found = select_before(&entries(), &selector(text, Some("cache")), before.parse().unwrap());
+    let selector = BackupSelector { before: Some(before.parse().unwrap()), ..selector(text, Some("cache")) };
+    let found = select_entry(&entries(), &selector);
     match (found, wanted) {
         (Ok(found), wanted) => assert_eq!(Ok(found.backup_id.as_str()), wanted),
         (Err(error), wanted) => {
@@ -109,10 +111,35 @@ fn the_backup_before_a_time_is_the_newest_that_had_ended(
 
 #[test]
 fn a_time_says_no_cluster() {
-    let before = "2026-12-01T00:00:00Z".parse().unwrap();
-    let error = select_before(&entries(), &selector("latest", None), before).unwrap_err();
+    let selector = BackupSelector { before: Some("2026-12-01T00:00:00Z".parse().unwrap()), ..selector("latest", None) };
+    let error = select_entry(&entries(), &selector).unwrap_err();
     assert_eq!(error.reason(), "ClusterNeeded");
-    assert_eq!(select_before(&[], &selector("latest", None), before).unwrap_err().reason(), "NoBackups");
+    assert_eq!(select_entry(&[], &selector).unwrap_err().reason(), "NoBackups");
+}
+
+#[rstest]
+#[case::of_the_first("host:a", None, Ok("20261120T090000Z-cache-b"))]
+#[case::of_the_other("host:b", None, Ok("20261121T090000Z-cache-c"))]
+#[case::of_the_other_in_time(
+    "host:b",
+    Some("2026-11-21T00:00:00Z"),
+    Err("there is no backup of cluster cache made by host:b that ended before 2026-11-21T00:00:00Z")
+)]
+#[case::of_nobody("host:c", None, Err("there are no backups of cluster cache made by host:c"))]
+fn the_latest_of_an_origin_is_none_of_anothers(
+    #[case] origin: &str,
+    #[case] before: Option<&str>,
+    #[case] wanted: Result<&str, &str>,
+) {
+    let mut entries = entries();
+    entries[0].origin = "host:b".to_owned();
+    let selector = BackupSelector {
+        origin: Some(origin.to_owned()),
+        before: before.map(|before| before.parse().unwrap()),
+        ..selector("latest", Some("cache"))
+    };
+    let found = select_entry(&entries, &selector).map(|backup| backup.backup_id.to_string());
+    assert_eq!(found.map_err(|error| error.to_string()), wanted.map(str::to_owned).map_err(str::to_owned));
 }
 
 #[rstest]

@@ -207,6 +207,11 @@ pub trait WriteStorage: ReadStorage {
     async fn delete(&self, keys: &[String]) -> Result<(), StorageError>;
     /// Uploads under `prefix` that nobody finished.
     async fn unfinished_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>, StorageError>;
+    /// When bytes of one of them came last; its beginning where none have, or where the storage does not tell. `NotFound` when it is
+    /// gone.
+    async fn last_written(&self, upload: &UnfinishedUpload) -> Result<Timestamp, StorageError> {
+        Ok(upload.started)
+    }
     /// Throws one of them away.
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StorageError>;
 }

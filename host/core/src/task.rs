@@ -221,6 +221,9 @@ pub struct BackupSelector {
     /// Only backups that ended before this time; with `latest` the newest of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Timestamp>,
+    /// Only backups that were made by this origin (see [`BackupTask::origin`]); `None`: whoever made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// `redkeep backup`.

@@ -1,11 +1,15 @@
-//! Check: whether the newest backup of each cluster is young enough. For monitors.
+//! Check: whether the newest good backup of each cluster is young enough, and there. For monitors.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
+use redkeep_core::Timestamp;
 use redkeep_core::catalog::CatalogEntry;
 use redkeep_core::provider::Providers;
+use redkeep_core::storage::{ObjectMeta, WriteStorage};
 use redkeep_core::task::StorageSpec;
 use serde::Serialize;
 
@@ -13,6 +17,7 @@ use crate::cancel;
 use crate::catalog::{self, Problem, Scope};
 use crate::error::EngineError;
 use crate::events::TaskEvents;
+use crate::presence;
 
 /// The newest backup of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,9 +27,9 @@ pub struct ClusterAge {
     pub newest: CatalogEntry,
     /// Seconds since it began; 0 when that lies in the future.
     pub age_seconds: u64,
-    /// Whether its last verification failed: there is no good backup of this cluster.
+    /// Whether its last verification failed or parts of it are missing: there is no good backup of this cluster.
     pub damaged: bool,
-    /// Whether it is young enough, and not known to be damaged.
+    /// Whether it is young enough, there, and not known to be damaged.
     pub ok: bool,
 }
 
@@ -35,12 +40,14 @@ pub struct CheckOutcome {
     pub clusters: Vec<ClusterAge>,
     /// Backups whose manifest cannot be read: a check that cannot look at one does not call its cluster good.
     pub problems: Vec<Problem>,
+    /// What was noticed: newer backups that were passed over.
+    pub warnings: Vec<String>,
     /// The first cluster that is too old or damaged, or that there is none: exit code 1.
     pub error: Option<EngineError>,
 }
 
-/// Checks the age of the newest backup of each cluster in scope that is not known to be damaged. A backup counts from its
-/// start: what came later is not in it.
+/// Checks the age of the newest backup of each cluster in scope that is not known to be damaged, and whose objects are there in
+/// their sizes. A backup counts from its start: what came later is not in it.
 pub async fn check(
     storage: &StorageSpec,
     scope: &Scope,
@@ -52,28 +59,47 @@ pub async fn check(
         let storage = providers.storage(storage).await?;
         let catalog = catalog::load(&storage, scope).await?;
         let now = providers.now();
-        let mut newest: BTreeMap<(String, String), CatalogEntry> = BTreeMap::new();
+        let mut by_cluster: BTreeMap<(String, String), Vec<CatalogEntry>> = BTreeMap::new();
         for entry in catalog.entries {
-            let cluster = (entry.namespace.to_string(), entry.cluster.to_string());
-            // One that is not known to be damaged comes before any that is.
-            let rank = |entry: &CatalogEntry| (!is_damaged(entry), entry.age_order());
-            if newest.get(&cluster).is_none_or(|known| rank(known) < rank(&entry)) {
-                newest.insert(cluster, entry);
-            }
+            by_cluster.entry((entry.namespace.to_string(), entry.cluster.to_string())).or_default().push(entry);
         }
-        let clusters: Vec<ClusterAge> = newest
-            .into_values()
-            .map(|newest| {
-                let age = now.as_second().saturating_sub(newest.started_at.as_second());
-                let age_seconds = u64::try_from(age).unwrap_or(0);
-                let damaged = is_damaged(&newest);
-                ClusterAge { newest, age_seconds, damaged, ok: !damaged && age_seconds <= max_age.as_secs() }
-            })
-            .collect();
+        let mut warnings = Vec::new();
+        let mut clusters = Vec::new();
+        let mut why = BTreeMap::new();
+        for (cluster, mut entries) in by_cluster {
+            // One that is not known to be damaged comes before any that is.
+            entries.sort_by_cached_key(|entry| (failed_verification(entry), Reverse(entry.age_order())));
+            let is_young = |entry: &CatalogEntry| age(entry, now) <= max_age.as_secs();
+            let mut newest = None;
+            for entry in &entries {
+                // Of one that is too old it does not matter what is there of it.
+                let is_looked_at = !failed_verification(entry) && is_young(entry);
+                let missing = if is_looked_at { missing(&storage, entry).await? } else { None };
+                match missing {
+                    None => {
+                        newest = Some(entry.clone());
+                        break;
+                    }
+                    Some(what) => {
+                        warnings.push(format!("{} is damaged: {what}", entry.backup_id));
+                        why.entry(cluster.clone()).or_insert(what);
+                    }
+                }
+            }
+            // Where none is whole, the newest of those that are not.
+            let whole = newest.filter(|entry| !failed_verification(entry));
+            let damaged = whole.is_none();
+            let Some(newest) = whole.or_else(|| entries.into_iter().next()) else { continue };
+            let age_seconds = age(&newest, now);
+            let ok = !damaged && is_young(&newest);
+            clusters.push(ClusterAge { newest, age_seconds, damaged, ok });
+        }
         let too_old = clusters.iter().find(|cluster| !cluster.ok);
         let error = match too_old {
             Some(cluster) if cluster.damaged => {
-                Some(EngineError::NoGoodBackup { backup: cluster.newest.backup_id.to_string() })
+                let key = (cluster.newest.namespace.to_string(), cluster.newest.cluster.to_string());
+                let what = why.remove(&key).unwrap_or_else(|| "it failed its last verification".to_owned());
+                Some(EngineError::NoGoodBackup { backup: cluster.newest.backup_id.to_string(), what })
             }
             Some(cluster) => Some(EngineError::TooOld {
                 cluster: format!("{}/{}", cluster.newest.namespace, cluster.newest.cluster),
@@ -83,13 +109,27 @@ pub async fn check(
             None if clusters.is_empty() => Some(EngineError::NoBackup { storage: place(&storage.address(), scope) }),
             None => None,
         };
-        Ok(CheckOutcome { clusters, problems: catalog.problems, error })
+        Ok(CheckOutcome { clusters, problems: catalog.problems, warnings, error })
     })
     .await
 }
 
-fn is_damaged(entry: &CatalogEntry) -> bool {
+/// Seconds since it began; 0 when that lies in the future.
+fn age(entry: &CatalogEntry, now: Timestamp) -> u64 {
+    u64::try_from(now.as_second().saturating_sub(entry.started_at.as_second())).unwrap_or(0)
+}
+
+fn failed_verification(entry: &CatalogEntry) -> bool {
     entry.verified.as_ref().is_some_and(|verified| !verified.ok)
+}
+
+/// What is missing of one backup: its folder is listed, and its manifest read.
+async fn missing(storage: &Arc<dyn WriteStorage>, entry: &CatalogEntry) -> Result<Option<String>, EngineError> {
+    let backup = entry.backup();
+    let act = || format!("list the objects of the backup {}", entry.backup_id);
+    let listed: Vec<ObjectMeta> =
+        storage.list(backup.folder().prefix()).try_collect().await.map_err(EngineError::storage(act()))?;
+    presence::damage(storage.as_ref(), &backup, &listed).await
 }
 
 fn place(storage: &str, scope: &Scope) -> String {

@@ -166,6 +166,10 @@ pub enum EngineError {
     RestoreStopped {
         /// Exactly what was written.
         written: String,
+        /// Whether anything was: unless it is known exactly that nothing was.
+        touched: bool,
+        /// What can be done with the target as it is now.
+        next: String,
         /// Why.
         source: Box<EngineError>,
     },
@@ -235,16 +239,24 @@ pub enum EngineError {
         limit_seconds: u64,
     },
     /// Every backup of a cluster is known to be damaged.
-    #[error("the backup {backup} failed its last verification, and its cluster has no other")]
+    #[error("the backup {backup} is not good ({what}), and its cluster has no other that is")]
     NoGoodBackup {
         /// The newest one.
         backup: String,
+        /// What is known of it.
+        what: String,
     },
     /// There is no backup whose age could be looked at.
     #[error("there is no backup in {storage}")]
     NoBackup {
         /// The storage, and the cluster where one was named.
         storage: String,
+    },
+    /// A backup that was verified and held, of which the storage takes no note.
+    #[error("the backup is good, but the result of its verification could not be recorded beside it")]
+    Unrecorded {
+        /// Why.
+        source: StorageError,
     },
     /// The answer of a plugin to an `inspect` is no JSON.
     #[error("failed to read what the method {method} answered")]
@@ -295,7 +307,7 @@ impl EngineError {
             Self::Refused(error) => error,
             Self::Manifest(error) => error,
             Self::Artifact(error) => error,
-            Self::Storage { source, .. } | Self::CommitUnclear { source, .. } => source,
+            Self::Storage { source, .. } | Self::CommitUnclear { source, .. } | Self::Unrecorded { source } => source,
             Self::Pipeline { source, .. } => source.as_ref(),
             Self::Method { source, .. } => source,
             Self::RestoreStopped { source, .. } | Self::Partly { source, .. } => source.as_ref(),
@@ -320,8 +332,14 @@ impl Classify for EngineError {
             | Self::LastOfCluster { .. }
             | Self::CopyConflict { .. } => Class::Refused,
             Self::Damaged { .. } | Self::FactsDiffer { .. } | Self::BootDiffers { .. } => Class::Damaged,
+            // Whoever reads of damage or a refusal by the exit code alone takes the target for untouched.
+            Self::RestoreStopped { source, touched: true, .. }
+                if matches!(source.class(), Class::Damaged | Class::NotFound | Class::Refused | Class::Usage) =>
+            {
+                Class::Failed
+            }
             // Whatever kept it from being known says nothing about the backup.
-            Self::CommitUnclear { .. } => Class::Failed,
+            Self::CommitUnclear { .. } | Self::Unrecorded { .. } => Class::Failed,
             // An artifact that is gone is damage of a backup that exists, not a backup that does not.
             Self::Pipeline { source, .. } if is_missing_artifact(source) => Class::Damaged,
             _ => self.inner().map_or(Class::Failed, Classify::class),
@@ -396,9 +414,9 @@ impl Classify for EngineError {
             Self::RestoreIncomplete { .. } => {
                 "the target lacks keys of the backup: restore again into an empty target, and report this"
             }
-            Self::RestoreStopped { source, .. } => {
+            Self::RestoreStopped { source, next, .. } => {
                 let first = source.help().map(|help| help + "; then ").unwrap_or_default();
-                return Some(format!("{first}empty the target and restore again, or go on with --on-conflict replace"));
+                return Some(format!("{first}{next}"));
             }
             Self::Pinned { .. } => "unpin it first (`redkeep unpin`), or use --force",
             Self::LastOfCluster { .. } => "make another backup first, or use --force",
@@ -410,6 +428,9 @@ impl Classify for EngineError {
             Self::TooOld { .. } => "see why the backups stopped; `redkeep backup` makes one now",
             Self::NoGoodBackup { .. } => "make another backup now, then see what `redkeep verify` says of this one",
             Self::NoBackup { .. } => "check storage and --cluster; `redkeep backup` makes the first one",
+            Self::Unrecorded { .. } => {
+                "let redkeep write to the storage, or verify with --no-record: retention then knows nothing of it"
+            }
             Self::Answer { .. } => "this is a defect of the plugin: tell its author",
             Self::TemporaryDirectory { .. } => "set TMPDIR to a folder with room for the plain backup",
             Self::Deadline => "give the task more time, or see what kept it",

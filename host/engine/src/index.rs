@@ -132,13 +132,18 @@ pub(crate) async fn write(
     results.into_iter().collect()
 }
 
-fn encode(lines: &[&Line]) -> Vec<u8> {
+pub(crate) fn encode(lines: &[&Line]) -> Vec<u8> {
     let mut body = Vec::new();
     for line in lines {
         // A struct of strings and numbers always serializes.
         body.extend(serde_json::to_vec(line).unwrap_or_default());
         body.push(b'\n');
     }
+    with_head(body)
+}
+
+/// A chunk of these lines.
+pub(crate) fn with_head(body: Vec<u8>) -> Vec<u8> {
     let head = Head { index_version: INDEX_VERSION, sha256: hex(&body) };
     let mut bytes = serde_json::to_vec(&head).unwrap_or_default();
     bytes.push(b'\n');
@@ -146,7 +151,7 @@ fn encode(lines: &[&Line]) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<Line>> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<Line>> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let (head, rest) = bytes.split_at(end);
     let body = rest.get(1..)?;

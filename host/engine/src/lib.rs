@@ -12,6 +12,8 @@ pub mod delete;
 pub mod error;
 pub mod events;
 pub mod find;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 pub mod list;
 pub mod load;
@@ -33,6 +35,7 @@ mod index;
 mod kept_plugin;
 mod object;
 mod opened;
+mod presence;
 mod spool;
 
 pub use error::EngineError;

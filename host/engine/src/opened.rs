@@ -9,6 +9,7 @@ use redkeep_core::identifier::ShardName;
 use redkeep_core::manifest::{Manifest, ShardRecord};
 use redkeep_core::method::{Method, Run, RunEvents};
 use redkeep_core::provider::Providers;
+use redkeep_core::selection::{SelectionError, select, select_entry};
 use redkeep_core::storage::{ReadStorage, StorageErrorKind, WriteStorage};
 use redkeep_core::task::{BackupSelector, MethodSpec};
 
@@ -19,12 +20,16 @@ use crate::object;
 use crate::pipeline::{Keys, StoredStore};
 
 /// Finds the one backup that is meant. Reads no manifest, but where the newest are of one second, or a time is given that it
-/// must have ended before.
+/// must have ended before, or an origin that must have made it.
 pub(crate) async fn find(storage: &Arc<dyn WriteStorage>, selector: &BackupSelector) -> Result<BackupRef, EngineError> {
-    if let Some(before) = selector.before {
+    if selector.before.is_some() || selector.origin.is_some() {
         let scope = catalog::Scope { namespace: selector.namespace.clone(), cluster: selector.cluster.clone() };
         let catalog = catalog::load(storage, &scope).await?;
-        return Ok(redkeep_core::selection::select_before(&catalog.entries, selector, before)?);
+        let found = select_entry(&catalog.entries, selector);
+        return match (found, selector.before) {
+            (found, None) => Ok(or_unreadable(found, &catalog.problems, selector)?),
+            (found, Some(_)) => Ok(found?),
+        };
     }
     if let (Some(namespace), Some(cluster)) = (&selector.namespace, &selector.cluster)
         && let Some(backup_id) = redkeep_core::catalog::backup_id_of(&selector.backup)
@@ -42,7 +47,7 @@ pub(crate) async fn find(storage: &Arc<dyn WriteStorage>, selector: &BackupSelec
     if backups.is_empty() && scope.cluster.is_some() {
         backups = catalog::backups(storage, &catalog::Scope::default()).await?;
     }
-    let meant = redkeep_core::selection::select(&backups, selector)?;
+    let meant = select(&backups, selector)?;
     if let [only] = meant.as_slice() {
         return Ok((*only).clone());
     }
@@ -50,6 +55,22 @@ pub(crate) async fn find(storage: &Arc<dyn WriteStorage>, selector: &BackupSelec
         object: storage.address(),
         what: "none of its newest backups has a manifest that can be read".to_owned(),
     })
+}
+
+/// What cannot be read says neither who made it nor that it is none of those asked for. Where it would be the one that is meant
+/// it is: whoever reads it then says what is wrong with it, and an older backup is not taken for the newest.
+fn or_unreadable(
+    found: Result<BackupRef, SelectionError>,
+    problems: &[catalog::Problem],
+    selector: &BackupSelector,
+) -> Result<BackupRef, SelectionError> {
+    let unreadable: Vec<BackupRef> = problems.iter().map(|problem| problem.backup.clone()).collect();
+    let meant = select(&unreadable, selector).ok().and_then(|meant| meant.first().map(|backup| (*backup).clone()));
+    match (found, meant) {
+        (Ok(found), Some(meant)) if meant.backup_id.started() <= found.backup_id.started() => Ok(found),
+        (_, Some(meant)) => Ok(meant),
+        (found, None) => found,
+    }
 }
 
 /// The newest of backups that began in the same second. One whose manifest cannot be read says nothing about itself and comes last.

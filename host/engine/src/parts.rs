@@ -38,7 +38,7 @@ const PART: &str = "part.json";
 /// One captured shard, as it waits for its commit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Part {
+pub(crate) struct Part {
     format_version: u32,
     backup_id: BackupId,
     namespace: Namespace,

@@ -16,9 +16,11 @@ mod fetch;
 mod frame;
 mod keys;
 mod part_table;
+mod payload;
 mod seal;
 mod sink;
 mod stored;
+mod unpack;
 mod upload;
 
 pub use capture::{CaptureOptions, CaptureStore};
@@ -26,6 +28,7 @@ pub use error::PipelineError;
 pub(crate) use feed::try_spool;
 pub(crate) use fetch::check_sizes;
 pub use keys::{Keys, Recipients};
+pub(crate) use part_table::{SUFFIX as PART_TABLE_SUFFIX, parse as read_part_table, to_bytes as write_part_table};
 pub use stored::{StoredStore, verify_stored};
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redkeep_core::Timestamp;
-use redkeep_core::catalog::{BackupRef, CatalogEntry, Place, garbage, older_than, place};
+use redkeep_core::catalog::{BackupRef, CatalogEntry, Place, VerificationSummary, garbage, older_than, place};
 use redkeep_core::identifier::{BackupId, ClusterName, Namespace};
 use redkeep_core::layout::cluster_folder;
 use redkeep_core::method::LogLevel;
 use redkeep_core::provider::Providers;
 use redkeep_core::retention::{self, Decision};
 use redkeep_core::storage::{ObjectMeta, StorageErrorKind, UnfinishedUpload, WriteStorage};
-use redkeep_core::task::PruneTask;
+use redkeep_core::task::{PruneTask, VerifyLevel};
 use serde::Serialize;
 
 use crate::cancel;
@@ -24,6 +24,7 @@ use crate::error::EngineError;
 use crate::events::TaskEvents;
 use crate::index;
 use crate::opened;
+use crate::presence;
 
 /// The most foreign keys that are reported by name.
 const FOREIGN_SHOWN: usize = 20;
@@ -39,6 +40,10 @@ pub struct PruneOutcome {
     pub garbage: Vec<Garbage>,
     /// Uploads that nobody finished; in a dry run they are still there.
     pub uploads: Vec<String>,
+    /// Objects that belong to no backup and stay: younger than the grace period, or of a backup that may be running.
+    pub young_garbage: usize,
+    /// Unfinished uploads that stay for the same reasons.
+    pub young_uploads: usize,
     /// Backups that cannot be read; nothing of them was touched.
     pub problems: Vec<Problem>,
     /// Keys that are not redkeep's, at most 20 of them; nothing of them was touched.
@@ -49,6 +54,14 @@ pub struct PruneOutcome {
     pub warnings: Vec<String>,
     /// What could not be deleted; all else was.
     pub error: Option<EngineError>,
+}
+
+impl PruneOutcome {
+    /// Whether there was nothing at all to decide on.
+    pub fn is_of_nothing(&self) -> bool {
+        let left = self.garbage.len() + self.uploads.len() + self.young_garbage + self.young_uploads;
+        self.decisions.is_empty() && self.problems.is_empty() && self.foreign_count == 0 && left == 0
+    }
 }
 
 /// One object that belongs to no backup.
@@ -75,10 +88,12 @@ pub async fn prune(
         let mut outcome = PruneOutcome::default();
         let mut failures = Vec::new();
         let scope = Scope { namespace: task.namespace.clone(), cluster: task.cluster.clone() };
+        let mut running = BTreeSet::new();
+        let abandoned = work.uploads(&scope, &mut running, &mut outcome, &mut failures).await;
         for (namespace, cluster) in catalog::clusters(&work.storage, &scope).await? {
-            work.cluster(namespace, cluster, &mut outcome, &mut failures).await?;
+            work.cluster(namespace, cluster, &mut running, &mut outcome, &mut failures).await?;
         }
-        work.uploads(&scope, &mut outcome, &mut failures).await;
+        work.abort(&abandoned, &running, &mut outcome, &mut failures).await;
         let total = failures.len() + outcome.deleted.len() + outcome.garbage.len() + outcome.uploads.len();
         let failed = failures.len();
         outcome.error = failures.into_iter().next().map(|source| EngineError::Partly {
@@ -122,6 +137,7 @@ impl Prune<'_> {
         &self,
         namespace: Namespace,
         cluster: ClusterName,
+        running: &mut BTreeSet<BackupRef>,
         outcome: &mut PruneOutcome,
         failures: &mut Vec<EngineError>,
     ) -> Result<(), EngineError> {
@@ -132,7 +148,8 @@ impl Prune<'_> {
         outcome.foreign_count += listing.foreign.len();
         let room = FOREIGN_SHOWN.saturating_sub(outcome.foreign.len());
         outcome.foreign.extend(std::mem::take(&mut listing.foreign).into_iter().take(room));
-        let decisions = retention::plan(&catalog.entries, &self.task.keep, self.task.origin.as_deref(), self.now);
+        let judged = self.judged(&listing, &catalog.entries, outcome).await?;
+        let decisions = retention::plan(&judged, &self.task.keep, self.task.origin.as_deref(), self.now);
         let mut gone = BTreeSet::new();
         if !self.task.dry_run {
             for decision in decisions.iter().filter(|decision| !decision.keep) {
@@ -147,10 +164,43 @@ impl Prune<'_> {
                 }
             }
         }
-        self.garbage(&listing, &catalog.entries, &gone, outcome, failures).await?;
+        self.garbage(&listing, &catalog.entries, &gone, running, outcome, failures).await?;
         outcome.decisions.extend(decisions);
         outcome.problems.extend(catalog.problems);
         Ok(())
+    }
+
+    /// The entries as retention shall see them: one whose objects are not all there counts as one whose verification failed, for
+    /// it must not stand in for a backup that can be restored. The listing says so of nearly all at no cost; the newest that
+    /// counts, on which the others are let go, is compared with its manifest object by object.
+    async fn judged(
+        &self,
+        listing: &ClusterListing,
+        entries: &[CatalogEntry],
+        outcome: &mut PruneOutcome,
+    ) -> Result<Vec<CatalogEntry>, EngineError> {
+        let mut judged = entries.to_vec();
+        judged.sort_by_cached_key(|entry| std::cmp::Reverse(entry.age_order()));
+        let mut is_one_proved = false;
+        for entry in &mut judged {
+            let Some(folder) = listing.folders.get(&entry.backup_id) else { continue };
+            let is_ours = self.task.origin.as_ref().is_none_or(|origin| *origin == entry.origin);
+            let counts = is_ours && entry.verified.as_ref().is_none_or(|verified| verified.ok);
+            if presence::looks_whole(entry, &folder.objects) && (is_one_proved || !counts) {
+                continue;
+            }
+            match presence::damage(self.storage.as_ref(), &entry.backup(), &folder.objects).await? {
+                None => is_one_proved |= counts,
+                Some(what) => {
+                    let warning = format!("{} is damaged and stands in for no other: {what}", entry.backup_id);
+                    self.events.log(LogLevel::Warn, &warning, &[]);
+                    outcome.warnings.push(warning);
+                    entry.verified =
+                        Some(VerificationSummary { time: self.now, level: VerifyLevel::Checksum, ok: false });
+                }
+            }
+        }
+        Ok(judged)
     }
 
     /// Deletes one backup after a last look: what was decided on entries may come from the index.
@@ -184,6 +234,7 @@ impl Prune<'_> {
         listing: &ClusterListing,
         entries: &[CatalogEntry],
         gone: &BTreeSet<BackupId>,
+        running: &mut BTreeSet<BackupRef>,
         outcome: &mut PruneOutcome,
         failures: &mut Vec<EngineError>,
     ) -> Result<(), EngineError> {
@@ -194,13 +245,22 @@ impl Prune<'_> {
                 continue;
             }
             let backup = listing.backup(id);
-            let found = match self.find_garbage(&backup, folder).await {
+            // Shards of one backup may be captured by tasks of their own, and wait for the longest.
+            let is_young = |object: &ObjectMeta| !older_than(object.modified, self.now, self.grace());
+            if folder.objects.iter().any(|object| backup_written_to(&object.key).is_some() && is_young(object)) {
+                running.insert(backup.clone());
+            }
+            let (mut found, young) = match self.find_garbage(&backup, folder).await {
                 Ok(found) => found,
                 Err(error) => {
                     self.failed(error, failures);
                     continue;
                 }
             };
+            outcome.young_garbage += young;
+            if running.contains(&backup) {
+                outcome.young_garbage += std::mem::take(&mut found).len();
+            }
             if found.is_empty() {
                 continue;
             }
@@ -214,32 +274,75 @@ impl Prune<'_> {
         Ok(())
     }
 
-    /// The garbage of one folder, by the manifest as it is now: a backup may have been committed since the listing.
-    async fn find_garbage(&self, backup: &BackupRef, folder: &Folder) -> Result<Vec<Garbage>, EngineError> {
+    /// The garbage of one folder, by the manifest as it is now: a backup may have been committed since the listing. And how much
+    /// more there is that is younger than the grace period.
+    async fn find_garbage(&self, backup: &BackupRef, folder: &Folder) -> Result<(Vec<Garbage>, usize), EngineError> {
         let manifest = match opened::manifest(self.storage.as_ref(), backup).await {
             Ok(manifest) => Some(manifest),
             Err(EngineError::Storage { source, .. }) if source.kind == StorageErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         let found = garbage(&folder.objects, manifest.as_ref(), self.now, self.grace());
+        let of_any_age = garbage(&folder.objects, manifest.as_ref(), Timestamp::MAX, Duration::ZERO);
+        let young = of_any_age.len().saturating_sub(found.len());
         let garbage_of =
             |object: &ObjectMeta| Garbage { key: object.key.clone(), size: object.size, modified: object.modified };
-        Ok(found.into_iter().map(garbage_of).collect())
+        Ok((found.into_iter().map(garbage_of).collect(), young))
     }
 
-    /// Throws away uploads in scope that were begun longer ago than the grace period. The storage is asked once for the whole scope,
-    /// not by the folders of clusters: one whose every backup was killed has uploads and no folder.
-    async fn uploads(&self, scope: &Scope, outcome: &mut PruneOutcome, failures: &mut Vec<EngineError>) {
+    /// Uploads in scope of which nothing came for longer than the grace period, and into `running` the backups of the others: a
+    /// run may take longer than that, as long as it goes on. The storage is asked once for the whole scope, not by the folders
+    /// of clusters: one whose every backup was killed has uploads and no folder.
+    async fn uploads(
+        &self,
+        scope: &Scope,
+        running: &mut BTreeSet<BackupRef>,
+        outcome: &mut PruneOutcome,
+        failures: &mut Vec<EngineError>,
+    ) -> Vec<UnfinishedUpload> {
         self.events.stage("plan", "unfinished uploads");
         let uploads = match self.storage.unfinished_uploads(&prefix_of(scope)).await {
             Ok(uploads) => uploads,
-            Err(error) if error.kind == StorageErrorKind::Unsupported => return,
-            Err(error) => return self.failed(EngineError::storage("find unfinished uploads")(error), failures),
+            Err(error) if error.kind == StorageErrorKind::Unsupported => return Vec::new(),
+            Err(error) => {
+                self.failed(EngineError::storage("find unfinished uploads")(error), failures);
+                return Vec::new();
+            }
         };
-        let is_abandoned = |upload: &&UnfinishedUpload| {
-            is_ours(&upload.key, scope) && older_than(upload.started, self.now, self.grace())
-        };
-        for upload in uploads.iter().filter(is_abandoned) {
+        let mut abandoned = Vec::new();
+        for upload in uploads.into_iter().filter(|upload| is_ours(&upload.key, scope)) {
+            let is_old = |time| older_than(time, self.now, self.grace());
+            // Only of an old one it matters when it was written last.
+            let written = if is_old(upload.started) { self.storage.last_written(&upload).await } else { Ok(self.now) };
+            match written {
+                Ok(written) if is_old(written) => abandoned.push(upload),
+                Ok(_) => {
+                    outcome.young_uploads += 1;
+                    running.extend(backup_written_to(&upload.key));
+                }
+                Err(error) if error.kind == StorageErrorKind::NotFound => {}
+                Err(error) => {
+                    let act = format!("see whether the upload of {} goes on", upload.key);
+                    self.failed(EngineError::storage(act)(error), failures);
+                    running.extend(backup_written_to(&upload.key));
+                }
+            }
+        }
+        abandoned
+    }
+
+    /// Throws abandoned uploads away, but for those of backups to which something else was written since.
+    async fn abort(
+        &self,
+        abandoned: &[UnfinishedUpload],
+        running: &BTreeSet<BackupRef>,
+        outcome: &mut PruneOutcome,
+        failures: &mut Vec<EngineError>,
+    ) {
+        let goes_on =
+            |upload: &&UnfinishedUpload| backup_written_to(&upload.key).is_some_and(|backup| running.contains(&backup));
+        outcome.young_uploads += abandoned.iter().filter(goes_on).count();
+        for upload in abandoned.iter().filter(|upload| !goes_on(upload)) {
             let aborted = if self.task.dry_run { Ok(()) } else { self.storage.abort_unfinished(upload).await };
             match aborted {
                 Ok(()) => outcome.uploads.push(upload.key.clone()),
@@ -248,6 +351,14 @@ impl Prune<'_> {
                 }
             }
         }
+    }
+}
+
+/// The backup that an artifact is being written for.
+fn backup_written_to(key: &str) -> Option<BackupRef> {
+    match place(key) {
+        Place::Artifact(backup) => Some(backup),
+        _ => None,
     }
 }
 

@@ -166,7 +166,7 @@ async fn dispatch(
             ended.fact(report_facts::VERIFIED_AT, outcome.record.time);
             ended.fact(report_facts::VERIFIED, if outcome.record.ok { "yes" } else { "no" });
             ended.warnings = outcome.warnings;
-            ended.error = outcome.error;
+            ended.error = outcome.error.or(outcome.unrecorded);
         }
         Task::Inspect(task) => {
             let outcome = crate::inspect::inspect(task, providers, events).await?;
@@ -184,6 +184,8 @@ async fn dispatch(
             ended.fact("deleted", outcome.deleted.len());
             ended.fact("garbage-objects", outcome.garbage.len());
             ended.fact("unfinished-uploads", outcome.uploads.len());
+            ended.fact("young-garbage-objects", outcome.young_garbage);
+            ended.fact("young-unfinished-uploads", outcome.young_uploads);
             ended.warnings = outcome.warnings;
             ended.error = outcome.error;
         }

@@ -5,6 +5,8 @@
 
 mod directory;
 mod live;
+mod rights;
+mod room;
 mod stopping;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,7 @@ use crate::opened::OpenedBackup;
 use crate::verify::check_store;
 
 pub(crate) use directory::context as directory_context;
+pub(crate) use room::{check_disk, on_disk};
 
 /// How a restore ended.
 #[derive(Clone, Debug)]

@@ -90,6 +90,8 @@ pub(crate) struct World {
     pub(crate) other_primary: Mutex<Option<Vec<Attribute>>>,
     /// Whether that one has functions.
     pub(crate) other_has_functions: Mutex<bool>,
+    /// Commands that the live target denies its user.
+    pub(crate) denied: Mutex<Vec<&'static str>>,
     /// Function libraries of each shard of the source.
     pub(crate) functions: Mutex<u64>,
     /// Keys for which the live target has room; it evicts the oldest.
@@ -109,6 +111,8 @@ pub(crate) struct World {
     /// A probe finds that listings lack new objects.
     pub(crate) lists_late: Mutex<bool>,
     pub(crate) now: Mutex<Timestamp>,
+    /// What directories say of their file system.
+    pub(crate) free_bytes: Mutex<Option<u64>>,
     pub(crate) tokens: AtomicU64,
     pub(crate) contexts: Mutex<Vec<Vec<Attribute>>>,
 }
@@ -141,6 +145,7 @@ impl World {
             target_info: Mutex::default(),
             other_primary: Mutex::default(),
             other_has_functions: Mutex::default(),
+            denied: Mutex::default(),
             functions: Mutex::default(),
             target_room: Mutex::new(usize::MAX),
             evicted: Mutex::new(7),
@@ -152,6 +157,7 @@ impl World {
             lists_late: Mutex::default(),
             // Objects in memory have the time of the real clock.
             now: Mutex::new(Timestamp::now()),
+            free_bytes: Mutex::default(),
             tokens: AtomicU64::new(0),
             contexts: Mutex::default(),
         })
@@ -229,7 +235,7 @@ pub(crate) fn backup_task() -> BackupTask {
 }
 
 pub(crate) fn selector(text: &str) -> BackupSelector {
-    BackupSelector { backup: text.to_owned(), cluster: None, namespace: None, before: None }
+    BackupSelector { backup: text.to_owned(), cluster: None, namespace: None, before: None, origin: None }
 }
 
 pub(crate) fn restore_task(target: TargetSpec) -> RestoreTask {
@@ -582,7 +588,7 @@ impl Method for FakeMethod {
                 return Err(MethodError::new(code::TARGET_IO, "no space left"));
             }
             sink.finish(Vec::new()).await?;
-            return Ok(vec![Attribute::new("keys", count(&bytes)), Attribute::new("layout", "dump")]);
+            return Ok(vec![Attribute::new("keys-restored", count(&bytes)), Attribute::new("layout", "dump")]);
         }
         let redis = run.redis.clone().unwrap();
         let mut restored = 0_u64;
@@ -636,6 +642,27 @@ impl RedisServer for FakeServer {
         if command[0] == "FUNCTION" {
             let has_functions = self.other && *self.world.other_has_functions.lock().unwrap();
             return Ok(Bytes::from_static(if has_functions { b"*1\r\n*0\r\n" } else { b"*0\r\n" }));
+        }
+        let word = |at: usize| String::from_utf8(command[at].to_vec()).unwrap().to_ascii_lowercase();
+        let is_denied = |name: &str| self.world.denied.lock().unwrap().contains(&name);
+        let denial = |name: &str| format!("User restorer has no permissions to run the '{name}' command");
+        match (word(0).as_str(), command.get(1).map(|_| word(1)).as_deref()) {
+            ("acl", Some("whoami")) => return Ok(Bytes::from_static(b"$8\r\nrestorer\r\n")),
+            ("acl", _) if is_denied("acl") => {
+                return Err(MethodError::new(code::SERVER_REPLY, format!("NOPERM {}", denial("acl|dryrun"))));
+            }
+            ("acl", _) if is_denied(&word(3)) => {
+                let text = denial(&word(3));
+                return Ok(format!("${}\r\n{text}\r\n", text.len()).into());
+            }
+            ("acl", _) => return Ok(Bytes::from_static(b"+OK\r\n")),
+            ("restore", _) if is_denied("restore") => {
+                return Err(MethodError::new(code::SERVER_REPLY, format!("NOPERM {}", denial("restore"))));
+            }
+            ("restore", _) => {
+                return Err(MethodError::new(code::SERVER_REPLY, "ERR DUMP payload version or checksum are wrong"));
+            }
+            _ => {}
         }
         let key = String::from_utf8(command[1].to_vec()).unwrap();
         let mut target = self.world.target.lock().unwrap();
@@ -718,6 +745,10 @@ struct FakeStaged {
 impl StagedDirectory for FakeStaged {
     fn files(&self) -> Arc<dyn Files> {
         self.files.clone()
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        *self.world.free_bytes.lock().unwrap()
     }
 
     async fn publish(&self) -> Result<(), ProviderError> {

@@ -7,5 +7,6 @@ mod keeping;
 mod kept_plugins;
 mod line;
 mod listing;
+mod missing;
 mod parts;
 mod restoring;

@@ -25,7 +25,7 @@ use crate::error::EngineError;
 use crate::events::{ShardEvents, TaskEvents, Warnings};
 use crate::opened::OpenedBackup;
 use crate::pipeline::verify_stored;
-use crate::restore::directory_context;
+use crate::restore::{check_disk, directory_context, on_disk};
 
 /// Artifacts whose digests are compared at the same time; each is itself read in parts side by side.
 const ARTIFACTS_AT_ONCE: usize = 2;
@@ -96,6 +96,8 @@ pub struct VerifyOutcome {
     /// Why the backup did not hold: class `Damaged`. Anything else that went wrong is an error of [`verify`] itself and says
     /// nothing about the backup.
     pub error: Option<EngineError>,
+    /// Why the result of a backup that held could not be written beside it. The result stands all the same.
+    pub unrecorded: Option<EngineError>,
     /// What was noticed.
     pub warnings: Vec<String>,
 }
@@ -140,16 +142,17 @@ async fn verify_now(
             .as_ref()
             .map(|error| VerificationFailure { reason: error.reason().to_owned(), message: error.chain() }),
     };
+    let mut unrecorded = None;
     if task.record {
         let written = write(&opened, &record).await;
         match written {
             Ok(()) => {}
             // What was found outweighs that it could not be noted.
             Err(failure) if error.is_some() => warnings.add(failure.chain()),
-            Err(failure) => return Err(failure),
+            Err(failure) => unrecorded = Some(failure),
         }
     }
-    Ok(VerifyOutcome { record, address: opened.address(), error, warnings: warnings.lines() })
+    Ok(VerifyOutcome { record, address: opened.address(), error, unrecorded, warnings: warnings.lines() })
 }
 
 async fn write(opened: &OpenedBackup, record: &VerificationRecord) -> Result<(), EngineError> {
@@ -158,7 +161,7 @@ async fn write(opened: &OpenedBackup, record: &VerificationRecord) -> Result<(),
     // A struct of strings and maps always serializes.
     let mut bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
     bytes.push(b'\n');
-    opened.storage.put(&key, bytes.into()).await.map_err(EngineError::storage("record the verification"))
+    opened.storage.put(&key, bytes.into()).await.map_err(|source| EngineError::Unrecorded { source })
 }
 
 async fn levels(
@@ -309,6 +312,8 @@ async fn boot(
         ..DirectoryTarget::default()
     };
     let staged = providers.directory(&target).await?;
+    let needed = on_disk(&[], shard, &opened.manifest.artifacts);
+    check_disk(&temporary.path().display().to_string(), needed, staged.free_bytes())?;
     let shard_events = ShardEvents::new(shard.name.as_str(), events, warnings);
     let store = opened.store(shard, shard_events.clone());
     let mut run = opened.run("restore", shard, store, "{}".to_owned(), shard_events.clone());

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
 use redkeep_core::storage::{
     Listing, ObjectMeta, ObjectStream, PutOutcome, ReadStorage, StorageError, StorageErrorKind, UnfinishedUpload,
     Upload, WriteStorage,
@@ -198,6 +199,12 @@ impl WriteStorage for FolderStorage {
         let (root, prefix) = (self.root.clone(), prefix.to_owned());
         let act = format!("failed to list unfinished uploads in {}", self.address());
         blocking(act, move || place::unfinished(&root, &prefix)).await
+    }
+
+    async fn last_written(&self, upload: &UnfinishedUpload) -> Result<Timestamp, StorageError> {
+        let (root, upload) = (self.root.clone(), upload.clone());
+        let act = format!("failed to look at the upload of {}", self.address_of(&upload.key));
+        blocking(act, move || place::last_written(&root, &upload)).await
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StorageError> {

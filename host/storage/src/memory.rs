@@ -22,8 +22,15 @@ const READ_BLOCK: usize = 64 * 1024;
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Object>,
-    unfinished: BTreeMap<u64, (String, Timestamp)>,
+    unfinished: BTreeMap<u64, Begun>,
     counter: u64,
+}
+
+/// An upload that was neither finished nor aborted.
+struct Begun {
+    key: String,
+    started: Timestamp,
+    written: Timestamp,
 }
 
 #[derive(Clone)]
@@ -168,7 +175,8 @@ impl WriteStorage for MemoryStorage {
         let mut state = self.state();
         state.counter += 1;
         let id = state.counter;
-        state.unfinished.insert(id, (key.to_owned(), Timestamp::now()));
+        let started = Timestamp::now();
+        state.unfinished.insert(id, Begun { key: key.to_owned(), started, written: started });
         Ok(Box::new(MemoryUpload { storage: self.clone(), key: key.to_owned(), id, data: BytesMut::new() }))
     }
 
@@ -188,14 +196,23 @@ impl WriteStorage for MemoryStorage {
     async fn unfinished_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>, StorageError> {
         check_prefix(prefix)?;
         let state = self.state();
-        let uploads = state.unfinished.iter().filter(|(_, (key, _))| key.starts_with(prefix));
+        let uploads = state.unfinished.iter().filter(|(_, begun)| begun.key.starts_with(prefix));
         Ok(uploads
-            .map(|(id, (key, started))| UnfinishedUpload {
-                key: key.clone(),
+            .map(|(id, begun)| UnfinishedUpload {
+                key: begun.key.clone(),
                 upload_id: id.to_string(),
-                started: *started,
+                started: begun.started,
             })
             .collect())
+    }
+
+    async fn last_written(&self, upload: &UnfinishedUpload) -> Result<Timestamp, StorageError> {
+        let state = self.state();
+        let begun = upload.upload_id.parse().ok().and_then(|id: u64| state.unfinished.get(&id));
+        begun.map(|begun| begun.written).ok_or_else(|| {
+            let act = format!("failed to look at the upload of {}", upload.key);
+            StorageError::new(StorageErrorKind::NotFound, act)
+        })
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StorageError> {
@@ -217,6 +234,9 @@ struct MemoryUpload {
 impl Upload for MemoryUpload {
     async fn write(&mut self, data: Bytes) -> Result<(), StorageError> {
         self.data.extend_from_slice(&data);
+        if let Some(begun) = self.storage.state().unfinished.get_mut(&self.id) {
+            begun.written = Timestamp::now();
+        }
         Ok(())
     }
 

@@ -16,12 +16,18 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::digest;
-use super::encode::QUEUE;
 use super::error::PipelineError;
 use super::failure::Failure;
 use super::fetch::{self, Piece, READ_AHEAD};
 use super::frame;
 use super::keys::Keys;
+use super::payload;
+use super::unpack::Unpacker;
+
+/// Bytes that go from stage to stage at a time.
+const BATCH: usize = 1 << 20;
+/// How many such wait between two stages.
+const BATCHES: usize = 1;
 
 /// What goes from stage to stage.
 pub(crate) enum Decoded {
@@ -60,17 +66,17 @@ pub(crate) fn start(
     let fetching = tokio::spawn(fetch_all(storage, stage(), pieces, fetched));
 
     if record.encrypted {
-        let (output, decrypted) = mpsc::channel(QUEUE);
+        let (output, decrypted) = mpsc::channel(BATCHES);
         let (input, stage) = (std::mem::replace(&mut chunks, decrypted), stage());
         tokio::task::spawn_blocking(move || stage.decrypt(&keys, &needed, input, &output));
     }
     if record.compression != Compression::None {
-        let (output, decompressed) = mpsc::channel(QUEUE);
+        let (output, decompressed) = mpsc::channel(BATCHES);
         let (input, stage) = (std::mem::replace(&mut chunks, decompressed), stage());
         let compression = record.compression;
         tokio::task::spawn_blocking(move || stage.decompress(compression, input, &output));
     }
-    let (output, plain) = mpsc::channel(QUEUE);
+    let (output, plain) = mpsc::channel(BATCHES);
     let (last, size, sha256) = (stage(), record.size, record.sha256.clone());
     tokio::task::spawn_blocking(move || last.check(size, &sha256, chunks, &output));
     Decoding { plain, failure, _fetching: AbortOnDropHandle::new(fetching) }
@@ -78,7 +84,7 @@ pub(crate) fn start(
 
 /// Opens the age header that begins with these bytes, and nothing more.
 pub(crate) fn try_keys(artifact: &str, keys: &Keys, needed: &str, head: &[Bytes]) -> Result<(), PipelineError> {
-    keys.decrypt(artifact, needed, io::Cursor::new(head.concat())).map(|_| ())
+    keys.open(artifact, needed, &mut io::Cursor::new(head.concat())).map(drop)
 }
 
 async fn fetch_all(storage: Arc<dyn ReadStorage>, stage: Stage, pieces: Vec<Piece>, output: mpsc::Sender<Decoded>) {
@@ -97,38 +103,53 @@ async fn fetch_all(storage: Arc<dyn ReadStorage>, stage: Stage, pieces: Vec<Piec
 
 impl Stage {
     fn decrypt(&self, keys: &Keys, needed: &str, input: mpsc::Receiver<Decoded>, output: &mpsc::Sender<Decoded>) {
-        match keys.decrypt(&self.artifact, needed, Input::new(input)) {
-            Ok(reader) => self.pump(reader, output, "it does not decrypt to what was encrypted"),
+        let mut input = Input::new(input);
+        let mut payload = match keys.open(&self.artifact, needed, &mut input) {
+            Ok(payload) => payload,
             // Where reading the header failed because the part could not be fetched, that was said before, and first.
-            Err(error) => self.failure.set(error),
+            Err(error) => return self.failure.set(error),
+        };
+        let fault = |why: &dyn std::fmt::Display| {
+            let what = format!("it does not decrypt to what was encrypted: {why}");
+            self.failure.set(PipelineError::damaged(&self.artifact, what));
+        };
+        loop {
+            let (mut sealed, at_end) = match read_chunks(&mut input) {
+                Ok(read) => read,
+                Err(error) => return fault(&error),
+            };
+            let plain = match payload.open(&mut sealed, at_end) {
+                Ok(plain) => plain,
+                Err(why) => return fault(&why),
+            };
+            let sealed = Bytes::from(sealed);
+            let chunks = plain.into_iter().filter(|range| !range.is_empty()).map(|range| sealed.slice(range)).collect();
+            if output.blocking_send(Decoded::Chunks(chunks)).is_err() {
+                return;
+            }
+            if at_end {
+                let _ = output.blocking_send(Decoded::End);
+                return;
+            }
         }
     }
 
     fn decompress(&self, compression: Compression, input: mpsc::Receiver<Decoded>, output: &mpsc::Sender<Decoded>) {
-        match frame::decoder(compression, Input::new(input)) {
-            Ok(reader) => self.pump(reader, output, "it does not decompress to what was compressed"),
-            Err(_) => self.failure.set(PipelineError::Internal { stage: "decompress" }),
-        }
-    }
-
-    fn pump(&self, mut reader: impl Read, output: &mpsc::Sender<Decoded>, fault: &str) {
-        loop {
-            match read_chunk(&mut reader) {
-                Ok(chunk) if chunk.is_empty() => {
-                    let _ = output.blocking_send(Decoded::End);
-                    return;
-                }
-                Ok(chunk) => {
-                    if output.blocking_send(Decoded::Chunks(vec![chunk])).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    // The stored bytes were right: they were made of something else. Or the stage before has failed, and said so.
-                    self.failure.set(PipelineError::damaged(&self.artifact, format!("{fault}: {error}")));
-                    return;
-                }
+        let input = Input::new(input);
+        let result = match compression {
+            Compression::None => return self.failure.set(PipelineError::Internal { stage: "decompress" }),
+            Compression::Gzip(_) => {
+                let mut reader = frame::gunzip(input);
+                pump(output, || Ok(Some(read_chunk(&mut reader)?).filter(|chunk| !chunk.is_empty())))
             }
+            Compression::Zstd(_) => {
+                Unpacker::new(input).and_then(|mut unpacker| pump(output, || Ok(unpacker.next()?.map(Bytes::from))))
+            }
+        };
+        if let Err(error) = result {
+            // The stored bytes were right: they were made of something else. Or the stage before has failed, and said so.
+            let what = format!("it does not decompress to what was compressed: {error}");
+            self.failure.set(PipelineError::damaged(&self.artifact, what));
         }
     }
 
@@ -140,15 +161,19 @@ impl Stage {
         while let Some(decoded) = input.blocking_recv() {
             match decoded {
                 Decoded::Chunks(chunks) => {
+                    let mut batch = Batch::new(output);
                     for chunk in chunks {
                         read += chunk.len() as u64;
                         if read > size {
                             return damaged(format!("it holds more than the {size} bytes that were captured"));
                         }
                         hasher.update(&chunk);
-                        if !chunk.is_empty() && output.blocking_send(Decoded::Chunks(vec![chunk])).is_err() {
+                        if batch.push(chunk).is_none() {
                             return;
                         }
+                    }
+                    if batch.flush().is_none() {
+                        return;
                     }
                 }
                 Decoded::End => {
@@ -163,6 +188,69 @@ impl Stage {
                 }
             }
         }
+    }
+}
+
+/// Passes on what `next` gives until there is no more. An error is its.
+fn pump(output: &mpsc::Sender<Decoded>, mut next: impl FnMut() -> io::Result<Option<Bytes>>) -> io::Result<()> {
+    while let Some(mut bytes) = next()? {
+        let mut batch = Batch::new(output);
+        while !bytes.is_empty() {
+            if batch.push(bytes.split_to(bytes.len().min(CHUNK))).is_none() {
+                return Ok(());
+            }
+        }
+        if batch.flush().is_none() {
+            return Ok(());
+        }
+    }
+    let _ = output.blocking_send(Decoded::End);
+    Ok(())
+}
+
+/// Chunks that go to the next stage together: waking it for each costs more than some of them hold.
+struct Batch<'a> {
+    output: &'a mpsc::Sender<Decoded>,
+    chunks: Vec<Bytes>,
+    size: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn new(output: &'a mpsc::Sender<Decoded>) -> Self {
+        Self { output, chunks: Vec::new(), size: 0 }
+    }
+
+    /// `None`: nobody reads on.
+    fn push(&mut self, chunk: Bytes) -> Option<()> {
+        self.size += chunk.len();
+        if !chunk.is_empty() {
+            self.chunks.push(chunk);
+        }
+        if self.size >= BATCH { self.flush() } else { Some(()) }
+    }
+
+    fn flush(&mut self) -> Option<()> {
+        self.size = 0;
+        if self.chunks.is_empty() {
+            return Some(());
+        }
+        self.output.blocking_send(Decoded::Chunks(std::mem::take(&mut self.chunks))).ok()
+    }
+}
+
+/// Sealed chunks of an age file, as many as make a [`BATCH`], and whether they are the last.
+fn read_chunks(input: &mut Input) -> io::Result<(Vec<u8>, bool)> {
+    const MOST: usize = BATCH / payload::PLAIN * payload::SEALED;
+    let mut sealed = Vec::with_capacity(MOST);
+    loop {
+        let filled = input.fill_buf()?;
+        if filled.is_empty() || sealed.len() == MOST {
+            let at_end = filled.is_empty();
+            return Ok((sealed, at_end));
+        }
+        let taken = filled.len().min(MOST - sealed.len());
+        sealed.extend_from_slice(filled.get(..taken).unwrap_or_default());
+        input.consume(taken);
     }
 }
 

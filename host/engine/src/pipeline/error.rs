@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use redkeep_core::method::{MethodError, code};
-use redkeep_core::storage::StorageError;
+use redkeep_core::storage::{StorageError, StorageErrorKind};
 use redkeep_core::{Class, Classify};
 
 /// A failure of the pipeline. No variant carries a secret, and none prints its own source.
@@ -234,6 +234,7 @@ impl Classify for PipelineError {
             | Self::NotSupported { .. } => Class::Refused,
             Self::NoSuchArtifact { .. } => Class::NotFound,
             Self::Damaged { .. } => Class::Damaged,
+            Self::Store { source, .. } if is_thrown_away(source) => Class::Failed,
             Self::Store { source, .. } | Self::Fetch { source, .. } => source.class(),
             _ => Class::Failed,
         }
@@ -254,6 +255,7 @@ impl Classify for PipelineError {
             Self::InvalidName { .. } => "InvalidArtifactName",
             Self::NoSuchArtifact { .. } => "ArtifactNotFound",
             Self::NotSupported { .. } => "NotSupported",
+            Self::Store { source, .. } if is_thrown_away(source) => "UploadAborted",
             Self::Store { source, .. } | Self::Fetch { source, .. } => source.reason(),
             Self::Spool { .. } => "SpoolFailed",
             Self::HeldTooLong { .. } => "HoldLimit",
@@ -289,6 +291,10 @@ impl Classify for PipelineError {
                 "encrypt the backup with --recipient or --passphrase-file, or leave the secrets out"
             }
             Self::NoSuchArtifact { known, .. } => return Some(format!("it has: {}", known.join(", "))),
+            Self::Store { source, .. } if is_thrown_away(source) => {
+                "somebody threw the upload away while it ran, and no backup was made: give `redkeep prune` a --grace longer than any \
+                 backup runs, then back up again"
+            }
             Self::Store { source, .. } | Self::Fetch { source, .. } => return source.help(),
             Self::Spool { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "free space there, or give --spool a folder that holds the whole compressed backup"
@@ -303,5 +309,27 @@ impl Classify for PipelineError {
             _ => return None,
         };
         Some(text.to_owned())
+    }
+}
+
+/// Whether what is not there is the upload itself. A bucket or folder that is not there comes with its own help.
+fn is_thrown_away(source: &StorageError) -> bool {
+    source.kind == StorageErrorKind::NotFound && source.help.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_that_was_thrown_away_is_no_backup_that_is_not_there() {
+        let store = |source| PipelineError::Store { artifact: "dump.rdb".to_owned(), source };
+        let aborted =
+            store(StorageError::new(StorageErrorKind::NotFound, "failed to finish x: the upload was aborted"));
+        assert_eq!((aborted.class(), aborted.reason()), (Class::Failed, "UploadAborted"));
+        assert!(aborted.help().unwrap().contains("--grace"));
+        let bucket =
+            store(StorageError::new(StorageErrorKind::NotFound, "failed to write x").with_help("make the bucket"));
+        assert_eq!((bucket.class(), bucket.help().as_deref()), (Class::NotFound, Some("make the bucket")));
     }
 }

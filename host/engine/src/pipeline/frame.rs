@@ -16,7 +16,7 @@ const ZSTD_SLOW_LEVEL: u8 = 13;
 /// Plain bytes of one gzip member; deflate looks back 32 KiB.
 const GZIP_MEMBER: usize = 1 << 20;
 /// Largest zstd window that is accepted when reading, log2: 16 MiB, eight times what is ever written.
-const ZSTD_WINDOW_LIMIT: u32 = 24;
+pub(crate) const ZSTD_WINDOW_LIMIT: u32 = 24;
 
 /// Plain bytes of one frame.
 pub(crate) fn frame_size(compression: Compression) -> usize {
@@ -78,18 +78,7 @@ impl Compressor {
     }
 }
 
-/// A reader of the plain bytes behind compressed ones, frame after frame, to the end of the input.
-pub(crate) fn decoder<'a, R: BufRead + Send + 'a>(
-    compression: Compression,
-    stored: R,
-) -> io::Result<Box<dyn Read + Send + 'a>> {
-    Ok(match compression {
-        Compression::None => Box::new(stored),
-        Compression::Gzip(_) => Box::new(flate2::bufread::MultiGzDecoder::new(stored)),
-        Compression::Zstd(_) => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(stored)?;
-            decoder.window_log_max(ZSTD_WINDOW_LIMIT)?;
-            Box::new(decoder)
-        }
-    })
+/// A reader of the plain bytes behind gzip members, one after the other, to the end of the input.
+pub(crate) fn gunzip(stored: impl BufRead) -> impl Read {
+    flate2::bufread::MultiGzDecoder::new(stored)
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here prints a secret: a private key given where a public one belongs is refused without being shown.
 
+use std::cell::RefCell;
 use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +12,7 @@ use redkeep_core::manifest::EncryptionRecord;
 use redkeep_core::secret::Secret;
 
 use super::error::PipelineError;
+use super::payload::{Keeping, KeepingRecipient, Payload, Remembering};
 
 /// Work factor of passphrases, log2: 2^15 needs 32 MiB, which leaves a whole backup below its 96 MiB. age's own default takes
 /// a second and 256 MiB. Recipients need none of that: they are the better way where memory counts.
@@ -80,24 +82,30 @@ impl Recipients {
         EncryptionRecord { format: "age".to_owned(), recipients, passphrase }
     }
 
-    /// The start of one age file. Takes a moment for a passphrase: call it where blocking is allowed.
-    pub(crate) fn encryptor(&self, artifact: &str) -> Result<age::Encryptor, PipelineError> {
-        let failed = |why: age::EncryptError| PipelineError::Encrypt {
-            artifact: artifact.to_owned(),
-            why: why.to_string().replace('\n', " "),
-        };
-        match &self.to {
+    /// The start of one age file, and what seals its payload. Takes a moment for a passphrase: call it where blocking is allowed.
+    pub(crate) fn begin(&self, artifact: &str) -> Result<(Vec<u8>, Payload), PipelineError> {
+        let failed =
+            |why: String| PipelineError::Encrypt { artifact: artifact.to_owned(), why: why.replace('\n', " ") };
+        let kept = RefCell::new(None);
+        let encryptor = match &self.to {
             To::Keys { keys, .. } => {
-                age::Encryptor::with_recipients(keys.iter().map(|key| -> &dyn age::Recipient { key.as_ref() }))
-                    .map_err(failed)
+                let keeping: Vec<_> =
+                    keys.iter().map(|key| KeepingRecipient { inner: key.as_ref(), kept: &kept }).collect();
+                age::Encryptor::with_recipients(keeping.iter().map(|key| -> &dyn age::Recipient { key }))
             }
             To::Passphrase { passphrase, work_factor } => {
                 let _one_at_a_time = SCRYPT_MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut recipient = age::scrypt::Recipient::new(passphrase.clone());
                 recipient.set_work_factor(*work_factor);
-                age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient)).map_err(failed)
+                let keeping = KeepingRecipient { inner: &recipient, kept: &kept };
+                age::Encryptor::with_recipients(std::iter::once(&keeping as &dyn age::Recipient))
             }
-        }
+        };
+        let encryptor = encryptor.map_err(|error| failed(error.to_string()))?;
+        let mut header = Vec::new();
+        drop(encryptor.wrap_output(&mut header).map_err(|error| failed(error.to_string()))?);
+        let payload = kept.borrow().as_ref().and_then(|key| Payload::new(key, &header));
+        Ok((header, payload.ok_or(PipelineError::Internal { stage: "encrypt" })?))
     }
 
     /// A cheap work factor, for tests that encrypt hundreds of times.
@@ -191,21 +199,23 @@ impl Keys {
         self.identities.is_empty() && self.passphrase.is_none()
     }
 
-    /// The plain reader behind an age file. The stored bytes are known to be right when this is called, so what does not open
-    /// is a matter of keys. `needed` names the keys that would open it.
-    pub(crate) fn decrypt<R: std::io::BufRead>(
+    /// Reads the header of an age file, and returns what opens the payload that follows it in `stored`. The stored bytes are known
+    /// to be right when this is called, so what does not open is a matter of keys. `needed` names the keys that would open it.
+    pub(crate) fn open<R: std::io::BufRead>(
         &self,
         artifact: &str,
         needed: &str,
-        stored: R,
-    ) -> Result<age::stream::StreamReader<R>, PipelineError> {
+        stored: &mut R,
+    ) -> Result<Payload, PipelineError> {
         use age::DecryptError;
         let no_key = |why| PipelineError::NoKey { artifact: artifact.to_owned(), why, needed: needed.to_owned() };
         if self.is_empty() {
             return Err(no_key("it is encrypted and no key was given"));
         }
-        let decryptor = age::Decryptor::new_buffered(stored).map_err(|error| unreadable(artifact, &error))?;
+        let mut stored = Remembering::new(stored);
+        let decryptor = age::Decryptor::new_buffered(&mut stored).map_err(|error| unreadable(artifact, &error))?;
         let by_passphrase = decryptor.is_scrypt();
+        let kept = RefCell::new(None);
         let result = if by_passphrase {
             let Some(passphrase) = &self.passphrase else {
                 return Err(no_key("it is encrypted with a passphrase and none was given"));
@@ -213,9 +223,12 @@ impl Keys {
             let _one_at_a_time = SCRYPT_MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
             let mut identity = age::scrypt::Identity::new(passphrase.clone());
             identity.set_max_work_factor(SCRYPT_WORK_FACTOR_LIMIT);
-            decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity))
+            let keeping = Keeping { inner: &identity, kept: &kept };
+            decryptor.decrypt(std::iter::once(&keeping as &dyn age::Identity)).map(drop)
         } else {
-            decryptor.decrypt(self.identities.iter().map(|identity| -> &dyn age::Identity { identity.as_ref() }))
+            let keeping: Vec<_> =
+                self.identities.iter().map(|identity| Keeping { inner: identity.as_ref(), kept: &kept }).collect();
+            decryptor.decrypt(keeping.iter().map(|identity| -> &dyn age::Identity { identity })).map(drop)
         };
         result.map_err(|error| match error {
             DecryptError::DecryptionFailed if by_passphrase => no_key("the passphrase is wrong"),
@@ -224,7 +237,9 @@ impl Keys {
             }
             DecryptError::ExcessiveWork { .. } => no_key("its passphrase asks for more than 1 GiB of memory"),
             other => unreadable(artifact, &other),
-        })
+        })?;
+        let payload = kept.borrow().as_ref().and_then(|key| stored.payload(key));
+        payload.ok_or(PipelineError::Internal { stage: "decrypt" })
     }
 }
 

@@ -1,8 +1,7 @@
 //! Second stages of the way to storage: encryption, parts and their digests. Blocking code.
 
-use std::io::{self, Write};
-
 use bytes::Bytes;
+use redkeep_core::stream::CHUNK;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
@@ -13,6 +12,7 @@ use super::failure::Failure;
 use super::feed::FeedSender;
 use super::keys::Recipients;
 use super::part_table::Part;
+use super::payload::{PLAIN, Payload, SEALED};
 
 /// What goes to storage next, in order.
 pub(crate) enum Stored {
@@ -48,7 +48,7 @@ pub(crate) fn seal(
     let cutter = Cutter::new(tuning, output, recipients.is_none());
     let result = match recipients {
         None => seal_plain(&mut input, cutter),
-        Some(recipients) => seal_encrypted(artifact, recipients, &mut input, cutter, failure),
+        Some(recipients) => seal_encrypted(artifact, recipients, &mut input, cutter),
     };
     match result {
         Ok(sealed) => Some(sealed),
@@ -109,79 +109,60 @@ fn seal_encrypted(
     recipients: &Recipients,
     input: &mut mpsc::Receiver<Frame>,
     cutter: Cutter,
-    failure: &Failure,
 ) -> Result<Sealed, Stop> {
-    let encryptor = recipients.encryptor(artifact).map_err(Stop::Failed)?;
-    // Writing into a cutter fails only when the stage behind it has stopped, or failed and said so.
-    let stopped = |_: io::Error| Stop::Quietly;
-    let mut writer = encryptor.wrap_output(EncryptedOutput::new(cutter, failure.clone())).map_err(stopped)?;
+    let (header, payload) = recipients.begin(artifact).map_err(Stop::Failed)?;
+    let mut sealing = Sealing { cutter, payload, pending: header, open: 0 };
     loop {
         match next(input)? {
-            Frame::Plain(chunk, _) => writer.write_all(&chunk).map_err(stopped)?,
-            Frame::Compressed(result, _) => writer.write_all(&compressed(result)?).map_err(stopped)?,
-            Frame::End(plain) => {
-                let mut output = writer.finish().map_err(stopped)?;
-                output.flush_pending().map_err(stopped)?;
-                return output.cutter.end(plain);
-            }
+            Frame::Plain(chunk, _) => sealing.take(&chunk)?,
+            Frame::Compressed(result, _) => sealing.take(&compressed(result)?)?,
+            Frame::End(plain) => return sealing.end()?.end(plain),
         }
     }
 }
 
-/// Collects what age writes into chunks that end where parts end.
-struct EncryptedOutput {
+/// Gathers chunks of an age file, each sealed where it lies once it is full and more follows.
+struct Sealing {
     cutter: Cutter,
+    payload: Payload,
+    /// Sealed bytes, and at their end those of the chunk that is open.
     pending: Vec<u8>,
-    failure: Failure,
+    open: usize,
 }
 
-impl EncryptedOutput {
-    fn new(cutter: Cutter, failure: Failure) -> Self {
-        Self { cutter, pending: Vec::new(), failure }
-    }
-
-    fn room(&self) -> usize {
-        let part_room = usize::try_from(self.cutter.part_room()).unwrap_or(usize::MAX);
-        self.cutter.tuning.chunk.min(part_room)
-    }
-
-    fn flush_pending(&mut self) -> io::Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let chunk = Bytes::from(std::mem::take(&mut self.pending));
-        self.cutter.whole.update(&chunk);
-        let pushed = self.cutter.push(chunk).and_then(|()| self.cutter.frame_ends(0));
-        pushed.map_err(|stop| {
-            if let Stop::Failed(error) = stop {
-                self.failure.set(error);
+impl Sealing {
+    fn take(&mut self, mut plain: &[u8]) -> Result<(), Stop> {
+        while !plain.is_empty() {
+            if self.open == PLAIN {
+                self.seal(false)?;
             }
-            io::Error::from(io::ErrorKind::BrokenPipe)
-        })
-    }
-}
-
-impl Write for EncryptedOutput {
-    /// Always takes everything: the writer of age's header calls a short write an error.
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let mut rest = data;
-        while !rest.is_empty() {
-            let room = self.room();
-            if self.pending.capacity() == 0 {
-                self.pending.reserve_exact(room);
-            }
-            let (now, later) = rest.split_at(rest.len().min(room.saturating_sub(self.pending.len())));
+            let (now, later) = plain.split_at(plain.len().min(PLAIN - self.open));
             self.pending.extend_from_slice(now);
-            rest = later;
-            if self.pending.len() >= room {
-                self.flush_pending()?;
-            }
+            self.open += now.len();
+            plain = later;
         }
-        Ok(data.len())
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// The open chunk is whole.
+    fn seal(&mut self, is_last: bool) -> Result<(), Stop> {
+        const BATCH: usize = CHUNK / PLAIN * SEALED;
+        let begin = self.pending.len() - self.open;
+        let sealed = self.pending.get_mut(begin..).and_then(|plain| self.payload.seal(plain, is_last));
+        let tag = sealed.ok_or(Stop::Failed(PipelineError::Internal { stage: "encrypt" }))?;
+        self.pending.extend_from_slice(tag.as_ref());
+        self.open = 0;
+        if is_last || self.pending.len() >= BATCH {
+            // The header, which comes with the first, is smaller than a chunk.
+            let batch = std::mem::replace(&mut self.pending, Vec::with_capacity(if is_last { 0 } else { BATCH }));
+            self.cutter.push_cut(Bytes::from(batch))?;
+        }
         Ok(())
+    }
+
+    fn end(mut self) -> Result<Cutter, Stop> {
+        self.seal(true)?;
+        Ok(self.cutter)
     }
 }
 
@@ -225,6 +206,18 @@ impl Cutter {
         self.part.update(&chunk);
         self.part_size += chunk.len() as u64;
         self.output.send(Stored::Chunk(chunk))
+    }
+
+    /// Bytes that end wherever a part does.
+    fn push_cut(&mut self, mut bytes: Bytes) -> Result<(), Stop> {
+        while !bytes.is_empty() {
+            let room = usize::try_from(self.part_room()).unwrap_or(usize::MAX);
+            let piece = bytes.split_to(bytes.len().min(room));
+            self.whole.update(&piece);
+            self.push(piece)?;
+            self.frame_ends(0)?;
+        }
+        Ok(())
     }
 
     /// A frame of so many plain bytes is complete: the part may end here.

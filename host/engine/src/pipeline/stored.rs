@@ -106,6 +106,7 @@ impl StoredStore {
             decoding,
             size: record.size,
             position: 0,
+            chunks: Vec::new().into_iter(),
             current: Bytes::new(),
             end: None,
             events: Arc::clone(&self.events),
@@ -149,6 +150,7 @@ struct ArtifactSource {
     decoding: Decoding,
     size: u64,
     position: u64,
+    chunks: std::vec::IntoIter<Bytes>,
     current: Bytes,
     /// How it ended: the end itself, or the error that every further read repeats.
     end: Option<Result<(), MethodError>>,
@@ -159,12 +161,15 @@ struct ArtifactSource {
 impl Source for ArtifactSource {
     async fn read(&mut self, max: usize) -> Result<Bytes, MethodError> {
         while self.current.is_empty() {
+            if let Some(chunk) = self.chunks.next() {
+                self.current = chunk;
+                continue;
+            }
             if let Some(end) = &self.end {
                 return end.clone().map(|()| Bytes::new());
             }
             match self.decoding.plain.recv().await {
-                // The last stage sends one chunk at a time.
-                Some(Decoded::Chunks(chunks)) => self.current = chunks.into_iter().next().unwrap_or_default(),
+                Some(Decoded::Chunks(chunks)) => self.chunks = chunks.into_iter(),
                 Some(Decoded::End) => self.end = Some(Ok(())),
                 None => self.end = Some(Err(self.decoding.failure.get_or_internal("decode").into())),
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use redkeep_core::Attribute;
-use redkeep_core::attribute::{merge, to_map};
+use redkeep_core::attribute::{find, merge, to_map};
 use redkeep_core::manifest::ShardRecord;
 use redkeep_core::method::{LogLevel, Run};
 use redkeep_core::provider::StagedDirectory;
@@ -12,7 +12,7 @@ use redkeep_core::restore_plan::Refusal;
 use redkeep_core::task::DirectoryTarget;
 use tokio_util::sync::CancellationToken;
 
-use super::{Restore, RestoreResult, RestoredShard};
+use super::{Restore, RestoreResult, RestoredShard, check_disk, on_disk};
 use crate::cancel;
 use crate::error::EngineError;
 use crate::events::ShardEvents;
@@ -104,6 +104,8 @@ async fn fill(
         .plan(run(work, target, shard, staged))
         .await
         .map_err(EngineError::method(work.act("plan the restore of", shard)))?;
+    let needed = on_disk(&planned, shard, &work.opened.manifest.artifacts);
+    check_disk(&target.path.display().to_string(), needed, staged.free_bytes())?;
     if work.task.dry_run {
         return Ok(RestoreResult::Planned(said(planned)));
     }
@@ -114,7 +116,24 @@ async fn fill(
         .await
         .map_err(EngineError::method(work.act("restore", shard)))?;
     check_facts(shard, &comparable(&facts))?;
+    check_count(shard, &facts)?;
     Ok(RestoreResult::Restored(said(facts)))
+}
+
+/// A directory takes a file whole, keys that have expired among them, so that there must be as many as were captured. Of an
+/// append-only file both numbers are its snapshot's; one without says none.
+fn check_count(shard: &ShardRecord, facts: &[Attribute]) -> Result<(), EngineError> {
+    let captured = shard.facts.get("keys").and_then(|keys| keys.parse::<u64>().ok());
+    let restored = find(facts, "keys-restored").and_then(|keys| keys.parse::<u64>().ok());
+    match (captured, restored) {
+        (Some(captured), Some(restored)) if captured != restored => Err(EngineError::FactsDiffer {
+            shard: shard.name.to_string(),
+            key: "keys".to_owned(),
+            captured: captured.to_string(),
+            found: restored.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// What a restore reports of the artifacts themselves. What it says of commands is about those that it kept (`until`).
@@ -137,7 +156,6 @@ fn run(work: &Restore<'_>, target: &DirectoryTarget, shard: &ShardRecord, staged
 
 #[cfg(test)]
 mod tests {
-    use redkeep_core::attribute::find;
     use rstest::rstest;
 
     use super::*;

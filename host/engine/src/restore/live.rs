@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use super::stopping::Stoppable;
+use super::rights;
+use super::room::{self, Info, Memory};
+use super::stopping::{LetGo, Stoppable};
 use super::{Restore, RestoreResult, RestoredShard};
 use crate::cancel;
 use crate::clock::Clocks;
@@ -35,24 +37,33 @@ pub(super) async fn restore(
         return Ok((target.address, RestoreResult::Planned(planned)));
     }
     let evicted_before = evicted(&target).await;
+    let next = next(target.keys, is_append_only(work));
     let mut done: Vec<RestoredShard> = Vec::new();
     for shard in &work.shards {
         work.events.stage("restore", &format!("shard {} into {}", shard.name, target.address));
         let events = ShardEvents::new(shard.name.as_str(), work.events, &work.warnings);
         let act = work.act("restore", shard);
+        let let_go = LetGo::default();
         let restored = cancel::gently(token, STOP_LIMIT, async {
             let mut run = run(work, shard, &target, &events);
-            let stoppable = |redis| -> Arc<dyn RedisServer> { Arc::new(Stoppable::new(redis, token.clone())) };
+            let stoppable =
+                |redis| -> Arc<dyn RedisServer> { Arc::new(Stoppable::new(redis, token.clone(), let_go.clone())) };
             run.redis = run.redis.take().map(stoppable);
             work.method.restore(run).await.map_err(EngineError::method(act))
         })
         .await;
         match restored {
             Ok(attributes) => done.push(RestoredShard { shard: shard.name.to_string(), attributes }),
-            Err(error) => return Err(stopped(error, shard, &events, &done)),
+            Err(error) => {
+                // One that did not even answer a stop is not waited for again.
+                let is_over = matches!(error, EngineError::Cancelled | EngineError::Deadline);
+                let settled = async { if is_over { Vec::new() } else { let_go.settle().await } };
+                let counts = tokio::time::timeout(STOP_LIMIT, settled).await.unwrap_or_default();
+                return Err(stopped(error, &counts, shard, &events, &done, next));
+            }
         }
     }
-    check_evicted(work, evicted_before, evicted(&target).await)?;
+    check_evicted(work, evicted_before, evicted(&target).await, &next)?;
     check_matched(&done)?;
     // Only after all of them: a count that is off in one shard is no reason to leave the others out.
     for (shard, restored) in work.shards.iter().zip(&done) {
@@ -67,8 +78,18 @@ async fn plan(work: &Restore<'_>, endpoint: &EndpointSpec) -> Result<(LiveTarget
     let facts =
         LiveFacts { address: &target.address, cluster: target.cluster, keys: target.keys, facts: &target.facts };
     restore_plan::check_live(&work.opened.manifest, work.task, facts)?;
-    check_policy(&target).await?;
+    let infos = infos(&target).await?;
+    check_policy(&infos)?;
+    match room::memory(&work.opened.manifest, work.task, &target.address, &infos) {
+        Memory::Fits => {}
+        Memory::Doubtful(warning) => work.warnings.note(work.events, &warning),
+        Memory::TooSmall(error) => return Err(error.into()),
+    }
+    if let Some(warning) = room::saving(&infos) {
+        work.warnings.note(work.events, &warning);
+    }
     check_functions(work, &target).await?;
+    rights::check(work, &target, is_append_only(work)).await?;
     let mut clocks = Clocks::default();
     for (address, server) in &target.primaries {
         if let Some(warning) = clocks.warning(work.providers, address, server.as_ref()).await {
@@ -101,13 +122,21 @@ fn run(work: &Restore<'_>, shard: &ShardRecord, target: &LiveTarget, events: &Ar
     run
 }
 
-/// Refuses a target that throws keys away when its memory is full, instead of refusing to take more. Every primary decides alone.
-async fn check_policy(target: &LiveTarget) -> Result<(), EngineError> {
+/// What every primary says of itself.
+async fn infos(target: &LiveTarget) -> Result<Vec<Info>, EngineError> {
+    let mut infos = Vec::new();
     for (address, server) in &target.primaries {
-        let act = || format!("ask {address} what it does when its memory is full");
-        let info = server.info(None).await.map_err(EngineError::method(act()))?;
-        let limit = find(&info, "maxmemory").and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
-        if let Some(policy) = find(&info, "maxmemory_policy").filter(|policy| limit > 0 && *policy != "noeviction") {
+        let act = || format!("ask {address} how much memory it has");
+        infos.push((address.clone(), server.info(None).await.map_err(EngineError::method(act()))?));
+    }
+    Ok(infos)
+}
+
+/// Refuses a target that throws keys away when its memory is full, instead of refusing to take more. Every primary decides alone.
+fn check_policy(infos: &[Info]) -> Result<(), EngineError> {
+    for (address, info) in infos {
+        let limit = find(info, "maxmemory").and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
+        if let Some(policy) = find(info, "maxmemory_policy").filter(|policy| limit > 0 && *policy != "noeviction") {
             return Err(ProviderError::new(
                 Class::Refused,
                 "TargetEvicts",
@@ -161,7 +190,7 @@ async fn evicted(target: &LiveTarget) -> Option<u64> {
 }
 
 /// Every key was acknowledged; whether all of them stayed, only the target's counter says.
-fn check_evicted(work: &Restore<'_>, before: Option<u64>, after: Option<u64>) -> Result<(), EngineError> {
+fn check_evicted(work: &Restore<'_>, before: Option<u64>, after: Option<u64>, next: &str) -> Result<(), EngineError> {
     let Some(before) = before else { return Ok(()) };
     let Some(after) = after else {
         work.warnings.add("whether the target evicted keys during the restore is not known: it did not answer INFO");
@@ -175,7 +204,7 @@ fn check_evicted(work: &Restore<'_>, before: Option<u64>, after: Option<u64>) ->
             "RestoreIncomplete",
             format!("the restore is incomplete: the target evicted {evicted} keys meanwhile"),
         )
-        .with_help("set maxmemory-policy noeviction or raise maxmemory, empty the target, and restore again")
+        .with_help(format!("set maxmemory-policy noeviction or raise maxmemory; then {next}"))
         .into()),
     }
 }
@@ -214,26 +243,56 @@ fn check_count(work: &Restore<'_>, shard: &ShardRecord, facts: &[Attribute]) -> 
     Err(EngineError::RestoreIncomplete { shard: shard.name.to_string(), captured, found })
 }
 
-/// What had been written when a shard's restore stopped.
-fn stopped(error: EngineError, shard: &ShardRecord, events: &ShardEvents, done: &[RestoredShard]) -> EngineError {
-    let detail = |key: &str| match &error {
-        EngineError::Method { source, .. } => find(&source.details, key).map(str::to_owned),
-        _ => None,
+fn is_append_only(work: &Restore<'_>) -> bool {
+    let mut artifacts = work.opened.manifest.artifacts.iter();
+    artifacts.any(|artifact| matches!(artifact.artifact_type.as_str(), "aof" | "aof-archive"))
+}
+
+/// What can be done with a target on which a restore stopped, and which held so many keys before. Whoever has keys of his own in
+/// it must not be told to empty it; and commands, which an append-only file is made of, do not go on where others stopped.
+fn next(before: u64, append_only: bool) -> String {
+    match (before, append_only) {
+        (0, false) => "empty the target and restore again, or go on with --on-conflict replace".to_owned(),
+        (0, true) => "empty the target and restore again".to_owned(),
+        (_, false) => format!(
+            "restore again with --on-conflict skip or replace: the target held {before} keys before, and they need not go"
+        ),
+        (_, true) => format!("restore into another target that holds nothing: this one held {before} keys before"),
+    }
+}
+
+/// What had been written when a shard's restore stopped. `counts`: what the target said of a load that was let go of.
+fn stopped(
+    error: EngineError,
+    counts: &[Attribute],
+    shard: &ShardRecord,
+    events: &ShardEvents,
+    done: &[RestoredShard],
+    next: String,
+) -> EngineError {
+    let details = match &error {
+        EngineError::Method { source, .. } => source.details.as_slice(),
+        _ => &[],
     };
+    let detail = |key: &str| find(counts, key).or_else(|| find(details, key));
     // The sink of `load` counts what the target acknowledged; the plugin's own count is what it sent.
+    let keys =
+        detail("keys-written").or_else(|| detail("keys-restored")).map(|count| format!("{count} keys were written"));
     let counts: Vec<String> = [
-        detail("keys-restored").map(|count| format!("{count} keys")),
-        detail("commands").map(|count| format!("{count} commands were applied")),
+        keys.or_else(|| detail("commands").map(|count| format!("{count} commands were applied"))),
         detail("errors").map(|count| format!("{count} answered by an error")),
     ]
     .into_iter()
     .flatten()
     .collect();
-    let refused = matches!(error.class(), Class::Refused | Class::Usage);
-    if refused && counts.is_empty() && done.is_empty() {
+    let refused = matches!(error.class(), Class::Refused | Class::Usage) && counts.is_empty();
+    let nothing = detail("commands") == Some("0") && detail("errors") == Some("0");
+    if (refused || nothing) && done.is_empty() {
         // These codes promise that nothing was touched.
         return error;
     }
+    // Only a key counts: who selects a database has touched nothing.
+    let untouched = done.is_empty() && detail("keys-written").or_else(|| detail("commands")) == Some("0");
     let sent = events.counted("keys").or_else(|| events.counted("commands")).unwrap_or(0);
     let of_shard = if counts.is_empty() {
         format!("at least {sent} keys or commands had been sent, how many were applied is not known")
@@ -249,6 +308,31 @@ fn stopped(error: EngineError, shard: &ShardRecord, events: &ShardEvents, done: 
     };
     EngineError::RestoreStopped {
         written: format!("shard {}: {of_shard}{before}", shard.name),
+        touched: !untouched,
+        next: if untouched { "restore again: nothing was written".to_owned() } else { next },
         source: Box::new(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::empty_before(0, false, &["empty the target", "--on-conflict replace"], &[])]
+    #[case::commands(0, true, &["empty the target"], &["--on-conflict"])]
+    #[case::keys_of_its_own(7, false, &["--on-conflict", "held 7 keys"], &["empty"])]
+    #[case::commands_among_others(7, true, &["another", "held 7 keys"], &["empty", "--on-conflict"])]
+    fn what_to_do_next_depends_on_what_the_target_held(
+        #[case] before: u64,
+        #[case] append_only: bool,
+        #[case] said: &[&str],
+        #[case] unsaid: &[&str],
+    ) {
+        let text = next(before, append_only);
+        assert!(said.iter().all(|words| text.contains(words)), "{text}");
+        assert!(!unsaid.iter().any(|words| text.contains(words)), "{text}");
     }
 }

@@ -13,6 +13,8 @@ use crate::testing::{World, prune_task, silent, storage_spec};
 
 const FIRST: &str = "default/cache/20261121T091348Z-cache-x7k2p/c3/0/dump.rdb.zst";
 const SECOND: &str = "default/cache/20261122T091348Z-cache-y8l3q/d4/0/dump.rdb.zst";
+/// Of the same backup as the second, by another task.
+const SHARD: &str = "default/cache/20261122T091348Z-cache-y8l3q/e5/1/dump.rdb.zst";
 const OTHER: &str = "shop/carts/20261121T091348Z-carts-x7k2p/c3/0/dump.rdb.zst";
 const PLUGIN: &str = "plugins/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.wasm";
 /// What others upload into the same bucket or folder.
@@ -90,4 +92,41 @@ async fn a_first_backup_that_was_killed_every_night_leaves_nothing_for_ever(
     assert_eq!((&planned, &outcome.uploads), (&expected, &expected));
     let rest: Vec<String> = all.into_iter().filter(|key| !expected.contains(key)).collect();
     assert_eq!(left(&storage).await, rest);
+}
+
+#[rstest]
+#[case::bytes_came_since(1, 9, &[])]
+#[case::another_shard_was_finished_since(9, 1, &[])]
+#[case::it_was_killed(9, 9, &[SECOND, SHARD])]
+#[tokio::test]
+async fn a_run_that_takes_longer_than_the_grace_period_is_left_alone_while_it_goes_on(
+    #[case] days_since_bytes: u64,
+    #[case] days_since_object: u64,
+    #[case] expected: &[&str],
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = FolderStorage::new(folder.path()).unwrap();
+    let mut upload = storage.create(SECOND).await.unwrap();
+    upload.write("begun".into()).await.unwrap();
+    std::mem::forget(upload);
+    storage.put(SHARD, "the first shard, whole".into()).await.unwrap();
+    let begun = storage.unfinished_uploads("").await.unwrap();
+    let temporary = folder.path().join(".redkeep-tmp").join(&begun[0].upload_id).join(SECOND);
+
+    let world = World::new();
+    world.storages.lock().unwrap().insert("memory://first".to_owned(), Arc::new(storage.clone()));
+    world.advance(Duration::from_secs(10 * 86_400));
+    let now = std::time::SystemTime::from(*world.now.lock().unwrap());
+    for (path, days) in [(temporary, days_since_bytes), (folder.path().join(SHARD), days_since_object)] {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(now - Duration::from_secs(days * 86_400)).unwrap();
+    }
+    let task = PruneTask { grace_seconds: 7 * 86_400, ..narrowed(None, None) };
+    let outcome = prune(&task, &world.providers(), &silent()).await.unwrap();
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    let gone = outcome.garbage.iter().map(|object| &object.key).chain(&outcome.uploads);
+    let mut gone: Vec<&str> = gone.map(String::as_str).collect();
+    gone.sort_unstable();
+    assert_eq!(gone, expected);
+    assert_eq!(left(&(Arc::new(storage) as Arc<dyn WriteStorage>)).await.len(), usize::from(expected.is_empty()));
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redkeep_core::report_facts;
-use redkeep_core::storage::StorageErrorKind;
+use redkeep_core::storage::{StorageErrorKind, WriteStorage};
 use redkeep_core::task::{
     BackupSelector, FindTask, KeepRules, LoadTask, MethodSpec, Outcome, ProbeTask, Task, TaskReport, TaskSpec,
     VerifyLevel,
@@ -99,6 +99,33 @@ async fn the_newest_backup_before_a_time_is_the_one_that_had_ended() {
     }
     let report = run(&world, find(BackupSelector { before: Some(ended[0].1), ..selector("latest") })).await;
     assert_eq!(refusal(&report), (Class::NotFound, "BackupNotFound"));
+}
+
+#[tokio::test]
+async fn the_newest_backup_of_an_origin_is_none_of_anothers_and_never_passes_over_a_damaged_one() {
+    let world = World::new();
+    let mut ids = Vec::new();
+    for origin in ["host:a", "host:a", "host:b"] {
+        let task = redkeep_core::task::BackupTask { origin: origin.to_owned(), ..backup_task() };
+        let outcome = backup(&task, &world.providers(), &silent()).await.unwrap();
+        ids.push(outcome.result.manifest().unwrap().backup_id.to_string());
+        world.advance(Duration::from_secs(3600));
+    }
+    let of = |origin: &str, text: &str| BackupSelector { origin: Some(origin.to_owned()), ..selector(text) };
+    for (origin, id) in [("host:a", &ids[1]), ("host:b", &ids[2])] {
+        let report = run(&world, find(of(origin, "latest"))).await;
+        assert_eq!(report.backup_id.unwrap().as_str(), id, "{origin}");
+        assert_eq!(run(&world, find(of(origin, id))).await.outcome, Outcome::Done);
+    }
+    assert_eq!(refusal(&run(&world, find(of("host:b", &ids[1]))).await), (Class::NotFound, "BackupNotFound"));
+    assert_eq!(refusal(&run(&world, find(of("host:c", "latest"))).await), (Class::NotFound, "NoBackups"));
+    let mut checked = verify_task(VerifyLevel::Checksum);
+    checked.backup = of("host:a", "latest");
+    let verified = run(&world, Task::Verify(checked.clone())).await;
+    assert_eq!(verified.backup_id.unwrap().as_str(), ids[1]);
+    let manifest = format!("default/cache/{}/manifest.json", ids[2]);
+    world.memory.put(&manifest, "{".into()).await.unwrap();
+    assert_eq!(refusal(&run(&world, Task::Verify(checked)).await).0, Class::Damaged, "whose it is nobody can say");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::catalog::Scope;
 use crate::check::check;
 use crate::copy::copy;
 use crate::delete::delete;
-use crate::list::list;
+use crate::list::{check_scope, list};
 use crate::object;
 use crate::pin::{pin, unpin};
 use crate::prune::prune;
@@ -162,9 +162,11 @@ async fn garbage_goes_only_after_the_grace_period() {
     task.grace_seconds = 30 * 86_400;
     let outcome = prune(&task, &world.providers(), &silent()).await.unwrap();
     assert_eq!((outcome.garbage.len(), outcome.uploads.len()), (0, 0));
+    assert_eq!((outcome.young_garbage, outcome.young_uploads), (2, 1), "what stays is told");
     world.advance(Duration::from_secs(31 * 86_400));
     let outcome = prune(&task, &world.providers(), &silent()).await.unwrap();
     assert_eq!((outcome.garbage.len(), outcome.uploads.len()), (2, 1));
+    assert_eq!((outcome.young_garbage, outcome.young_uploads), (0, 0));
     assert!(outcome.error.is_none());
     assert_eq!(world.uploads().await, 0);
     assert_eq!(world.keys().await.len(), 2);
@@ -273,6 +275,41 @@ async fn a_failed_verification_does_not_hold_the_floor() {
     let outcome = prune(&prune_task(last(0)), &providers, &silent()).await.unwrap();
     assert_eq!(outcome.deleted.len(), 2);
     assert_eq!(listed(&world).await, [all[0].clone()]);
+}
+
+#[tokio::test]
+async fn a_scope_that_the_storage_does_not_know_is_not_found() {
+    let world = World::new();
+    let known = |namespace: Option<&str>, cluster: Option<&str>| {
+        let scope = Scope {
+            namespace: namespace.map(|name| name.parse().unwrap()),
+            cluster: cluster.map(|name| name.parse().unwrap()),
+        };
+        let world = Arc::clone(&world);
+        async move { check_scope(&storage_spec("test"), &scope, &world.providers(), &silent()).await }
+    };
+    known(None, Some("nope")).await.unwrap();
+    backup(&backup_task(), &world.providers(), &silent()).await.unwrap();
+    for (namespace, cluster) in [(None, None), (Some("default"), None), (None, Some("cache"))] {
+        known(namespace, cluster).await.unwrap();
+    }
+    for (namespace, cluster) in [(None, Some("nope")), (Some("nope"), None), (Some("nope"), Some("cache"))] {
+        let error = known(namespace, cluster).await.unwrap_err();
+        assert_eq!(error.class(), Class::NotFound);
+        assert!(error.help().unwrap().contains("default/cache"), "{:?}", error.help());
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_recorded_is_told_all_the_same() {
+    let world = with_backups(1).await;
+    let denied = redkeep_core::storage::StorageErrorKind::Denied;
+    world.faults.add(redkeep_storage::layer::fault::Fault::fail(denied).on(Operation::Put));
+    let outcome = verify(&verify_task(VerifyLevel::Parse), &world.providers(), &silent()).await.unwrap();
+    assert!(outcome.record.ok && outcome.error.is_none());
+    let unrecorded = outcome.unrecorded.unwrap();
+    assert_eq!(unrecorded.class(), Class::Failed);
+    assert!(unrecorded.help().unwrap().contains("--no-record"));
 }
 
 /// Gets begun by a listing whose every read hangs.

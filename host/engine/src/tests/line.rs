@@ -59,7 +59,7 @@ async fn a_backup_is_listed_verified_and_restored() {
     assert!(catalog.entries[0].verified.as_ref().unwrap().ok);
 
     let restored = restore(&restore_task(into_directory("/data")), &world.providers(), &silent()).await.unwrap();
-    assert_eq!(restored.facts.get("keys").unwrap(), "1000");
+    assert_eq!(restored.facts.get("keys-restored").unwrap(), "1000");
     let expected = world.source.lock().unwrap()["0"].join("\n") + "\n";
     assert_eq!(world.directories.lock().unwrap()["/data"]["dump.rdb"], expected.into_bytes());
     assert_eq!(*world.staged.lock().unwrap(), 0);

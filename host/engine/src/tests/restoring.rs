@@ -140,6 +140,45 @@ async fn a_restore_that_loses_a_key_fails_loudly() {
 }
 
 #[tokio::test]
+async fn a_directory_with_another_number_of_keys_than_the_backup_is_not_placed() {
+    let world = World::new();
+    world.behave(Conduct::Boast);
+    backup(&backup_task(), &world.providers(), &silent()).await.unwrap();
+    let error = restore(&restore_task(into_directory("/data")), &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!((error.class(), error.reason()), (Class::Damaged, "FactsDiffer"), "{}", error.chain());
+    assert!(error.to_string().contains("keys was 1001 when captured, and is 1000 now"), "{error}");
+    assert!(world.directories.lock().unwrap().is_empty());
+    assert_eq!(*world.staged.lock().unwrap(), 0);
+}
+
+#[rstest]
+#[case::what_every_key_takes(&["restore"], "rdb", Some("restore"))]
+#[case::that_one_alone_without_acl(&["restore", "acl"], "rdb", Some("restore"))]
+#[case::the_database(&["select"], "rdb", Some("select"))]
+#[case::a_command_that_only_commands_need(&["rpush"], "rdb", None)]
+#[case::a_command_of_an_append_only_file(&["rpush", "zadd"], "aof", Some("rpush, zadd"))]
+#[case::nobody_may_ask(&["rpush", "acl"], "aof", None)]
+#[tokio::test]
+async fn a_target_that_denies_what_is_needed_is_refused_before_it_is_touched(
+    #[case] denied: &[&'static str],
+    #[case] artifact_type: &str,
+    #[case] named: Option<&str>,
+) {
+    let world = World::new();
+    *world.artifact_type.lock().unwrap() = artifact_type.to_owned();
+    backup(&backup_task(), &world.providers(), &silent()).await.unwrap();
+    *world.denied.lock().unwrap() = denied.to_vec();
+    let ended = restore(&restore_task(into_server()), &world.providers(), &silent()).await;
+    assert_eq!(world.target.lock().unwrap().is_empty(), named.is_some());
+    let Some(named) = named else { return drop(ended.unwrap()) };
+    let error = ended.unwrap_err();
+    assert_eq!((error.class(), error.reason()), (Class::Refused, "TargetDenies"), "{}", error.chain());
+    assert!(error.to_string().ends_with(&format!("let its user restorer run {named}")), "{error}");
+    let rule = format!("ACL SETUSER restorer +{}", named.replace(", ", " +"));
+    assert!(error.help().unwrap().contains(&rule), "{:?}", error.help());
+}
+
+#[tokio::test]
 async fn keys_that_the_target_evicts_make_a_restore_incomplete() {
     let world = with_backup().await;
     *world.target_room.lock().unwrap() = 300;
@@ -170,6 +209,37 @@ async fn a_target_that_would_evict_is_refused_before_it_is_touched(
         assert_eq!((error.class(), error.reason()), (Class::Refused, "TargetEvicts"), "{}", error.chain());
         assert!(error.help().unwrap().contains("noeviction"));
     }
+}
+
+#[rstest]
+#[case::of_a_dry_run(true)]
+#[case::of_a_restore(false)]
+#[tokio::test]
+async fn a_directory_without_room_is_refused_before_anything_is_fetched(#[case] dry_run: bool) {
+    let world = with_backup().await;
+    *world.free_bytes.lock().unwrap() = Some(10);
+    let mut task = restore_task(into_directory("/small"));
+    task.dry_run = dry_run;
+    let error = restore(&task, &world.providers(), &silent()).await.unwrap_err();
+    assert_eq!((error.class(), error.reason()), (Class::Refused, "DiskTooSmall"), "{}", error.chain());
+    assert!(error.to_string().contains("/small") && error.to_string().contains("10 B are free"), "{error}");
+    assert_eq!((*world.staged.lock().unwrap(), world.directories.lock().unwrap().len()), (0, 0));
+    *world.free_bytes.lock().unwrap() = Some(1 << 30);
+    restore(&task, &world.providers(), &silent()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_live_target_says_of_its_memory_is_said_before_it_is_touched() {
+    let world = with_backup().await;
+    let full = [("maxmemory", "1000000"), ("used_memory", "999990"), ("maxmemory_policy", "noeviction")];
+    *world.target_info.lock().unwrap() = full.map(|(key, value)| Attribute::new(key, value)).into();
+    world.target_info.lock().unwrap().push(Attribute::new("rdb_bgsave_in_progress", 1));
+    let mut task = restore_task(into_server());
+    task.dry_run = true;
+    let said = restore(&task, &world.providers(), &silent()).await.unwrap();
+    let warnings = said.warnings.join("\n");
+    assert!(warnings.contains("has 10 B of its 976.6 KiB of memory left"), "{warnings}");
+    assert!(warnings.contains("a save is running on primary-0"), "{warnings}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod beneath;
 mod claim;
 mod owner;
+mod served;
 mod staging;
 
 use std::fs::File;

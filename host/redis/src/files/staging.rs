@@ -25,7 +25,7 @@ mod sink;
 use self::sink::FileSink;
 use super::claim::{self, Claim, PREFIX};
 use super::owner::Owner;
-use super::{LocalFiles, beneath, blocking, file_error};
+use super::{LocalFiles, beneath, blocking, file_error, served};
 
 /// Prepares a target directory.
 ///
@@ -60,6 +60,8 @@ fn prepare(target: &DirectoryTarget) -> Result<Staged, ProviderError> {
     let root = File::open(path).map_err(|error| failed("open", path, error))?;
     // A claim names its directory, however this run was told of it.
     let whole = path.canonicalize().map_err(|error| failed("look at", path, error))?;
+    let metadata = root.metadata().map_err(|error| failed("look at", path, error))?;
+    served::refuse_served(&whole, &metadata)?;
     claim::make_empty(&root, &whole)?;
     let owner = match owner {
         Some(owner) => owner,
@@ -107,6 +109,12 @@ struct Staged {
 impl StagedDirectory for Staged {
     fn files(&self) -> Arc<dyn Files> {
         Arc::clone(&self.files) as Arc<dyn Files>
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let said = rustix::fs::fstatvfs(&self.root).ok()?;
+        // File systems that are somebody else's tell of no blocks at all.
+        (said.f_blocks > 0).then(|| said.f_bavail.saturating_mul(said.f_frsize))
     }
 
     async fn publish(&self) -> Result<(), ProviderError> {

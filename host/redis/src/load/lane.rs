@@ -22,13 +22,16 @@ const QUEUE: usize = 4;
 struct Progress {
     replies: u64,
     tally: Tally,
+    /// Commands that were sent when the first error stopped the sending: those after them never are.
+    cut: Option<u64>,
     /// Why no more replies will come.
     ended: Option<String>,
 }
 
 /// A lane.
 pub(crate) struct Lane {
-    sender: mpsc::Sender<Bytes>,
+    /// Bytes, and how many commands have ended with them.
+    sender: mpsc::Sender<(Bytes, u64)>,
     progress: watch::Receiver<Progress>,
     specials: Arc<Mutex<VecDeque<(u64, Special)>>>,
     batch: BytesMut,
@@ -69,7 +72,7 @@ impl Lane {
             self.batch.extend_from_slice(&bytes);
             return self.batch.len() < CHUNK || self.flush().await;
         }
-        self.flush().await && self.sender.send(bytes).await.is_ok()
+        self.flush().await && self.sender.send((bytes, self.given)).await.is_ok()
     }
 
     /// Gives a copy; the same.
@@ -80,15 +83,16 @@ impl Lane {
 
     /// Sends what has gathered.
     pub(crate) async fn flush(&mut self) -> bool {
-        self.batch.is_empty() || self.sender.send(self.batch.split().freeze()).await.is_ok()
+        self.batch.is_empty() || self.sender.send((self.batch.split().freeze(), self.given)).await.is_ok()
     }
 
-    /// Waits until every command given has its reply; false: the lane ended before.
+    /// Waits until every command given has its reply, or after an error every one that was sent; false: the lane ended before.
     pub(crate) async fn settle(&mut self) -> bool {
         let flushed = self.flush().await;
         let given = self.given;
-        let progress = self.progress.wait_for(|progress| progress.replies >= given || progress.ended.is_some()).await;
-        flushed && progress.is_ok_and(|progress| progress.replies >= given)
+        let is_answered = |progress: &Progress| progress.replies >= given.min(progress.cut.unwrap_or(u64::MAX));
+        let progress = self.progress.wait_for(|progress| is_answered(progress) || progress.ended.is_some()).await;
+        flushed && progress.is_ok_and(|progress| is_answered(&progress))
     }
 
     /// Whether something went wrong that no option tolerates.
@@ -111,7 +115,7 @@ impl Lane {
 async fn run(
     reader: ReadHalf<Box<dyn ByteStream>>,
     writer: WriteHalf<Box<dyn ByteStream>>,
-    chunks: mpsc::Receiver<Bytes>,
+    chunks: mpsc::Receiver<(Bytes, u64)>,
     publish: watch::Sender<Progress>,
     specials: Arc<Mutex<VecDeque<(u64, Special)>>>,
     tolerated: Vec<String>,
@@ -119,7 +123,7 @@ async fn run(
     let mut counter = ReplyCounter::new(tolerated);
     let ended = tokio::select! {
         ended = count(reader, &mut counter, &publish, &specials) => ended,
-        () = write(writer, chunks) => return,
+        () = write(writer, chunks, &publish) => return,
     };
     publish.send_modify(|progress| progress.ended = Some(ended));
 }
@@ -150,10 +154,21 @@ async fn count(
     }
 }
 
-/// Writes until nothing more is given. A write that fails is left to the reader, which finds the reason.
-async fn write(mut writer: WriteHalf<Box<dyn ByteStream>>, mut chunks: mpsc::Receiver<Bytes>) {
+/// Writes until nothing more is given, or an error has come that ends the load. A write that fails is left to the reader, which
+/// finds the reason.
+async fn write(
+    mut writer: WriteHalf<Box<dyn ByteStream>>,
+    mut chunks: mpsc::Receiver<(Bytes, u64)>,
+    publish: &watch::Sender<Progress>,
+) {
     let mut failed: Option<io::Error> = None;
-    while let Some(chunk) = chunks.recv().await {
+    let mut sent = 0;
+    while let Some((chunk, given)) = chunks.recv().await {
+        if publish.borrow().tally.fatal.is_some() {
+            publish.send_modify(|progress| progress.cut = progress.cut.or(Some(sent)));
+            continue;
+        }
+        sent = given;
         if failed.is_none() {
             failed = async {
                 writer.write_all(&chunk).await?;

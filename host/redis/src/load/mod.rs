@@ -3,6 +3,7 @@
 //! Commands pass as slices of what was written; one longer than 1 MiB streams through. The first error that is not
 //! tolerated stops the load with the exact count of what took effect.
 
+mod denied;
 mod lane;
 mod replies;
 pub(crate) mod slots;
@@ -78,6 +79,7 @@ async fn open(nodes: &[Node], slots: Option<SlotMap>, options: &[Attribute]) -> 
         proven_databases: HashSet::new(),
         written: 0,
         dropped: 0,
+        is_of_keys: true,
         failure: None,
     }))
 }
@@ -115,6 +117,8 @@ struct LoadSink {
     proven_databases: HashSet<Vec<u8>>,
     written: u64,
     dropped: u64,
+    /// Whether every command so far is one of those by which a snapshot's keys are restored, so that keys can be counted.
+    is_of_keys: bool,
     failure: Option<MethodError>,
 }
 
@@ -162,8 +166,20 @@ impl LoadSink {
         } else {
             let naming = (is(b"RENAME") || is(b"RENAMENX"))
                 && self.scanner.argument(rest, 1).is_some_and(|from| from.starts_with(TEMPORARY));
-            naming.then_some(Special::Naming)
+            let is_step = || {
+                let key = if facts.first_key == 0 { None } else { self.scanner.argument(rest, facts.first_key) };
+                key.is_some_and(|key| key.starts_with(TEMPORARY))
+            };
+            if naming {
+                Some(Special::Naming)
+            } else if is(b"SELECT") || is(b"FUNCTION") || is_step() {
+                Some(Special::Beside)
+            } else {
+                self.is_of_keys &= is(b"RESTORE");
+                None
+            }
         };
+        self.is_of_keys &= !matches!(special, Some(Special::Multi | Special::Exec));
         let select = is(b"SELECT");
         let Some(slots) = &self.slots else {
             let barrier = (select && whole).then(|| self.scanner.argument(rest, 1).unwrap_or_default().to_vec());
@@ -315,10 +331,9 @@ impl LoadSink {
             }
             Route::Everywhere => {
                 for index in 0..self.lanes.len() {
-                    if index > 0
-                        && let Some(lane) = self.lanes.get(index)
-                    {
-                        lane.expect(Special::Uncounted);
+                    let special = if index > 0 { Some(Special::Uncounted) } else { head.special };
+                    if let (Some(special), Some(lane)) = (special, self.lanes.get(index)) {
+                        lane.expect(special);
                     }
                     self.give(index, bytes.clone(), 1).await?;
                 }
@@ -374,6 +389,9 @@ impl LoadSink {
         {
             self.send_multi(lane).await?;
         }
+        if let (Some(special), Some(lane)) = (head.special, self.lanes.get(lane)) {
+            lane.expect(special);
+        }
         self.large = Some(Large { command: LargeCommand::new(), lane });
         Ok(())
     }
@@ -408,7 +426,8 @@ impl LoadSink {
         let tally = self.tally();
         let mut error = if let Some(text) = &tally.fatal {
             let error = MethodError::new(code::SERVER_REPLY, format!("failed to load: the target answered `{text}`"));
-            match reply_help(text) {
+            let user = self.node.login.username.as_deref().unwrap_or("default");
+            match denied::help(text, user).or_else(|| reply_help(text).map(str::to_owned)) {
                 Some(help) => error.with_help(help),
                 None => error,
             }
@@ -418,15 +437,21 @@ impl LoadSink {
                 "see the target's log (it may have been stopped, run out of memory, or refused a value above proto-max-bulk-len)",
             )
         };
-        error.details.extend(counts(&tally));
+        error.details.extend(self.counts(&tally));
         error
     }
-}
 
-fn counts(tally: &Tally) -> Vec<Attribute> {
-    let mut attributes = vec![Attribute::new("commands", tally.applied), Attribute::new("errors", tally.errors)];
-    attributes.extend(tally.first_error.as_ref().map(|text| Attribute::new("first-error", text)));
-    attributes
+    /// What became of the commands, and of a snapshot how many keys were written.
+    fn counts(&self, tally: &Tally) -> Vec<Attribute> {
+        let mut attributes = vec![Attribute::new("commands", tally.applied), Attribute::new("errors", tally.errors)];
+        if self.is_of_keys {
+            // What was sent nowhere counts as applied, and made no key.
+            let keys = tally.applied.saturating_sub(tally.beside).saturating_sub(self.dropped);
+            attributes.push(Attribute::new("keys-written", keys));
+        }
+        attributes.extend(tally.first_error.as_ref().map(|text| Attribute::new("first-error", text)));
+        attributes
+    }
 }
 
 fn broken(error: crate::resp::RespError) -> MethodError {
@@ -455,7 +480,7 @@ impl Sink for LoadSink {
                 for lane in &mut self.lanes {
                     lane.settle().await;
                 }
-                error.details.extend(counts(&self.tally()));
+                error.details.extend(self.counts(&self.tally()));
             }
             self.failure = Some(error.clone());
             return Err(error);
@@ -477,10 +502,10 @@ impl Sink for LoadSink {
         let tally = self.tally();
         if !self.buffer.is_empty() || self.large.is_some() {
             let mut error = MethodError::new(code::DAMAGED, "failed to load: the last command is cut short");
-            error.details.extend(counts(&tally));
+            error.details.extend(self.counts(&tally));
             return Err(error);
         }
-        let attributes = merge(&attributes, &counts(&tally));
+        let attributes = merge(&attributes, &self.counts(&tally));
         Ok(Artifact { name: "load".to_owned(), size: self.written, sha256: String::new(), attributes })
     }
 }

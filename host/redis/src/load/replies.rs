@@ -22,6 +22,8 @@ pub(crate) enum Special {
     Exec,
     /// Counted at another server already (a command sent to every primary).
     Uncounted,
+    /// Takes effect, and makes no key: `SELECT`, a function, a step of [rebuilding](super::TEMPORARY) a value.
+    Beside,
     /// `RENAME` or `RENAMENX` that gives a [rebuilt value](super::TEMPORARY) its name.
     Naming,
 }
@@ -31,6 +33,8 @@ pub(crate) enum Special {
 pub(crate) struct Tally {
     /// Took effect.
     pub(crate) applied: u64,
+    /// Those among them that made no key.
+    pub(crate) beside: u64,
     /// Error replies, tolerated ones among them.
     pub(crate) errors: u64,
     /// The first of them.
@@ -43,6 +47,7 @@ impl Tally {
     /// Adds another connection's.
     pub(crate) fn join(&mut self, other: &Self) {
         self.applied += other.applied;
+        self.beside += other.beside;
         self.errors += other.errors;
         if self.first_error.is_none() {
             self.first_error.clone_from(&other.first_error);
@@ -137,6 +142,10 @@ impl ReplyCounter {
                 self.failed("BUSYKEY Target key name already exists.");
             }
             None | Some(Special::Naming) if !self.in_transaction => self.tally.applied += 1,
+            Some(Special::Beside) if !self.in_transaction => {
+                self.tally.applied += 1;
+                self.tally.beside += 1;
+            }
             _ => {}
         }
         Ok(())
@@ -195,6 +204,7 @@ mod tests {
             prop_assert_eq!(counter.tally, Tally {
                 // +OK :1 +OK, then MULTI, one of two, EXEC, then +OK, then the last.
                 applied: 8,
+                beside: 0,
                 errors: 4,
                 first_error: Some("BUSYKEY taken".to_owned()),
                 fatal: Some("WRONGTYPE no".to_owned()),
@@ -221,6 +231,14 @@ mod tests {
         let expired = naming("+OK\r\n-ERR no such key\r\n:0\r\n", "x");
         assert_eq!((expired.applied, expired.errors, expired.fatal), (2, 1, None));
         assert!(naming("+OK\r\n-OOM command not allowed\r\n", "x").fatal.is_some());
+    }
+
+    #[test]
+    fn what_makes_no_key_is_told_apart_only_where_it_took_effect() {
+        let mut specials = [(0, Special::Beside), (2, Special::Beside), (3, Special::Naming)].into();
+        let mut counter = ReplyCounter::new(Vec::new());
+        counter.push(b"+OK\r\n+OK\r\n-ERR no\r\n+OK\r\n+OK\r\n", &mut specials).unwrap();
+        assert_eq!((counter.tally.applied, counter.tally.beside, counter.tally.errors), (4, 1, 1));
     }
 
     #[test]

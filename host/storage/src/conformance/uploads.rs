@@ -119,6 +119,8 @@ pub(super) async fn an_unfinished_upload_is_listed_and_can_be_aborted(bench: Ben
     for unfinished in &found {
         ensure!(unfinished.key == bench.key("b/a"), "listed as {}", unfinished.key);
         ensure!(unfinished.started.as_second() > 1_600_000_000, "begun at {}", unfinished.started);
+        let written = bench.storage.last_written(unfinished).await.map_err(told)?;
+        ensure!(written >= unfinished.started, "begun at {}, written at {written}", unfinished.started);
         bench.storage.abort_unfinished(unfinished).await.map_err(told)?;
         bench.storage.abort_unfinished(unfinished).await.map_err(|error| format!("aborted again: {}", told(error)))?;
     }

@@ -327,6 +327,24 @@ pub(super) fn unfinished(root: &Path, prefix: &str) -> Result<Vec<UnfinishedUplo
     Ok(found)
 }
 
+/// When an upload's temporary file was written last.
+pub(super) fn last_written(root: &Path, upload: &UnfinishedUpload) -> Result<Timestamp, StorageError> {
+    let area = resolve(root, TEMPORARY_FOLDER)?;
+    let path = area.join(&upload.upload_id);
+    let act = format!("failed to look at {}", path.display());
+    if started(&upload.upload_id).is_none() {
+        return Err(StorageError::new(StorageErrorKind::Invalid, format!("{act}: it is none of ours")));
+    }
+    if !upload.key.is_empty() {
+        check_key(&upload.key)?;
+    }
+    // The folders were made at the beginning; where there is no file, they are what there is of it.
+    let file = if upload.key.is_empty() { path } else { path.join(&upload.key) };
+    let metadata = fs::symlink_metadata(file).map_err(|error| io_error(&act, error))?;
+    let written = super::read::meta(upload.key.clone(), &metadata).modified;
+    Ok(written.max(upload.started))
+}
+
 fn first_file(folder: &Path, key: String) -> Option<String> {
     let entry = fs::read_dir(folder).ok()?.next()?.ok()?;
     let name = entry.file_name();

@@ -96,6 +96,10 @@ impl WriteStorage for DryRunLayer {
         self.inner.unfinished_uploads(prefix).await
     }
 
+    async fn last_written(&self, upload: &UnfinishedUpload) -> Result<Timestamp, StorageError> {
+        self.inner.last_written(upload).await
+    }
+
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StorageError> {
         would("abort-unfinished", &self.address_of(&upload.key));
         Ok(())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
 use redkeep_core::storage::{
     Listing, ObjectMeta, ObjectStream, PutOutcome, ReadStorage, StorageError, UnfinishedUpload, Upload, WriteStorage,
 };
@@ -239,6 +240,10 @@ impl<I: Intercept> WriteStorage for Intercepted<I> {
 
     async fn unfinished_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>, StorageError> {
         self.call(Operation::UnfinishedUploads, prefix, self.inner.unfinished_uploads(prefix)).await
+    }
+
+    async fn last_written(&self, upload: &UnfinishedUpload) -> Result<Timestamp, StorageError> {
+        self.call(Operation::UnfinishedUploads, &upload.key, self.inner.last_written(upload)).await
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StorageError> {

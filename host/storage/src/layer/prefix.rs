@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
 use redkeep_core::storage::{
     Listing, ObjectMeta, ObjectStream, PutOutcome, ReadStorage, StorageError, StorageErrorKind, UnfinishedUpload,
     Upload, WriteStorage,
@@ -109,6 +110,11 @@ impl WriteStorage for PrefixLayer {
         check_prefix(prefix)?;
         let uploads = self.inner.unfinished_uploads(&format!("{}{prefix}", self.prefix)).await?;
         uploads.into_iter().map(|upload| Ok(UnfinishedUpload { key: self.up(upload.key)?, ..upload })).collect()
+    }
+
+    async fn last_written(&self, upload: &UnfinishedUpload) -> Result<Timestamp, StorageError> {
+        let upload = UnfinishedUpload { key: self.down(&upload.key)?, ..upload.clone() };
+        self.inner.last_written(&upload).await
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StorageError> {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
 use redkeep_core::Classify;
 use redkeep_core::storage::{
     Listing, ObjectMeta, ObjectStream, PutOutcome, ReadStorage, StorageError, StorageErrorKind, UnfinishedUpload,
@@ -244,6 +245,10 @@ impl WriteStorage for RetryLayer {
 
     async fn unfinished_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>, StorageError> {
         self.policy.run(|| self.inner.unfinished_uploads(prefix)).await
+    }
+
+    async fn last_written(&self, upload: &UnfinishedUpload) -> Result<Timestamp, StorageError> {
+        self.policy.run(|| self.inner.last_written(upload)).await
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StorageError> {

@@ -7,6 +7,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use jiff::Timestamp;
 use redkeep_core::storage::{
     PutOutcome, ReadStorage, StorageError, StorageErrorKind, UnfinishedUpload, Upload, WriteStorage,
 };
@@ -117,6 +118,30 @@ impl WriteStorage for S3Storage {
                 return Ok(found);
             }
             markers = next;
+        }
+    }
+
+    async fn last_written(&self, upload: &UnfinishedUpload) -> Result<Timestamp, StorageError> {
+        check_key(&upload.key)?;
+        let inner = &self.inner;
+        let mut last = upload.started;
+        let mut marker = None;
+        loop {
+            let request = inner.client.list_parts().bucket(&inner.bucket).key(inner.key(&upload.key));
+            let request = request.upload_id(&upload.upload_id).set_part_number_marker(marker.clone());
+            let act = || format!("failed to look at the upload of {}", inner.address_of(&upload.key));
+            let page = match request.send().await.map_err(|error| inner.context.map(act(), error)) {
+                Ok(page) => page,
+                // An endpoint that does not list parts: what is known is the beginning.
+                Err(error) if error.kind == StorageErrorKind::Unsupported => return Ok(last),
+                Err(error) => return Err(error),
+            };
+            last = page.parts().iter().map(|part| timestamp(part.last_modified())).fold(last, Timestamp::max);
+            let next = page.next_part_number_marker;
+            if !page.is_truncated.unwrap_or(false) || next == marker || next.is_none() {
+                return Ok(last);
+            }
+            marker = next;
         }
     }
 

@@ -22,6 +22,9 @@ pub(super) struct FileSink {
     pen: Pen,
     path: String,
     written: u64,
+    /// Taken, and not on its way yet: a turn of another thread for each chunk would cost as much as writing it.
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
     /// What was written before is on its way to the disk meanwhile: else all of it waits for the end.
     sync: Option<JoinHandle<io::Result<()>>>,
     /// What had been written when that began.
@@ -30,6 +33,10 @@ pub(super) struct FileSink {
 
 /// Bytes that gather in memory before they are sent to the disk.
 const SYNC_EVERY: u64 = 32 << 20;
+/// Bytes of one turn of writing.
+const BATCH: usize = 1 << 20;
+/// And no more pieces, however small.
+const PIECES: usize = 64;
 
 /// Who has the file. One write is on its way while the plugin makes the next; its failure is the next call's.
 enum Pen {
@@ -41,7 +48,17 @@ enum Pen {
 
 impl FileSink {
     pub(super) fn new(folder: Arc<File>, busy: Arc<Mutex<BTreeSet<String>>>, file: File, path: String) -> Self {
-        Self { folder, busy, pen: Pen::Idle(file), path, written: 0, sync: None, synced: 0 }
+        Self {
+            folder,
+            busy,
+            pen: Pen::Idle(file),
+            path,
+            written: 0,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            sync: None,
+            synced: 0,
+        }
     }
 
     /// The file, once the write before is through.
@@ -70,6 +87,22 @@ impl FileSink {
         }
     }
 
+    /// Writes what was gathered, once the write before is through.
+    async fn flush(&mut self) -> Result<(), MethodError> {
+        let mut file = self.take().await?;
+        self.synced(false).await?;
+        self.sync_behind(&file);
+        let (path, batch) = (self.path.clone(), std::mem::take(&mut self.gathered));
+        self.written += std::mem::take(&mut self.gathered_bytes) as u64;
+        self.pen = Pen::Writing(tokio::task::spawn_blocking(move || {
+            match batch.iter().try_for_each(|data| file.write_all(data)) {
+                Ok(()) => Ok(file),
+                Err(error) => Err(file_error("write", &path, code::TARGET_IO, &error)),
+            }
+        }));
+        Ok(())
+    }
+
     /// How the last turn ended, if it has.
     async fn synced(&mut self, wait: bool) -> Result<(), MethodError> {
         let Some(sync) = self.sync.take_if(|sync| wait || sync.is_finished()) else { return Ok(()) };
@@ -89,20 +122,16 @@ impl Drop for FileSink {
 #[async_trait]
 impl Sink for FileSink {
     async fn write(&mut self, data: Bytes) -> Result<(), MethodError> {
-        let length = data.len() as u64;
-        let mut file = self.take().await?;
-        self.synced(false).await?;
-        self.sync_behind(&file);
-        let path = self.path.clone();
-        self.pen = Pen::Writing(tokio::task::spawn_blocking(move || match file.write_all(&data) {
-            Ok(()) => Ok(file),
-            Err(error) => Err(file_error("write", &path, code::TARGET_IO, &error)),
-        }));
-        self.written += length;
-        Ok(())
+        self.gathered_bytes += data.len();
+        self.gathered.push(data);
+        if self.gathered_bytes < BATCH && self.gathered.len() < PIECES {
+            return Ok(());
+        }
+        self.flush().await
     }
 
     async fn finish(mut self: Box<Self>, attributes: Vec<Attribute>) -> Result<Artifact, MethodError> {
+        self.flush().await?;
         let (file, path) = (self.take().await?, self.path.clone());
         self.synced(true).await?;
         blocking(move || file.sync_all().map_err(|error| file_error("write", &path, code::TARGET_IO, &error))).await?;
