@@ -5,6 +5,7 @@
 pub(crate) mod address;
 pub(crate) mod connection;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod method;
 pub(crate) mod parameters;
 pub(crate) mod registry;

@@ -21,10 +21,10 @@ mod verify;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::output::failure::Failure;
-use crate::output::{Format, OutputArgs, stderr_takes_colours};
+use crate::output::{Format, OutputArgs, stderr_takes_colours, usage};
 use crate::session;
 
 const AFTER_HELP: &str =
@@ -64,20 +64,31 @@ enum Command {
 
 /// The program.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let format = cli.output.output;
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+            let Some(failure) = usage::failure(&error, &Cli::command(), &arguments) else { error.exit() };
+            let is_json = usage::wants_json(&arguments);
+            let text = usage::text(&error, &failure, stderr_takes_colours());
+            return end(&failure, &if is_json { failure.to_json() } else { text });
+        }
+    };
+    let is_json = cli.output.output == Format::Json;
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.is_silent() {
-                let text =
-                    if format == Format::Json { failure.to_json() } else { failure.to_text(stderr_takes_colours()) };
-                // Nothing is left to say it to when standard error is closed.
-                drop(std::io::stderr().write_all(text.as_bytes()));
-            }
-            ExitCode::from(failure.exit_code())
+            end(&failure, &if is_json { failure.to_json() } else { failure.to_text(stderr_takes_colours()) })
         }
     }
+}
+
+fn end(failure: &Failure, text: &str) -> ExitCode {
+    if !failure.is_silent() {
+        // Nothing is left to say it to when standard error is closed.
+        drop(std::io::stderr().write_all(text.as_bytes()));
+    }
+    ExitCode::from(failure.exit_code())
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
@@ -107,7 +118,6 @@ fn run(cli: Cli) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     /// Parses a command line as the shell would hand it over; for the tests of every command.
     pub(super) fn parse(line: &str) -> Result<Cli, clap::Error> {

@@ -297,6 +297,13 @@ impl Executor for InProcessExecutor {
         })
     }
 
+    async fn failed_at(&self, key: &TaskKey) -> Result<Option<Timestamp>, ExecutorError> {
+        Ok(match self.shared.tasks().get(key).map(|entry| &entry.phase) {
+            Some(Phase::Failed { at, .. }) => Some(*at),
+            _ => None,
+        })
+    }
+
     async fn cancel(&self, key: &TaskKey) -> Result<(), ExecutorError> {
         // It cleans up behind its back; the name is free at once, as that of a deleted Job is.
         if let Some(entry) = self.shared.tasks().remove(key) {

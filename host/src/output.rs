@@ -5,6 +5,7 @@ pub(crate) mod manifest;
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod usage;
 
 use std::io::{IsTerminal, Write};
 

@@ -77,6 +77,68 @@ async fn damage_anywhere_is_found_and_nothing_is_placed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_backup_that_can_be_restored_is_not_pruned() {
+    let server = RedisServer::start(Version::Redis70).unwrap();
+    apply(&mut server.connect().await.unwrap(), &Shape::standalone(Version::Redis70), 1, 500).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = place.path().display().to_string();
+    let url = server.url();
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let arguments = ["backup", "--source", &url, "--method", "rdb", "--cluster", "damaged", "-o", "json"];
+        made.push(succeed(arguments.into_iter().chain(["--storage", &store])).json());
+    }
+    let artifact = place.path().join(made[1]["artifacts"][0]["key"].as_str().unwrap());
+    std::fs::remove_dir_all(artifact.parent().unwrap()).unwrap();
+    let good = made[0]["backupId"].as_str().unwrap();
+    let checked = succeed(["check", "--storage", &store, "--max-age", "1h", "-o", "json"]).json();
+    assert_eq!(checked[0]["newest"]["backupId"], good, "{checked:#}");
+    let pruned = succeed(["prune", "--storage", &store, "--keep-last", "1", "-o", "json"]);
+    assert!(pruned.stderr.contains(made[1]["backupId"].as_str().unwrap()), "{pruned:#?}");
+    let listed = succeed(["list", "--storage", &store, "-o", "json"]).json();
+    assert!(listed.as_array().unwrap().iter().any(|entry| entry["backupId"] == good), "{listed:#}");
+    succeed(["verify", "--storage", &store, good]);
+    for scope in [["--cluster", "nope"], ["--namespace", "nope"]] {
+        for command in ["list", "prune"] {
+            fail(4, &["nope", "default/damaged"], [command, "--storage", &store].into_iter().chain(scope));
+        }
+    }
+    let artifact = place.path().join(made[0]["artifacts"][0]["key"].as_str().unwrap());
+    std::fs::remove_file(artifact).unwrap();
+    fail(1, &["is not good", "is missing"], ["check", "--storage", &store, "--max-age", "1h"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storage_that_vanishes_during_a_live_restore_leaves_an_exact_count() {
+    let source = RedisServer::start(Version::Redis70).unwrap();
+    source.command(&["DEBUG", "POPULATE", "1000000", "key", "100"]).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = place.path().join("store").display().to_string();
+    let url = source.url();
+    let arguments = ["backup", "--source", &url, "--method", "rdb", "--cluster", "gone", "--compression", "none"];
+    let manifest = succeed(arguments.into_iter().chain(["--storage", &store, "-o", "json"])).json();
+    let artifact = place.path().join("store").join(manifest["artifacts"][0]["key"].as_str().unwrap());
+    let target = RedisServer::start(Version::Redis70).unwrap();
+    let keys = || async { redis::from_redis_value::<i64>(target.command(&["DBSIZE"]).await.unwrap()).unwrap() };
+    let child = redkeep()
+        .args(["restore", "--storage", &store, "latest", "--target", &target.url()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while keys().await == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    std::fs::remove_file(artifact).unwrap();
+    let said: Said = child.wait_with_output().unwrap().into();
+    // Exit 3 would promise that nothing was written.
+    refused(&said, 1, &["stopped half-way", "is missing", "empty the target"], "restore from storage that vanishes");
+    let written = keys().await;
+    assert!(written > 0 && written < 1_000_000, "{written}");
+    assert!(said.stderr.contains(&format!(": {written} keys were written")), "{written} were written: {said:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_of_a_newer_format_is_refused() {
     let (place, store, artifact) = stored("rdb", &[]).await;
     let manifest = artifact.ancestors().nth(3).unwrap().join("manifest.json");

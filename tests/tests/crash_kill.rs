@@ -171,6 +171,35 @@ async fn kill_the_first() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_whose_upload_is_pruned_says_so() {
+    let server = filled().await.unwrap();
+    let storage = tempfile::tempdir().unwrap();
+    let store = storage.path().join("store");
+    let store_text = store.display().to_string();
+    let url = server.url();
+    let arguments = ["backup", "--source", &url, "--method", "rdb", "--storage", &store_text, "--cluster", "killed"];
+    let child = redkeep()
+        .args(arguments)
+        .args(["--compression", "none", "--limit-rate", "8M"])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut pruned = 0;
+    while pruned == 0 {
+        assert!(Instant::now() < deadline, "nothing was pruned");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let outcome = run(["prune", "--storage", &store_text, "--grace", "0s", "-o", "json"]);
+        if outcome.code == Some(0) {
+            pruned = outcome.json()["uploads"].as_array().map_or(0, Vec::len);
+        }
+    }
+    let said: redkeep_tests::Said = child.wait_with_output().unwrap().into();
+    redkeep_tests::refused(&said, 1, &["--grace"], "backup whose upload is pruned");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_during_a_backup_leaves_nothing_that_counts() {
     let mut server = filled().await.unwrap();
     let storage = tempfile::tempdir().unwrap();

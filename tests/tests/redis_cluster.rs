@@ -85,20 +85,31 @@ async fn check(version: Version) -> Result<()> {
     for writer in writers {
         ensure!(writer.stop().await? > BEFORE, "a writer wrote nothing");
     }
-    let rdb = succeed(["list", "--storage", &store, "-o", "json"]).json();
-    let rdb = rdb
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|entry| entry["method"].as_str().is_some_and(|method| method.contains("rdb")))
-        .and_then(|entry| entry["backupId"].as_str().map(str::to_owned))
-        .context("no rdb backup in the list")?;
+    let list = succeed(["list", "--storage", &store, "-o", "json"]).json();
+    let backup_by = |name: &str| {
+        let entries = || list.as_array().into_iter().flatten();
+        let entry = entries().find(|entry| entry["method"].as_str().is_some_and(|method| method.contains(name)));
+        entry.and_then(|entry| entry["backupId"].as_str().map(str::to_owned)).context("no such backup in the list")
+    };
+    let (rdb, aof) = (backup_by("rdb")?, backup_by("aof")?);
+    for backup in [&rdb, &aof] {
+        succeed(["verify", "--storage", &store, backup, "--level", "parse"]);
+    }
 
     // Into one server.
     let one = RedisServer::start(version)?;
     succeed(["restore", "--storage", &store, &rdb, "--target", &one.url()]);
     let expected = expectation(version, &shapes, &one).await?;
     ensure!(values(&one).await? == expected, "one server holds something else");
+
+    // The commands of three shards, into one node that has all slots: they run in a cluster only.
+    let whole = RedisCluster::start(version, &[], false).await?;
+    let node = whole.primaries.first().context("no node")?;
+    let alone = RedisServer::start(version)?;
+    fail(5, &["single server"], ["restore", "--storage", &store, &aof, "--target", &alone.url()]);
+    succeed(["restore", "--storage", &store, &aof, "--target", &whole.url()]);
+    let expected_of_aof = expectation(version, &shapes, node).await?;
+    ensure!(values(node).await? == expected_of_aof, "one node holds something else than the append-only files");
 
     // Into three shards cut elsewhere.
     let other = RedisCluster::start(version, &[3000, 13_000], false).await?;

@@ -30,6 +30,7 @@ impl CheckCommand {
         let (storage, scope) = (self.storage.spec(), self.scope.spec());
         let outcome = check(&storage, &scope, self.max_age, &session.providers(), &session.events()).await?;
         session.progress.clear();
+        session.warnings(&outcome.warnings);
         for problem in &outcome.problems {
             session.progress.warn("warning", &problem_line(problem));
         }

@@ -7,7 +7,7 @@ use redkeep_core::classify::Class;
 use redkeep_core::provider::Providers;
 use redkeep_core::task::VerifyLevel;
 use redkeep_engine::catalog::{Problem, Scope};
-use redkeep_engine::list::list;
+use redkeep_engine::list::{check_scope, list};
 use serde_json::Value;
 
 use crate::arguments::{ScopeArgs, StorageArgs};
@@ -42,6 +42,10 @@ impl ListCommand {
             session.progress.warn("warning", &problem_line(problem));
         }
         if catalog.entries.is_empty() {
+            if catalog.problems.is_empty() {
+                let (storage, scope) = (self.storage.spec(), self.scope.spec());
+                check_scope(&storage, &scope, &session.providers(), &session.events()).await?;
+            }
             session.progress.say(&format!("no backups in {}", self.storage.storage));
         }
         session.format.print(&values(&catalog.entries), || {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use redkeep_core::retention::Decision;
 use redkeep_core::task::{KeepRules, PruneTask};
+use redkeep_engine::list::check_scope;
 use redkeep_engine::prune::{PruneOutcome, prune};
 use serde_json::Value;
 
@@ -68,7 +69,10 @@ impl PruneCommand {
         let outcome = prune(&task, &session.providers(), &session.events()).await?;
         session.progress.clear();
         session.warnings(&outcome.warnings);
-        session.format.print(&value(&outcome, self.dry_run), || render(&outcome, self.dry_run))?;
+        if outcome.error.is_none() && outcome.is_of_nothing() {
+            check_scope(&task.storage, &self.scope.spec(), &session.providers(), &session.events()).await?;
+        }
+        session.format.print(&value(&outcome, self.dry_run), || render(&outcome, self.dry_run, self.grace))?;
         outcome.error.map_or(Ok(()), |error| Err(Failure::from(error)))
     }
 
@@ -101,6 +105,8 @@ fn value(outcome: &PruneOutcome, dry_run: bool) -> Value {
         "deleted": outcome.deleted,
         "garbage": outcome.garbage,
         "uploads": outcome.uploads,
+        "youngGarbageCount": outcome.young_garbage,
+        "youngUploadCount": outcome.young_uploads,
         "problems": outcome.problems,
         "foreign": outcome.foreign,
         "foreignCount": outcome.foreign_count,
@@ -108,7 +114,7 @@ fn value(outcome: &PruneOutcome, dry_run: bool) -> Value {
     })
 }
 
-fn render(outcome: &PruneOutcome, dry_run: bool) -> String {
+fn render(outcome: &PruneOutcome, dry_run: bool, grace: Duration) -> String {
     let mut table = Table::new(&[
         ("ID", Side::Left),
         ("CLUSTER", Side::Left),
@@ -139,6 +145,15 @@ fn render(outcome: &PruneOutcome, dry_run: bool) -> String {
         text::size(garbage),
         outcome.uploads.len(),
     );
+    if outcome.young_garbage + outcome.young_uploads > 0 {
+        let _ = writeln!(
+            lines,
+            "left {} left-over object(s) and {} unfinished upload(s) to which something was written within {} (--grace)",
+            outcome.young_garbage,
+            outcome.young_uploads,
+            text::duration(grace),
+        );
+    }
     lines
 }
 
@@ -158,6 +173,8 @@ mod tests {
     use crate::command::tests::parse;
     use redkeep_core::catalog::BackupRef;
     use redkeep_core::retention::Reason;
+
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
     fn task(line: &str) -> PruneTask {
         match parse(line).unwrap().command {
@@ -207,7 +224,7 @@ mod tests {
         let gone = decision("20261121T080000Z-a-bbbbb", false, vec![Reason::NotKept]);
         let mut outcome = PruneOutcome { decisions: vec![kept, gone.clone()], ..PruneOutcome::default() };
         assert_eq!(
-            render(&outcome, true),
+            render(&outcome, true, WEEK),
             "\
 ID                        CLUSTER   STORED  FATE          WHY
 20261121T090000Z-a-aaaaa  shop     2.0 KiB  keep          pinned, last (1 of 3)
@@ -215,8 +232,11 @@ ID                        CLUSTER   STORED  FATE          WHY
 would delete 1 backup(s) of 2.0 KiB, 0 left-over object(s) of 0 B, 0 unfinished upload(s)
 "
         );
-        assert!(render(&outcome, false).contains("NOT DELETED"));
+        assert!(render(&outcome, false, WEEK).contains("NOT DELETED"));
         outcome.deleted.push(gone.backup);
-        assert!(render(&outcome, false).contains("deleted 1 backup(s)"));
+        assert!(render(&outcome, false, WEEK).contains("deleted 1 backup(s)"));
+        (outcome.young_garbage, outcome.young_uploads) = (3, 1);
+        let left = "left 3 left-over object(s) and 1 unfinished upload(s) to which something was written within 168h00m (--grace)\n";
+        assert!(render(&outcome, true, WEEK).ends_with(left), "{}", render(&outcome, true, WEEK));
     }
 }

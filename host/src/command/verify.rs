@@ -55,7 +55,7 @@ impl VerifyCommand {
         session.progress.clear();
         session.warnings(&outcome.warnings);
         session.format.print(&outcome.record, || render(&outcome.record))?;
-        outcome.error.map_or(Ok(()), |error| Err(Failure::from(error)))
+        outcome.error.or(outcome.unrecorded).map_or(Ok(()), |error| Err(Failure::from(error)))
     }
 
     fn task(&self) -> VerifyTask {
