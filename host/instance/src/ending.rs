@@ -30,6 +30,8 @@ pub(crate) struct Now {
     pub(crate) played: Played,
     /// A hand-over is under way.
     pub(crate) hands_over: bool,
+    /// It was done; one of a quiet primary is so at the first look.
+    pub(crate) handed_over: bool,
     pub(crate) epoch: u64,
     /// The RedisCluster is there, as far as is known: else nobody gives orders any more.
     pub(crate) is_managed: bool,
@@ -37,13 +39,13 @@ pub(crate) struct Now {
 
 impl Ending {
     pub(crate) fn new(told: Moment, grace: Duration, now: Now, peers: usize) -> Self {
-        let has_heirs = now.played == Played::Primary && peers > 0;
-        Self { told, grace, epoch: now.epoch, has_heirs, begun: now.hands_over }
+        let has_heirs = (now.played == Played::Primary || now.handed_over) && peers > 0;
+        Self { told, grace, epoch: now.epoch, has_heirs, begun: now.hands_over || now.handed_over }
     }
 
     /// Whether Redis may be told to end.
     pub(crate) fn may_stop(&mut self, at: Moment, now: Now) -> bool {
-        self.begun |= now.hands_over;
+        self.begun |= now.hands_over || now.handed_over;
         let waited = at.saturating_sub(self.told);
         // The other half is for saving. A greater epoch: the operator has gone on, and whoever is primary now is known.
         if !self.has_heirs || !now.is_managed || now.epoch > self.epoch || waited >= self.grace / 2 {
@@ -68,7 +70,7 @@ mod tests {
     use rstest::rstest;
 
     fn now(played: Played) -> Now {
-        Now { played, hands_over: false, epoch: 3, is_managed: true }
+        Now { played, hands_over: false, handed_over: false, epoch: 3, is_managed: true }
     }
 
     fn at(seconds: u64) -> Moment {
@@ -111,6 +113,17 @@ mod tests {
         assert!(!ending.may_stop(at(11), hands_over), "it takes its time");
         assert!(!ending.may_stop(at(12), now(Played::Standby)), "nobody knows yet");
         assert!(ending.may_stop(at(13), Now { epoch: 4, ..now(Played::Standby) }));
+    }
+
+    #[test]
+    fn a_hand_over_that_was_done_before_anyone_looked_waits_for_the_operator_too() {
+        let done = Now { handed_over: true, ..now(Played::Standby) };
+        let mut ending = told(Played::Primary, 2, 120);
+        assert!(!ending.may_stop(at(1), done));
+        assert!(ending.may_stop(at(2), Now { epoch: 4, ..done }));
+        let mut afterwards = Ending::new(at(0), Duration::from_secs(120), done, 2);
+        assert!(!afterwards.may_stop(at(1), done), "told to end when it was done");
+        assert!(afterwards.may_stop(at(60), done), "half of the grace is left for saving");
     }
 
     #[test]

@@ -263,6 +263,11 @@ impl State {
         self.of = Some(of);
     }
 
+    /// Whether a hand-over of this epoch was done.
+    pub(crate) fn has_handed_over(&self) -> bool {
+        self.handed_over.as_ref().is_some_and(|(epoch, _)| *epoch == self.epoch)
+    }
+
     /// The replica has everything: steps down.
     pub(crate) fn handed_over(&mut self) -> Act {
         self.handed_over = self.hand_over.take().map(|done| (self.epoch, done.to.pod));

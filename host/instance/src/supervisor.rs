@@ -369,6 +369,7 @@ impl Supervisor {
         Now {
             played: self.state.played(),
             hands_over: self.state.hand_over.is_some(),
+            handed_over: self.state.has_handed_over(),
             epoch: self.state.notice().epoch,
             is_managed: self.is_managed,
         }

@@ -32,6 +32,8 @@ use crate::executor::secrets::KubernetesSecrets;
 use crate::executor::{InProcessExecutor, SecretReader};
 use crate::output::failure::Failure;
 
+/// A watch is ended by the API server after 290 seconds.
+const LONGEST_SILENCE: Duration = Duration::from_secs(295);
 /// How often the pre-flight checks are repeated while something is missing.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
 /// How long controllers may take to stop.
@@ -109,11 +111,15 @@ pub(crate) async fn run(
 }
 
 async fn connect() -> Result<Client, Failure> {
-    let config = kube::Config::infer().await.map_err(|error| {
+    let mut config = kube::Config::infer().await.map_err(|error| {
         Failure::failed("KubernetesUnreachable", "failed to find a Kubernetes cluster")
             .caused_by(&error)
             .with_help("run in a pod, or let KUBECONFIG name a configuration")
     })?;
+    // A connection whose other end is gone is never told so when nothing is on its way: it is given up when it is silent for
+    // longer than any watch is.
+    config.read_timeout = Some(LONGEST_SILENCE);
+    config.reset_reader_on_write = true;
     Client::try_from(config)
         .map_err(|error| Failure::failed("KubernetesUnreachable", "failed to make a client").caused_by(&error))
 }

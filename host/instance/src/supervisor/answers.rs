@@ -30,11 +30,17 @@ impl Supervisor {
     /// Obeys orders: what takes rights away first, then the configuration, then the rest.
     pub(super) async fn obey(&mut self, orders: &Orders) -> Result<Standing, Box<Refusal>> {
         let facts = self.facts().cloned();
+        let was_primary = self.state.played() == Played::Primary;
         let obeyed = self.state.order(orders, facts.as_ref());
         self.keep();
         let mut refused = obeyed.refused;
         let (first, then): (Vec<Act>, Vec<Act>) = obeyed.acts.into_iter().partition(|act| *act == Act::RefuseWrites);
         for act in first {
+            // One that takes no writes and saves for its end has nothing to refuse; asked while it saves it would not answer, and
+            // be killed with all that it has not saved yet.
+            if self.terminate_at.is_some() && !was_primary {
+                continue;
+            }
             let _ = self.perform(act).await;
         }
         if refused.is_none() {

@@ -175,6 +175,26 @@ async fn a_primary_that_is_to_end_hands_over_first_and_loses_nothing(
     assert_eq!(rig.instances[0].ended().await, Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_primary_that_is_to_end_stays_until_its_hand_over_was_noticed() {
+    let mut rig = Rig::start(Version::Redis70, 2).await;
+    rig.establish().await;
+    // Its replica has acknowledged all: the hand-over is done as soon as it begins.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    rig.instances[0].signal("TERM");
+    rig.wait(0, "about to end", |standing| standing.ending && standing.role == Played::Primary).await;
+    rig.order(0, 1, Role::HandOver { to: rig.instances[1].peer() }).await.unwrap();
+    rig.wait(0, "handed over", |standing| standing.handed_over_to.as_deref() == Some("cart-1")).await;
+    // The operator looks each second.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    rig.wait(0, "there still", |standing| standing.ending && standing.handed_over_to.as_deref() == Some("cart-1"))
+        .await;
+    rig.api.write(2, "cart-0", "cart-1");
+    rig.order(1, 2, Role::Standby).await.unwrap();
+    rig.order(1, 2, Role::Primary).await.unwrap();
+    assert_eq!(rig.instances[0].ended().await, Some(0));
+}
+
 #[rstest]
 #[case::nobody_asks(false)]
 #[case::its_cluster_is_deleted(true)]

@@ -35,6 +35,8 @@ use crate::server::Readiness;
 pub use versions::Versions;
 use work::Work;
 
+/// No look takes so long: an API server that is asked again and again is given up within three minutes a request.
+const LONGEST_LOOK: Duration = Duration::from_mins(10);
 /// The first pause after a transient error, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
@@ -214,7 +216,13 @@ pub async fn drive_metadata<K, Reconcile, Running, Failure>(
 enum Trouble<Failure> {
     Reconcile(Failure),
     Report(kube::Error),
+    TooLong(TooLong),
 }
+
+/// A look that never ended, as one whose answer was lost with its connection: it is given up, as a crash would, and made again.
+#[derive(Debug, thiserror::Error)]
+#[error("it was given up after {} seconds", LONGEST_LOOK.as_secs())]
+struct TooLong;
 
 async fn drive_any<K, Reconcile, Running, Failure>(
     how: Drive,
@@ -247,7 +255,10 @@ async fn drive_any<K, Reconcile, Running, Failure>(
         let span = tracing::info_span!("look", controller = name, namespace = key.namespace, name = key.name);
         let running = span.in_scope(|| reconcile(object, Arc::clone(&context)));
         let (attempts, context, key) = (&attempts, &context, key.clone());
-        let judged = async move { attempts.judge(name, context, key, running.await) };
+        let judged = async move {
+            let result = tokio::time::timeout(LONGEST_LOOK, running).await;
+            attempts.judge(name, context, key, result.unwrap_or(Err(Trouble::TooLong(TooLong))))
+        };
         Some(judged.instrument(span).right_future())
     };
     let work = Work { controller: name, at_once: context.settings.concurrency, shutdown: &shutdown };
@@ -285,6 +296,7 @@ impl Attempts {
             }
             Err(Trouble::Reconcile(error)) => (error.reason(), error.retryable(), error),
             Err(Trouble::Report(error)) => ("KubernetesApi", true, error),
+            Err(Trouble::TooLong(error)) => ("LookTimedOut", true, error),
         };
         count(context, controller, reason);
         let ObjectKey { namespace, name } = &key;

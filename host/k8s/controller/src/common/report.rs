@@ -1,6 +1,6 @@
 //! What the statuses of all runs take from a task: progress, shards, counts, texts cut to what a definition allows. Pure.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use redkeep_core::task::TaskReport;
 use redkeep_k8s_api::run::{Progress, ShardStatus};
@@ -12,6 +12,8 @@ use crate::executor::TaskProgress;
 const MOST_WARNINGS: usize = 20;
 const LONGEST_WARNING: usize = 1024;
 const LONGEST_ERROR: usize = 4096;
+/// How often the counts of a stage are written.
+const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(10);
 /// As many shards as a status lists.
 pub const MOST_SHARDS: usize = 1000;
 
@@ -42,10 +44,16 @@ pub fn warnings(report: &TaskReport) -> Vec<String> {
     report.warnings.iter().take(MOST_WARNINGS).map(one).collect()
 }
 
-/// The progress to show; its time moves only with what it says, so that a status is not written for nothing.
+/// The progress to show; its time moves only with what it says, so that a status is not written for nothing. Nor more often than
+/// [`PROGRESS_EVERY`] in one stage: each write comes back as a change and asks for a look, which would find another count.
 pub fn progress(before: Option<&Progress>, heard: &TaskProgress, now: Timestamp) -> Progress {
     let shown = sum(heard);
+    let is_fresh = |before: &Progress| {
+        let age = before.updated_at.as_ref().map(|written| now.duration_since(written.0).abs());
+        before.stage == shown.stage && age.is_some_and(|age| age < PROGRESS_EVERY)
+    };
     match before {
+        Some(before) if is_fresh(before) => before.clone(),
         Some(before) if (Progress { updated_at: None, ..before.clone() }) == shown => before.clone(),
         _ => Progress { updated_at: Some(Time(whole_seconds(now))), ..shown },
     }
@@ -94,4 +102,29 @@ pub fn shards(progress: &TaskProgress) -> Vec<ShardStatus> {
         }
     }
     if shown.len() > 1 { shown } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn heard(stage: &str, done: u64) -> TaskProgress {
+        serde_json::from_value(json!({"stage": stage, "shards": [
+            {"shard": "0", "phase": "store", "done": done, "total": 100, "unit": "bytes"}]}))
+        .unwrap()
+    }
+
+    #[test]
+    fn counts_of_a_stage_are_shown_each_ten_seconds_and_another_stage_at_once() {
+        let begun: Timestamp = "2026-11-28T10:00:00Z".parse().unwrap();
+        let after = |seconds: i64| begun + SignedDuration::from_secs(seconds);
+        let first = progress(None, &heard("capture", 1), begun);
+        assert_eq!(progress(Some(&first), &heard("capture", 2), after(9)), first, "a write asks for a look");
+        assert_eq!(progress(Some(&first), &heard("capture", 2), after(10)).done, Some(2));
+        assert_eq!(progress(Some(&first), &heard("commit", 2), after(1)).stage, "commit");
+        assert_eq!(progress(Some(&first), &heard("capture", 1), after(60)), first, "there is nothing new");
+        // A clock that was put back.
+        assert_eq!(progress(Some(&first), &heard("capture", 2), after(-60)).done, Some(2));
+    }
 }

@@ -165,8 +165,10 @@ async fn write_metadata(
     context: &Context,
     backup: &RedisBackup,
     what: &'static str,
-    metadata: Value,
+    mut metadata: Value,
 ) -> Result<bool, ReconcileError> {
+    // Never onto another object that has its name by now.
+    metadata["uid"] = json!(backup.uid());
     match patch_metadata(&api(context, backup), &backup.name_any(), metadata).await {
         Ok(written) => {
             context.versions.wrote(&written);

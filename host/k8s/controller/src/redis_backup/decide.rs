@@ -128,6 +128,12 @@ pub(super) fn decide_plan(
         {
             fail(reasons::DEADLINE_EXCEEDED, "no server was chosen within activeDeadlineSeconds".to_owned())
         }
+        // A server was chosen, and its pod could not be looked at all the time.
+        TaskState::Ended { report, .. }
+            if report.outcome == Outcome::Planned && is_overdue(spec, status, now, Duration::ZERO) =>
+        {
+            fail(reasons::DEADLINE_EXCEEDED, "no server could be read within activeDeadlineSeconds".to_owned())
+        }
         TaskState::Missing => PlanDecision::Start,
         // What every pod goes through is one state, or each of them is a write.
         TaskState::Waiting { reason, .. } if matches!(reason.as_str(), "PodNotCreated" | "PodStarting") => {

@@ -132,7 +132,8 @@ async fn reconcile(backup: &RedisBackup, context: &Context) -> Result<Action, Re
         Decision::Complete { report } => look.complete(&report).await,
         Decision::Fail { reason, message } => look.fail(&reason, &message).await,
         Decision::Inspect { reason, message } => {
-            if matches!(task, TaskState::Waiting { .. } | TaskState::Running { .. }) {
+            let goes_on = matches!(task, TaskState::Waiting { .. } | TaskState::Running { .. });
+            if goes_on || reason == "RetryNotStarted" {
                 // Or it would commit after storage was asked.
                 context.executor.cancel(&build::key(backup, Purpose::Backup)).await?;
             }

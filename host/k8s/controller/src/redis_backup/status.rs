@@ -113,8 +113,11 @@ impl Before<'_> {
     }
 
     fn show(&self, next: &mut RedisBackupStatus, progress: &TaskProgress) {
-        next.progress = Some(report::progress(next.progress.as_ref(), progress, self.now));
-        next.shards = report::shards(progress);
+        let shown = Some(report::progress(next.progress.as_ref(), progress, self.now));
+        if next.progress != shown {
+            next.progress = shown;
+            next.shards = report::shards(progress);
+        }
     }
 
     /// The task is gone without a word: whether it committed is looked up, and until then this is remembered.

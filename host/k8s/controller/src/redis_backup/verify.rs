@@ -1,5 +1,7 @@
 //! Reading a backup again after its end, where its spec asks for it: the result in status, as a condition and an Event.
 
+use std::time::Duration;
+
 use crate::runtime::Action;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -17,6 +19,7 @@ use crate::common::ReconcileError;
 use crate::common::Unresolved;
 use crate::common::keys::decryption;
 use crate::common::method;
+use crate::common::overdue;
 use crate::common::server;
 use crate::common::verdict::{Verdict, verdict};
 use crate::executor::{Purpose, TaskState};
@@ -88,8 +91,9 @@ impl Look<'_> {
         };
         let (storage, pod, identity, (keys, mounts), method, server) = match resolved.await {
             Ok(resolved) => resolved,
-            Err(error @ Unresolved::Read { .. }) => return Err(error.into()),
-            Err(error) => return self.cannot_verify(verification, error.reason(), error.to_string()).await,
+            // What cannot be read may be readable again, but not for ever: retention waits for this.
+            Err(error @ Unresolved::Read { .. }) if !self.verification_is_overdue() => return Err(error.into()),
+            Err(error) => return self.cannot_verify(verification, error.reason(), chain(&error)).await,
         };
         if let Err(message) = self.take_place(&storage) {
             let begun = self.status.verification.as_ref().and_then(|begun| begun.started_at.as_ref());
@@ -107,6 +111,12 @@ impl Look<'_> {
             Err(error) if error.retryable() => Err(error.into()),
             Err(error) => self.cannot_verify(verification, error.reason(), chain(&error)).await,
         }
+    }
+
+    fn verification_is_overdue(&self) -> bool {
+        let begun = self.status.verification.as_ref().and_then(|begun| begun.started_at.as_ref());
+        let deadline = self.backup.spec.active_deadline_seconds;
+        overdue::is_overdue(begun.map(|begun| begun.0), deadline, self.context.now(), Duration::ZERO)
     }
 
     async fn cannot_verify(

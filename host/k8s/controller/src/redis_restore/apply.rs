@@ -18,7 +18,7 @@ use super::dereference::task_key;
 use super::lease::{self, LeaseState};
 use super::status;
 use super::validate::ValidatedRestore;
-use crate::apply::{is_not_found, patch_metadata, replace_status};
+use crate::apply::{is_conflict, is_not_found, patch_metadata, replace_status};
 use crate::common::ReconcileError;
 use crate::context::Context;
 use crate::executor::ExecutorError;
@@ -128,12 +128,14 @@ async fn tidy(restore: &RedisRestore, context: &Context, phase: Option<Phase>) -
     context.executor.forget(&task_key(restore)).await?;
     lease::release(restore, context).await?;
     let word = if phase == Some(Phase::Completed) { OUTCOME_COMPLETED } else { OUTCOME_FAILED };
-    match patch_metadata(&api(restore, context), &name, json!({"labels": {OUTCOME: word}})).await {
+    // By its uid: never onto another object that has its name by now.
+    let metadata = json!({"labels": {OUTCOME: word}, "uid": restore.uid()});
+    match patch_metadata(&api(restore, context), &name, metadata).await {
         Ok(written) => {
             context.versions.wrote(&written);
             Ok(())
         }
-        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
         Err(error) => Err(ReconcileError::api("write", "labels")(error)),
     }
 }

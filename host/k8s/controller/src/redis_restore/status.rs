@@ -59,8 +59,11 @@ pub(super) fn next(
             status.started_at.get_or_insert(Time(whole_seconds(now)));
             status.task_name = Some(task_key(restore).name);
             if let Some(heard) = progress {
-                status.progress = Some(report::progress(status.progress.as_ref(), heard, now));
-                status.shards = report::shards(heard);
+                let shown = Some(report::progress(status.progress.as_ref(), heard, now));
+                if status.progress != shown {
+                    status.progress = shown;
+                    status.shards = report::shards(heard);
+                }
             }
             None
         }

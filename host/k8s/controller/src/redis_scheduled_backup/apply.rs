@@ -122,7 +122,7 @@ pub(super) async fn forget_run(
     child: &Child,
 ) -> Result<(), ReconcileError> {
     let api = backups(context, namespace);
-    let mut version = Some(child.version.clone());
+    let (mut version, mut has_finalizer) = (Some(child.version.clone()), child.has_finalizer);
     if child.was_edited || child.pin_note.is_some() {
         let found = api.get_opt(name).await.map_err(ReconcileError::api("read", "run that ended"))?;
         let Some(run) = found.filter(|run| run.metadata.uid.as_deref() == Some(child.uid.as_str())) else {
@@ -132,8 +132,10 @@ pub(super) async fn forget_run(
             return Ok(());
         }
         version = run.resource_version();
+        // Of the same version as all that is decided by it: with a finalizer and no word the artifacts would go.
+        has_finalizer = run.finalizers().iter().any(|one| one == labels::DELETE_ARTIFACTS_FINALIZER);
     }
-    if !child.has_finalizer {
+    if !has_finalizer {
         return delete(context, namespace, name, &child.uid, version).await;
     }
     // The finalizer's work is a user's wish; a limit on history is none.

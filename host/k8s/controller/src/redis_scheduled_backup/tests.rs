@@ -307,6 +307,23 @@ async fn an_object_that_changed_is_not_pruned_unseen() {
 }
 
 #[tokio::test]
+async fn artifacts_of_an_object_that_got_its_finalizer_unseen_stay() {
+    let world = World::new(nightly(json!({"successfulBackupsHistoryLimit": 0})), "2026-11-20T12:00:00Z");
+    let at = "2026-11-20T02:00:00Z";
+    let mut run = child("nightly-202611200200", at, Some(("completed", at)));
+    run["metadata"]["generation"] = json!(2);
+    world.fake.put(run);
+    world.list();
+    world.fake.update("RedisBackup", "shop", "nightly-202611200200", |run| {
+        run["metadata"]["finalizers"] = json!([labels::DELETE_ARTIFACTS_FINALIZER]);
+    });
+    world.look_without_list().await.unwrap();
+    let held = world.fake.get("RedisBackup", "shop", "nightly-202611200200").unwrap();
+    assert!(held["metadata"]["deletionTimestamp"].is_string(), "{held:#}");
+    assert_eq!(held["metadata"]["annotations"][labels::KEEP_ARTIFACTS], "true");
+}
+
+#[tokio::test]
 async fn a_wrong_spec_is_said_on_the_object_once_and_mended_later() {
     let world = World::new(nightly(json!({"schedule": "0 0 30 2 *"})), "2026-11-21T02:00:00Z");
     world.look().await.unwrap();

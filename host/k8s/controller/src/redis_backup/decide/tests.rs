@@ -165,6 +165,7 @@ fn planned(node: Option<&str>) -> TaskState {
 #[case::running_for_ever(running(), 21_601, "fail DeadlineExceeded")]
 #[case::vanishes_for_ever(TaskState::Missing, 21_601, "fail DeadlineExceeded")]
 #[case::chose(planned(Some("redis://10.0.0.1:6379")), 1, "choose redis://10.0.0.1:6379")]
+#[case::chose_what_cannot_be_read(planned(Some("redis://10.0.0.1:6379")), 21_601, "fail DeadlineExceeded")]
 #[case::chose_none(planned(None), 1, "fail NoReport")]
 #[case::is_there_already(ended(json!({"state": "done"})), 1, "complete")]
 #[case::said_why(failed_as("refused"), 1, "fail Why")]

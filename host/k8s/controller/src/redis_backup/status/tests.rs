@@ -118,10 +118,10 @@ fn progress_is_summed_over_shards(
 #[test]
 fn progress_that_did_not_move_is_not_written_again() {
     let first = before(&RedisBackupStatus::default(), 1).running(Some(&counts(&[("0", "bytes", 5, None)])));
-    let second = before(&first, 9).running(Some(&counts(&[("0", "bytes", 5, None)])));
+    let second = before(&first, 19).running(Some(&counts(&[("0", "bytes", 5, None)])));
     assert_eq!(first, second);
-    let moved = before(&first, 9).running(Some(&counts(&[("0", "bytes", 6, None)])));
-    assert_eq!(moved.progress.unwrap().updated_at.unwrap().0, at(9));
+    let moved = before(&first, 19).running(Some(&counts(&[("0", "bytes", 6, None)])));
+    assert_eq!(moved.progress.unwrap().updated_at.unwrap().0, at(19));
 }
 
 #[test]
