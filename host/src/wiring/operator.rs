@@ -178,7 +178,8 @@ async fn lead(
         Arc::new(JobExecutor::new(client.clone(), Arc::clone(&clock), options.image.clone(), watched))
     };
     let context = Arc::new(Context::new(client, clock, executor, metrics, settings));
-    let stop = shutdown.child_token();
+    // Not of `shutdown`: a controller that ends because it was asked to would look like one that ended by itself.
+    let stop = CancellationToken::new();
     let mut controllers = controllers(&context, &readiness, &stop);
     // Given back only when the controllers have stopped: the next operator begins at once.
     let release = CancellationToken::new();
@@ -191,10 +192,11 @@ async fn lead(
     };
     tokio::pin!(held);
     let result = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
         _ = &mut held => Err(Failure::failed("LeadershipLost", "the lease was lost: another operator works now")),
         // Half an operator is worse than none: it is started again as a whole.
         _ = controllers.join_next() => Err(Failure::failed("ControllerEnded", "a controller ended unexpectedly")),
-        () = shutdown.cancelled() => Ok(()),
     };
     stop.cancel();
     let stopped = async {

@@ -48,6 +48,10 @@ impl Drop for Lane {
 impl Lane {
     pub(crate) fn new(connection: Connection, tolerated: Vec<String>) -> Self {
         let (stream, _) = connection.into_parts();
+        Self::over(stream, tolerated)
+    }
+
+    fn over(stream: Box<dyn ByteStream>, tolerated: Vec<String>) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         let (sender, chunks) = mpsc::channel(QUEUE);
         let (publish, progress) = watch::channel(Progress::default());
@@ -61,22 +65,24 @@ impl Lane {
         self.specials.lock().unwrap_or_else(PoisonError::into_inner).push_back((self.given, special));
     }
 
-    /// So many commands end with the bytes given next.
-    pub(crate) fn given(&mut self, commands: u64) {
-        self.given += commands;
-    }
-
-    /// Gives bytes; small ones gather first. False: the lane has ended.
-    pub(crate) async fn give(&mut self, bytes: Bytes) -> bool {
+    /// Gives bytes with which so many commands end; small ones gather first. False: the lane has ended.
+    pub(crate) async fn give(&mut self, bytes: Bytes, commands: u64) -> bool {
         if bytes.len() < CHUNK / 4 {
+            self.given += commands;
             self.batch.extend_from_slice(&bytes);
             return self.batch.len() < CHUNK || self.flush().await;
         }
-        self.flush().await && self.sender.send((bytes, self.given)).await.is_ok()
+        if !self.flush().await {
+            return false;
+        }
+        // What goes before them must not count them: cut off behind it, their replies would be waited for for ever.
+        self.given += commands;
+        self.sender.send((bytes, self.given)).await.is_ok()
     }
 
     /// Gives a copy; the same.
-    pub(crate) async fn give_slice(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) async fn give_slice(&mut self, bytes: &[u8], commands: u64) -> bool {
+        self.given += commands;
         self.batch.extend_from_slice(bytes);
         self.batch.len() < CHUNK || self.flush().await
     }
@@ -177,5 +183,35 @@ async fn write(
             .await
             .err();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_not_sent_after_an_error_is_not_waited_for() {
+        let (ours, theirs) = tokio::io::duplex(64);
+        let (mut hears, mut says) = tokio::io::split(theirs);
+        let mut lane = Lane::over(Box::new(ours), Vec::new());
+        assert!(lane.give(Bytes::from(vec![b'a'; 1024]), 1).await);
+        assert!(lane.give(Bytes::from(vec![b'b'; CHUNK]), 1).await);
+        // The first chunk is half written, for nobody reads on, when its answer comes.
+        hears.read_exact(&mut [0; 10]).await.unwrap();
+        says.write_all(b"-OOM command not allowed\r\n").await.unwrap();
+        let mut progress = lane.progress.clone();
+        progress.wait_for(|progress| progress.tally.fatal.is_some()).await.unwrap();
+        let heard = tokio::spawn(async move {
+            let mut all = Vec::new();
+            let _ = hears.read_to_end(&mut all).await;
+            all.len()
+        });
+        let settled = tokio::time::timeout(Duration::from_secs(10), lane.settle()).await;
+        assert!(settled.expect("it waits for the reply of what it never sent"));
+        drop(lane);
+        assert_eq!(heard.await.unwrap(), 1014);
     }
 }

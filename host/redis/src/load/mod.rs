@@ -403,9 +403,12 @@ impl LoadSink {
             None => false,
             Some(_) if bytes.is_empty() => true,
             Some(lane) => {
-                lane.given(commands);
                 // A cluster's commands are small pieces of many runs: gathered per primary.
-                if clustered && bytes.len() < HOLD / 4 { lane.give_slice(&bytes).await } else { lane.give(bytes).await }
+                if clustered && bytes.len() < HOLD / 4 {
+                    lane.give_slice(&bytes, commands).await
+                } else {
+                    lane.give(bytes, commands).await
+                }
             }
         };
         if given { Ok(()) } else { Err(self.stopped().await) }
