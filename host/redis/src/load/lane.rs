@@ -195,18 +195,18 @@ mod tests {
     #[tokio::test]
     async fn what_was_not_sent_after_an_error_is_not_waited_for() {
         let (ours, theirs) = tokio::io::duplex(64);
-        let (mut hears, mut says) = tokio::io::split(theirs);
+        let (mut reads, mut says) = tokio::io::split(theirs);
         let mut lane = Lane::over(Box::new(ours), Vec::new());
         assert!(lane.give(Bytes::from(vec![b'a'; 1024]), 1).await);
         assert!(lane.give(Bytes::from(vec![b'b'; CHUNK]), 1).await);
         // The first chunk is half written, for nobody reads on, when its answer comes.
-        hears.read_exact(&mut [0; 10]).await.unwrap();
+        reads.read_exact(&mut [0; 10]).await.unwrap();
         says.write_all(b"-OOM command not allowed\r\n").await.unwrap();
         let mut progress = lane.progress.clone();
         progress.wait_for(|progress| progress.tally.fatal.is_some()).await.unwrap();
         let heard = tokio::spawn(async move {
             let mut all = Vec::new();
-            let _ = hears.read_to_end(&mut all).await;
+            let _ = reads.read_to_end(&mut all).await;
             all.len()
         });
         let settled = tokio::time::timeout(Duration::from_secs(10), lane.settle()).await;
