@@ -98,7 +98,21 @@ async fn the_newest_backup_is_loaded_by_a_server_and_one_that_none_loads_is_bad(
     let folder = place.path().join("data");
     forge(&folder)?;
     let (folder, home) = (folder.to_str().context("a path")?, namespace.name());
-    let forged = ["backup", "--source", folder, "--method", "rdb", "--cluster", "source", "--namespace", home];
+    // As if this Kubernetes had made it: backups of others are not verified.
+    let origin = listed.json()[0]["origin"].as_str().context("no origin")?.to_owned();
+    let forged = [
+        "backup",
+        "--source",
+        folder,
+        "--method",
+        "rdb",
+        "--cluster",
+        "source",
+        "--namespace",
+        home,
+        "--origin",
+        &origin,
+    ];
     let said = storage.redkeep(PREFIX, &forged).await?;
     ensure!(said.code == Some(0), "{said:#?}");
     let parsed = storage.redkeep(PREFIX, &["verify", "latest", "--level", "parse", "--no-record"]).await?;
