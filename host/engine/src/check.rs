@@ -70,24 +70,18 @@ pub async fn check(
             // One that is not known to be damaged comes before any that is.
             entries.sort_by_cached_key(|entry| (failed_verification(entry), Reverse(entry.age_order())));
             let is_young = |entry: &CatalogEntry| age(entry, now) <= max_age.as_secs();
-            let mut newest = None;
-            for entry in &entries {
+            let mut whole = None;
+            for entry in entries.iter().filter(|entry| !failed_verification(entry)) {
                 // Of one that is too old it does not matter what is there of it.
-                let is_looked_at = !failed_verification(entry) && is_young(entry);
-                let missing = if is_looked_at { missing(&storage, entry).await? } else { None };
-                match missing {
-                    None => {
-                        newest = Some(entry.clone());
-                        break;
-                    }
-                    Some(what) => {
-                        warnings.push(format!("{} is damaged: {what}", entry.backup_id));
-                        why.entry(cluster.clone()).or_insert(what);
-                    }
-                }
+                let missing = if is_young(entry) { missing(&storage, entry).await? } else { None };
+                let Some(what) = missing else {
+                    whole = Some(entry.clone());
+                    break;
+                };
+                warnings.push(format!("{} is damaged: {what}", entry.backup_id));
+                why.entry(cluster.clone()).or_insert(what);
             }
             // Where none is whole, the newest of those that are not.
-            let whole = newest.filter(|entry| !failed_verification(entry));
             let damaged = whole.is_none();
             let Some(newest) = whole.or_else(|| entries.into_iter().next()) else { continue };
             let age_seconds = age(&newest, now);

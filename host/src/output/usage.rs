@@ -7,10 +7,8 @@ use clap::{Command, Error};
 
 use super::failure::Failure;
 
-/// What clap ends its errors with.
-const CLAP_HELP: &str = "For more information, try '--help'.";
-/// The same where it is coloured.
-const CLAP_HELP_BEGIN: &str = "For more information, try";
+/// How the line begins with which clap ends its errors; ours says of which command.
+const CLAP_HELP: &str = "For more information, try";
 
 /// A refused command line; `None` where help or the version was asked for.
 pub(crate) fn failure(error: &Error, root: &Command, arguments: &[OsString]) -> Option<Failure> {
@@ -18,8 +16,8 @@ pub(crate) fn failure(error: &Error, root: &Command, arguments: &[OsString]) -> 
         return None;
     }
     let rendered = error.render().to_string();
-    let told = rendered.split("Usage:").next().unwrap_or_default().replace(CLAP_HELP, "");
-    let words: Vec<&str> = told.split_whitespace().skip_while(|word| *word == "error:").collect();
+    let told = without_help(&rendered).take_while(|line| !line.starts_with("Usage:"));
+    let words: Vec<&str> = told.flat_map(str::split_whitespace).skip_while(|word| *word == "error:").collect();
     let names = path(root, arguments).join(" ");
     Some(Failure::usage(words.join(" ")).with_help(format!("`{names} --help` lists what it takes")))
 }
@@ -28,10 +26,13 @@ pub(crate) fn failure(error: &Error, root: &Command, arguments: &[OsString]) -> 
 pub(crate) fn text(error: &Error, failure: &Failure, colours: bool) -> String {
     let rendered = error.render();
     let rendered = if colours { rendered.ansi().to_string() } else { rendered.to_string() };
-    let lines = rendered.lines().filter(|line| !line.starts_with(CLAP_HELP_BEGIN));
-    let told = lines.collect::<Vec<_>>().join("\n");
+    let told = without_help(&rendered).collect::<Vec<_>>().join("\n");
     let help = failure.help.as_deref().map(|help| format!("help: {help}\n")).unwrap_or_default();
     format!("{}\n{help}", told.trim_end())
+}
+
+fn without_help(rendered: &str) -> impl Iterator<Item = &str> {
+    rendered.lines().filter(|line| !line.starts_with(CLAP_HELP))
 }
 
 /// Whether the command line asks for JSON: it could not be parsed, and an answer in another format would help no program.

@@ -267,6 +267,9 @@ pub struct Placement {
     pub scratch_limit: Option<String>,
 }
 
+/// Why a task failed that had run: what it did may be done, and its retry did not start.
+pub const RETRY_NOT_STARTED: &str = "RetryNotStarted";
+
 /// How a task stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TaskState {

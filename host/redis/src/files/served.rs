@@ -7,10 +7,8 @@ use std::path::Path;
 use redkeep_core::Class;
 use redkeep_core::provider::ProviderError;
 
-/// What the kernel calls the programs, whatever they name themselves.
+/// What the kernel calls the programs, whatever they name themselves; it keeps 15 bytes of a name.
 const SERVERS: [&str; 3] = ["redis-server", "valkey-server", "keydb-server"];
-/// Of a process's name the kernel keeps so many bytes.
-const KEPT: usize = 15;
 
 /// Refuses a directory that a server works in: Redis and Valkey go into theirs (`dir`) at their start. Processes that may not be
 /// looked at, and those of other machines and containers, are not found.
@@ -28,7 +26,7 @@ fn server_in(processes: &Path, metadata: &Metadata) -> Option<(String, u32)> {
         let process: u32 = entry.file_name().to_str()?.parse().ok()?;
         let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
         let name = name.trim_end();
-        if !SERVERS.iter().any(|server| name == server.get(..KEPT).unwrap_or(server)) {
+        if !SERVERS.contains(&name) {
             return None;
         }
         let works_in = std::fs::metadata(entry.path().join("cwd")).ok()?;

@@ -25,9 +25,7 @@ pub(super) async fn addresses(
     port: i32,
     also: &BTreeSet<String>,
 ) -> Result<Vec<String>, Unresolved> {
-    let slices = slices_of(client, namespace, name).await?;
-    let found = serving(&slices, also).filter_map(|endpoint| endpoint.addresses.first());
-    in_order(found.map(|address| with_port(address, port)), namespace, name)
+    behind(client, namespace, name, also, |endpoint| Some(with_port(endpoint.addresses.first()?, port))).await
 }
 
 /// The same by the names of pods behind a headless Service.
@@ -38,9 +36,26 @@ pub(super) async fn names(
     port: i32,
     also: &BTreeSet<String>,
 ) -> Result<Vec<String>, Unresolved> {
-    let slices = slices_of(client, namespace, name).await?;
-    let found = serving(&slices, also).filter_map(pod_of);
-    in_order(found.map(|pod| format!("{}:{port}", name_of_pod(pod, name, namespace))), namespace, name)
+    let named = |endpoint: &Endpoint| Some(with_port(&name_of_pod(pod_of(endpoint)?, name, namespace), port));
+    behind(client, namespace, name, also, named).await
+}
+
+async fn behind(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    also: &BTreeSet<String>,
+    named: impl Fn(&Endpoint) -> Option<String>,
+) -> Result<Vec<String>, Unresolved> {
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
+    let parameters = ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
+    let slices = api.list(&parameters).await.map_err(Unresolved::read(format!("the endpoints of Service {name}")))?;
+    let found: BTreeSet<String> = serving(&slices.items, also).filter_map(named).collect();
+    if found.is_empty() {
+        let message = format!("no pod behind Service {name} of namespace {namespace} is ready");
+        return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
+    }
+    Ok(found.into_iter().collect())
 }
 
 /// The name of a pod behind a headless Service. `POD.SERVICE` would be one too, but no certificate could be for all of them: a
@@ -52,13 +67,6 @@ pub(crate) fn name_of_pod(pod: &str, service: &str, namespace: &str) -> String {
 /// `address:port`, an IPv6 address in brackets.
 pub(super) fn with_port(address: &str, port: i32) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
-}
-
-async fn slices_of(client: &Client, namespace: &str, name: &str) -> Result<Vec<EndpointSlice>, Unresolved> {
-    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
-    let parameters = ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
-    let slices = api.list(&parameters).await.map_err(Unresolved::read(format!("the endpoints of Service {name}")))?;
-    Ok(slices.items)
 }
 
 fn serving<'a>(slices: &'a [EndpointSlice], also: &'a BTreeSet<String>) -> impl Iterator<Item = &'a Endpoint> {
@@ -74,13 +82,4 @@ fn serving<'a>(slices: &'a [EndpointSlice], also: &'a BTreeSet<String>) -> impl 
 
 fn pod_of(endpoint: &Endpoint) -> Option<&String> {
     endpoint.target_ref.as_ref()?.name.as_ref()
-}
-
-fn in_order(found: impl Iterator<Item = String>, namespace: &str, name: &str) -> Result<Vec<String>, Unresolved> {
-    let found: BTreeSet<String> = found.collect();
-    if found.is_empty() {
-        let message = format!("no pod behind Service {name} of namespace {namespace} is ready");
-        return Err(Unresolved::not_yet(reasons::SOURCE_NOT_FOUND, message));
-    }
-    Ok(found.into_iter().collect())
 }

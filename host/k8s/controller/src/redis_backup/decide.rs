@@ -20,7 +20,7 @@ const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(300);
 const INSPECTION_LIMIT: Duration = Duration::from_secs(900);
 
 /// What a task without a report had not begun to do: nothing can have been committed. Of a retry that does not start these words
-/// are not said (`RetryNotStarted`), as an attempt before it may have come to its end.
+/// are not said ([`RETRY_NOT_STARTED`](crate::executor::RETRY_NOT_STARTED)), as an attempt before it may have come to its end.
 const NEVER_STARTED: [&str; 11] = [
     "ContainerNotStarted",
     "ImagePullFailed",

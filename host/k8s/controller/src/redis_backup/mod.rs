@@ -40,7 +40,7 @@ use crate::common::identity::{backup_id, storage_names};
 use crate::common::source::pod_at;
 use crate::common::{ReconcileError, Unresolved, placement};
 use crate::context::Context;
-use crate::executor::{ExecutorError, Purpose, TaskRequest, TaskState};
+use crate::executor::{ExecutorError, Purpose, RETRY_NOT_STARTED, TaskRequest, TaskState};
 use crate::metrics::{ByteLabels, TaskLabels};
 use crate::outcome::{Outcome, publish};
 use crate::runtime::{Action, Drive, drive, drive_metadata, watch, watch_metadata};
@@ -133,7 +133,7 @@ async fn reconcile(backup: &RedisBackup, context: &Context) -> Result<Action, Re
         Decision::Fail { reason, message } => look.fail(&reason, &message).await,
         Decision::Inspect { reason, message } => {
             let goes_on = matches!(task, TaskState::Waiting { .. } | TaskState::Running { .. });
-            if goes_on || reason == "RetryNotStarted" {
+            if goes_on || reason == RETRY_NOT_STARTED {
                 // Or it would commit after storage was asked.
                 context.executor.cancel(&build::key(backup, Purpose::Backup)).await?;
             }

@@ -186,9 +186,9 @@ mod tests {
             changed.send(key("gone")).unwrap();
             changed.send(key("a")).unwrap();
             assert_eq!(looks.begun().await, ["a"], "what is not there holds nobody up");
-            looks.end("a", Action::requeue(Duration::from_millis(20)));
+            looks.end("a", Action::requeue(Duration::from_millis(400)));
             assert!(looks.begun().await.is_empty());
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
             assert_eq!(looks.begun().await, ["a"]);
             looks.end("a", Action::await_change());
         })

@@ -12,14 +12,12 @@ use redkeep_core::task::{Outcome, TaskReport};
 
 use redkeep_k8s_api::conditions::reasons::START_DEADLINE_EXCEEDED;
 
-use crate::executor::TaskState;
 use crate::executor::job::build::{CONTAINER, START_DEADLINE};
+use crate::executor::{RETRY_NOT_STARTED, TaskState};
 use crate::settings;
 
 /// A container that could not be run.
 const NOT_STARTED: &str = "ContainerNotStarted";
-/// A retry that did not start, after an attempt that ran.
-const RETRY_NOT_STARTED: &str = "RetryNotStarted";
 
 /// The Job's own words, as far as its pods and the Events about it and them explain them.
 pub fn observe(job: &Job, pods: &[Pod], events: &[Event], now: Timestamp) -> TaskState {
