@@ -31,9 +31,7 @@ pub(super) async fn servers(client: &Client, namespace: &str, url: &str) -> Resu
             found.extend(servers);
             continue;
         }
-        // By its name too: sentinels that are not ready at one of two looks are not found behind it.
-        let named = format!("{host}:{port}");
-        found.extend(servers.iter().chain([&named]).map(|server| format!("{master} of {server}")));
+        found.extend(servers.iter().map(|server| format!("{master} of {server}")));
         found.extend(look.failover_of(&host).await?);
     }
     Ok(found)
@@ -52,21 +50,37 @@ enum Name<'a> {
     Pod(&'a str),
 }
 
+/// A name's labels before `svc`, after which comes the cluster's own domain, and whether that was there.
+fn labels_of(host: &str) -> (Vec<&str>, bool) {
+    let labels: Vec<&str> = host.split('.').collect();
+    let domain = labels.iter().position(|label| *label == "svc").filter(|at| *at > 1);
+    let own = labels.into_iter().take(domain.unwrap_or(usize::MAX)).collect();
+    (own, domain.is_some())
+}
+
 /// `None`: not one of this namespace.
 fn name_in<'a>(namespace: &str, host: &'a str) -> Option<Name<'a>> {
-    let labels: Vec<&str> = host.split('.').collect();
+    let (labels, whole) = labels_of(host);
     if labels.iter().any(|label| label.is_empty()) {
         return None;
     }
-    // After `svc` comes the cluster's own domain.
-    let whole = labels.iter().position(|label| *label == "svc").filter(|at| *at > 1);
-    match labels.split_at(whole.unwrap_or(labels.len())).0 {
+    match labels.as_slice() {
         [service] => Some(Name::Service(service)),
         [service, of] if *of == namespace => Some(Name::Service(service)),
-        [pod, _] if whole.is_none() => Some(Name::Pod(pod)),
+        [pod, _] if !whole => Some(Name::Pod(pod)),
         [pod, _, of] if *of == namespace => Some(Name::Pod(pod)),
         _ => None,
     }
+}
+
+/// A name of this namespace the one way: `SERVICE.NAMESPACE` or `POD.SERVICE.NAMESPACE`.
+fn spelled(namespace: &str, host: &str) -> String {
+    if name_in(namespace, host).is_none() || host.parse::<IpAddr>().is_ok() {
+        return host.to_owned();
+    }
+    let (labels, _) = labels_of(host);
+    let own = labels.strip_suffix(&[namespace]).filter(|own| !own.is_empty()).unwrap_or(&labels);
+    format!("{}.{namespace}", own.join("."))
 }
 
 /// What a pod is known by. On its host's network others have the same address.
@@ -91,9 +105,8 @@ impl Look<'_> {
             (Err(_), Some(Name::Pod(pod))) => self.pod(pod).await?.into_iter().collect(),
             (Err(_), None) => BTreeSet::new(),
         };
-        if found.is_empty() {
-            found.insert(format!("{host}:{port}"));
-        }
+        // Always: pods that are ready at one look and not at another would else make two targets of one.
+        found.insert(format!("{}:{port}", spelled(self.namespace, host)));
         Ok(found)
     }
 
@@ -173,6 +186,20 @@ mod tests {
     #[case("", None)]
     fn a_name_is_a_service_a_pod_or_elsewhere(#[case] host: &str, #[case] expected: Option<Name<'_>>) {
         assert_eq!(name_in("shop", host), expected);
+    }
+
+    #[rstest]
+    #[case("cache-rw", "cache-rw.shop")]
+    #[case("cache-rw.shop.svc.example.local", "cache-rw.shop")]
+    #[case("cache-0.cache", "cache-0.cache.shop")]
+    #[case("cache-0.cache.shop.svc", "cache-0.cache.shop")]
+    #[case("shop", "shop.shop")]
+    #[case("svc", "svc.shop")]
+    #[case("cache-rw.other.svc", "cache-rw.other.svc")]
+    #[case("redis.db.example.com", "redis.db.example.com")]
+    #[case("10.0.0.1", "10.0.0.1")]
+    fn a_name_of_the_namespace_is_spelled_one_way(#[case] host: &str, #[case] expected: &str) {
+        assert_eq!(spelled("shop", host), expected);
     }
 
     #[rstest]
