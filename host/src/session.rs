@@ -143,6 +143,8 @@ fn interrupted_text(stages: &[String], cleaned: bool) -> &'static str {
         ("capture", false) => "interrupted before clean-up was done; no backup was made, parts of it may be left over",
         ("checksum" | "parse" | "boot", _) => "interrupted; the backup was not changed",
         ("commit", _) => "interrupted while committing; `redkeep list` says whether the backup was made",
+        // A live restore says itself what it wrote; files are staged until all of them are there.
+        ("restore", true) => "interrupted; nothing was placed at the target",
         ("restore" | "publish", _) => "interrupted while restoring; look at the target before it is used",
         (_, true) => "interrupted",
         (_, false) => "interrupted before clean-up was done",
@@ -218,6 +220,8 @@ mod tests {
         assert!(!text(&["plan", "capture"], false).contains("nothing was stored"));
         assert!(!text(&["plan", "capture", "commit"], true).contains("nothing was stored"));
         assert!(!text(&["plan", "delete", "plan"], true).contains("nothing was stored"));
+        assert!(text(&["plan", "restore"], true).contains("nothing was placed"));
+        assert!(text(&["plan", "restore"], false).contains("look at the target"));
         assert!(text(&["plan", "checksum", "restore", "publish"], true).contains("look at the target"));
         assert_eq!(text(&[], true), "interrupted");
     }

@@ -75,7 +75,7 @@ pub(crate) struct BackupCommand {
     /// Pin the backup: retention keeps it
     #[arg(long)]
     pin: bool,
-    /// Check everything and say what would be done; store nothing
+    /// Check everything that can be checked by reading and say what would be done; store nothing (`storage probe` tries to write)
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
