@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::facts::counted_keys;
 use crate::identifier::{BackupId, COMPACT_TIME, ClusterName, Namespace, timestamp_of};
 use crate::layout::{BackupFolder, MANIFEST, PIN, VERIFICATION_PREFIX};
 use crate::manifest::Manifest;
@@ -220,7 +221,7 @@ impl CatalogEntry {
             size,
             stored_size,
             shards: manifest.shards.len() as u64,
-            keys: manifest.facts.get("keys").and_then(|keys| keys.parse().ok()),
+            keys: counted_keys(&manifest.facts),
             encrypted: manifest.encryption.is_some(),
             attempt: manifest.attempt.clone(),
             objects: named_objects(manifest).len() as u64,

@@ -5,6 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Facts by key.
 pub type Facts = BTreeMap<String, String>;
 
+/// How many keys a backup holds, where that is known: the keys of a snapshot are counted, what the commands of an append-only file
+/// after it make of them is not.
+pub fn counted_keys(facts: &Facts) -> Option<u64> {
+    let number = |key: &str| facts.get(key).and_then(|digits| digits.parse::<u64>().ok());
+    number("keys").filter(|_| number("commands").is_none_or(|commands| commands == 0))
+}
+
 /// How shards' values of one key become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
@@ -125,6 +132,16 @@ mod tests {
     fn shards_become_one(#[case] shards: &[&str], #[case] expected: &str) {
         let shards: Vec<Facts> = shards.iter().map(|shard| facts(shard)).collect();
         assert_eq!(aggregate(&shards), facts(expected));
+    }
+
+    #[rstest]
+    #[case::of_a_snapshot("keys=3 expires=1", Some(3))]
+    #[case::no_command_followed("keys=3 commands=0", Some(3))]
+    #[case::commands_followed("keys=0 commands=12", None)]
+    #[case::nobody_counted("expires=1", None)]
+    #[case::no_number("keys=many", None)]
+    fn keys_are_known_where_nothing_was_written_after_the_snapshot(#[case] text: &str, #[case] expected: Option<u64>) {
+        assert_eq!(counted_keys(&facts(text)), expected);
     }
 
     #[test]

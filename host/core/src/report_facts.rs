@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::facts::counted_keys;
 use crate::manifest::{ArtifactRecord, Manifest, ShardRecord};
 use crate::retention::Decision;
 
@@ -149,7 +150,7 @@ fn of_shard(manifest: &Manifest, shard: &ShardRecord) -> ShardFact {
     let artifacts = || manifest.artifacts.iter().filter(|artifact| artifact.shard == shard.name);
     ShardFact {
         node: shard.node.clone(),
-        keys: shard.facts.get(KEYS).and_then(|keys| keys.parse().ok()),
+        keys: counted_keys(&shard.facts),
         size: artifacts().fold(0, |sum, artifact| sum.saturating_add(artifact.size)),
         stored_size: artifacts().fold(0, |sum, artifact| sum.saturating_add(artifact.stored_size)),
         stored_sha256: data_of(manifest, shard).map(|artifact| artifact.stored_sha256.clone()),

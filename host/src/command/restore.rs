@@ -220,8 +220,8 @@ fn text(outcome: &RestoreOutcome, task: &RestoreTask) -> String {
         (if planned { "would restore" } else { "restored" }.to_owned(), outcome.backup_id.to_string()),
         (if planned { "to" } else { "target" }.to_owned(), outcome.target.clone()),
     ];
-    let in_backup = outcome.manifest.facts.get("keys").map(|keys| ("keys in the backup", keys));
-    lines.extend(in_backup.map(|(name, keys)| (name.to_owned(), wording::count_of(keys))));
+    let in_backup = wording::keys(&outcome.manifest.facts);
+    lines.extend(in_backup.map(|keys| ("keys in the backup".to_owned(), keys)));
     if shards.len() == 1 || !planned {
         lines.extend(outcome.facts.iter().map(|(key, value)| (key.replace('-', " "), wording::count_of(value))));
     }

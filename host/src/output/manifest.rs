@@ -16,7 +16,8 @@ pub(crate) fn render(manifest: &Manifest) -> String {
         ("size", text::size(size)),
         ("stored", text::size(stored)),
     ];
-    for (fact, name) in [("keys", "keys"), ("server-version", "server version"), ("checksum", "checksum")] {
+    lines.extend(text::keys(&manifest.facts).map(|keys| ("keys", keys)));
+    for (fact, name) in [("server-version", "server version"), ("checksum", "checksum")] {
         if let Some(value) = manifest.facts.get(fact) {
             lines.push((name, text::count_of(value)));
         }

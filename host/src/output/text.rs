@@ -1,6 +1,7 @@
 //! Numbers and times for people.
 
 use redkeep_core::Timestamp;
+use redkeep_core::facts::Facts;
 pub(crate) use redkeep_core::units::format_size as size;
 
 /// `1234567` as `1,234,567`.
@@ -19,6 +20,15 @@ pub(crate) fn count(number: u64) -> String {
 /// A count that is given as text, with its separators; what is no number stays as it is.
 pub(crate) fn count_of(text: &str) -> String {
     text.parse().map_or_else(|_| text.to_owned(), count)
+}
+
+/// How many keys a backup holds: those of its snapshot, and that commands follow it where they do.
+pub(crate) fn keys(facts: &Facts) -> Option<String> {
+    let keys = count_of(facts.get("keys")?);
+    match facts.get("commands").filter(|commands| *commands != "0") {
+        Some(commands) => Some(format!("{keys} in the snapshot, {} commands after it", count_of(commands))),
+        None => Some(keys),
+    }
 }
 
 /// How long ago, in its largest unit: `5s`, `12m`, `3h`, `4d`; `0s` for a time yet to come.
@@ -55,6 +65,16 @@ mod tests {
         }
         assert_eq!(count_of("1234"), "1,234");
         assert_eq!(count_of("unchecked"), "unchecked");
+    }
+
+    #[test]
+    fn commands_after_a_snapshot_are_said_beside_its_keys() {
+        let of =
+            |facts: &[(&str, &str)]| keys(&facts.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
+        assert_eq!(of(&[("keys", "1234"), ("commands", "0")]).as_deref(), Some("1,234"));
+        let followed = of(&[("keys", "0"), ("commands", "5678")]);
+        assert_eq!(followed.as_deref(), Some("0 in the snapshot, 5,678 commands after it"));
+        assert_eq!(of(&[("commands", "5678")]), None);
     }
 
     #[test]

@@ -218,7 +218,7 @@ pub struct RedisBackupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 1000, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["shard"]))]
     pub shards: Vec<ShardStatus>,
-    /// Keys in it.
+    /// Keys in it; absent where nobody has counted what the commands of an append-only file make of its snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<i64>,
     /// The plugin that made it.

@@ -38,6 +38,11 @@ pub fn number(report: &TaskReport, key: &str) -> Option<i64> {
     report.facts.get(key).and_then(|text| text.parse().ok())
 }
 
+/// How many keys the backup holds, where that is known.
+pub fn counted_keys(report: &TaskReport) -> Option<i64> {
+    redkeep_core::facts::counted_keys(&report.facts).and_then(|keys| keys.try_into().ok())
+}
+
 /// What a person should know although it went well.
 pub fn warnings(report: &TaskReport) -> Vec<String> {
     let one = |warning: &String| warning.chars().take(LONGEST_WARNING / 4).collect();

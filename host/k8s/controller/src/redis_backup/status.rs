@@ -142,7 +142,7 @@ impl Before<'_> {
             let size = number(report_facts::STORED_SIZE);
             next.backup_size = size;
             next.size = size.and_then(|size| u64::try_from(size).ok()).map(format_size);
-            next.keys = number(report_facts::KEYS);
+            next.keys = report::counted_keys(report);
             next.artifact_type = fact(report_facts::ARTIFACT_TYPE);
             next.checksum_sha256 = fact(report_facts::STORED_SHA256);
             next.method_digest = fact(report_facts::METHOD_DIGEST);

@@ -159,7 +159,7 @@ fn take_facts(status: &mut RedisRestoreStatus, report: &TaskReport) {
     if let Some(manifest) = &report.manifest {
         status.backup_path = Some(manifest.clone());
     }
-    status.keys_expected = report::number(report, "keys");
+    status.keys_expected = report::counted_keys(report);
     status.keys_restored = report::number(report, "keys-restored").or_else(|| report::number(report, "keys-loaded"));
     status.keys_expired = report::number(report, "keys-expired");
     status.keys_skipped = report::number(report, "keys-skipped");
