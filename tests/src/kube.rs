@@ -10,6 +10,7 @@ pub mod faults;
 pub mod managed;
 mod namespace;
 mod operator;
+mod sentinels;
 pub mod tls;
 pub mod witness;
 mod workloads;
@@ -27,6 +28,7 @@ use anyhow::{Context, Result, bail};
 pub use fake_node::FakeNode;
 pub use namespace::{LIMIT, TestNamespace, resource};
 pub use operator::{LEADER_LEASE, Operator, Proxy};
+pub use sentinels::Sentinels;
 pub use workloads::{BUCKET, Redis, RedisOptions, Storage, finished_job, job, redis_image};
 
 /// Which level was asked for.

@@ -15,7 +15,7 @@ use super::{LIMIT, TestNamespace};
 /// The bucket that the S3 server has.
 pub const BUCKET: &str = "redis-backups";
 /// Who runs in the pods.
-const USER: u32 = 65532;
+pub(super) const USER: u32 = 65532;
 
 /// The image of a server, as `cargo xtask image --servers` packs it.
 pub const fn redis_image(version: Version) -> &'static str {
@@ -28,7 +28,7 @@ pub const fn redis_image(version: Version) -> &'static str {
 }
 
 /// What pod security `restricted` wants of a pod.
-fn pod_security(user: u32) -> Value {
+pub(super) fn pod_security(user: u32) -> Value {
     json!({
         "runAsNonRoot": true, "runAsUser": user, "runAsGroup": user, "fsGroup": user,
         "seccompProfile": {"type": "RuntimeDefault"},
@@ -36,7 +36,7 @@ fn pod_security(user: u32) -> Value {
 }
 
 /// And of a container.
-fn container_security() -> Value {
+pub(super) fn container_security() -> Value {
     json!({
         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
     })
@@ -169,8 +169,17 @@ impl<'a> Redis<'a> {
 
     /// A connection to a pod, from this machine.
     pub async fn connect(&self, ordinal: u32) -> Result<MultiplexedConnection> {
-        let address = pod_address(self.namespace, &self.pod(ordinal)).await?;
-        let client = redis::Client::open(format!("redis://{address}:6379"))?;
+        self.connect_to(&format!("redis://{}:6379", self.address(ordinal).await?)).await
+    }
+
+    /// A pod's address, once it has one.
+    pub async fn address(&self, ordinal: u32) -> Result<String> {
+        pod_address(self.namespace, &self.pod(ordinal)).await
+    }
+
+    /// A connection to a pod of it by a URL.
+    pub async fn connect_to(&self, url: &str) -> Result<MultiplexedConnection> {
+        let client = redis::Client::open(url)?;
         let config = redis::AsyncConnectionConfig::new()
             .set_response_timeout(Some(Duration::from_secs(120)))
             .set_connection_timeout(Some(Duration::from_secs(10)));
@@ -184,7 +193,7 @@ impl<'a> Redis<'a> {
                 Err(error) => error,
             };
             if Instant::now() > deadline {
-                bail!("{} does not answer: {failed}\n{}", self.pod(ordinal), self.namespace.describe());
+                bail!("{} does not answer at {url}: {failed}\n{}", self.name, self.namespace.describe());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -192,7 +201,7 @@ impl<'a> Redis<'a> {
 }
 
 /// A pod's address, once it has one.
-async fn pod_address(namespace: &TestNamespace, name: &str) -> Result<String> {
+pub(super) async fn pod_address(namespace: &TestNamespace, name: &str) -> Result<String> {
     let pod = namespace
         .wait_for("v1", "Pod", name, "to have an address", |pod| {
             pod.is_some_and(|pod| pod["status"]["podIP"].is_string() && pod["metadata"]["deletionTimestamp"].is_null())
