@@ -15,7 +15,7 @@ use redkeep_k8s_api::redis_cluster_status::{BootstrapStatus, RedisClusterStatus}
 use super::build::stateful_set::{CONTAINER, FENCING, hash_of};
 use super::decide::{ExpectedKeys, FirstGrant, Member, Seen, Truth, Wanted};
 use super::dereference::Workload;
-use super::memory::Memory;
+use super::memory::{Holder, Memory};
 use super::names;
 use super::validate::{self, ValidatedCluster};
 use crate::apply::whole_seconds;
@@ -144,13 +144,16 @@ pub(super) fn look(
         observed == set.metadata.generation
     });
     let hash = hash.and_then(hash_of);
-    let ended: Vec<&str> =
-        workload.pods.iter().filter(|pod| has_ended(pod)).filter_map(|pod| pod.metadata.uid.as_deref()).collect();
-    let is_revoked = truth.process.is_none() || truth.failover_since.is_some();
-    // While a grant stands, a container that restarted says so itself: the kubelet's word may be about the one before.
-    let answers_now = truth.holder().is_some_and(|holder| answers.get(holder).is_some_and(Option::is_some));
-    let holder_ended =
-        memory.has_ended(truth.granted_uid.as_deref(), if is_revoked || !answers_now { &ended } else { &[] });
+    let granted = truth.granted_uid.as_deref();
+    let holder = workload.pods.iter().find(|pod| granted.is_some() && pod.metadata.uid.as_deref() == granted);
+    let ended = holder.map(ended_containers).unwrap_or_default();
+    let answer = truth.holder().and_then(|holder| answers.get(holder)?.as_ref());
+    let holder_ended = memory.has_ended(granted.map(|uid| Holder {
+        uid,
+        process: truth.process.as_deref().filter(|_| truth.failover_since.is_none()),
+        answers: answer.map(|standing| standing.process.as_str()),
+        ended: &ended,
+    }));
     let members = workload.pods.iter().filter_map(|pod| {
         let name = pod.name_any();
         let member = Member {
@@ -171,8 +174,6 @@ pub(super) fn look(
     });
     let replicas = workload.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
     let members = members.collect();
-    let granted = truth.granted_uid.as_deref();
-    let holder = workload.pods.iter().find(|pod| granted.is_some() && pod.metadata.uid.as_deref() == granted);
     let of_holder = memory.fencing(granted, holder.and_then(fencing));
     // Those that were not made anew since the spec was changed keep to what they were made with.
     wanted.fencing = workload.pods.iter().filter_map(fencing).chain(of_holder).fold(wanted.fencing, Duration::max);
@@ -202,17 +203,17 @@ fn is_down(pod: &Pod) -> bool {
     !containers.any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
 
-/// Whether the kubelet says that the pod's Redis does not run any more.
-fn has_ended(pod: &Pod) -> bool {
-    let Some(status) = &pod.status else { return false };
-    let mut containers = status.container_statuses.iter().flatten();
-    containers.any(|container| {
-        let state = container.state.as_ref();
+/// The ids of the pod's containers of Redis that its kubelet says have ended, where none runs now.
+fn ended_containers(pod: &Pod) -> Vec<String> {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let ended = containers.filter(|container| container.name == CONTAINER).filter_map(|container| {
+        let state = container.state.as_ref()?;
         // One that never ran is waiting too, and has no last state.
-        let waits = state.is_some_and(|state| state.waiting.is_some());
-        let ran = container.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
-        container.name == CONTAINER && (state.is_some_and(|state| state.terminated.is_some()) || (waits && ran))
-    })
+        let last = container.last_state.as_ref().filter(|_| state.waiting.is_some());
+        let ended = state.terminated.as_ref().or_else(|| last?.terminated.as_ref())?;
+        Some(ended.container_id.clone().unwrap_or_else(|| format!("start {}", container.restart_count)))
+    });
+    ended.collect()
 }
 
 /// Why a pod does not run, as far as its own status says: a stable word and a sentence.

@@ -1,7 +1,7 @@
 //! What one operator process remembers of its looks at a cluster: misses, notices, orders that were taken. None of it is needed
 //! to be right; an operator that starts anew waits from the beginning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use redkeep_core::managed::{Orders, Played, Role, Standing};
@@ -21,8 +21,8 @@ pub(super) struct Memory {
     acknowledged: BTreeMap<String, (String, Orders)>,
     hand_over_failed: Option<Duration>,
     counted: Option<Duration>,
-    /// The uid of the pod with a grant, once its kubelet said that its container has ended.
-    ended: Option<String>,
+    /// What kubelets said of the container with the grant.
+    ended: Option<Ended>,
     /// The hash of what was applied last, when, and which claim did not grow then.
     pub(super) applied: Option<(u64, Duration, Option<Hindrance>)>,
     /// Why the Secrets of this generation could not be made, and when that was.
@@ -31,6 +31,29 @@ pub(super) struct Memory {
     pub(super) hindered: Option<(Option<i64>, Duration, Hindrance)>,
     /// The uid of the pod with a grant, and after how long it fences itself: it may still run when its pod is gone.
     fencing: Option<(String, Duration)>,
+}
+
+/// The grant that stood last, and whether its container has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Ended {
+    uid: String,
+    /// Unknown of a grant that was over before this operator began.
+    process: Option<String>,
+    is_over: bool,
+    /// Ended containers of the pod from before this process: it answered while they were said to have ended.
+    earlier: BTreeSet<String>,
+}
+
+/// What is known of the pod that was granted last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holder<'a> {
+    pub(super) uid: &'a str,
+    /// The process with the grant; none while the grant is being revoked.
+    pub(super) process: Option<&'a str>,
+    /// The process that answers in the pod now.
+    pub(super) answers: Option<&'a str>,
+    /// The pod's containers that its kubelet says have ended, by id.
+    pub(super) ended: &'a [String],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,13 +115,26 @@ impl Memory {
         }
     }
 
-    /// Whether the container of the pod that was granted last has ended; `ended`: uids of pods whose kubelet says so now.
-    pub(super) fn has_ended(&mut self, granted: Option<&str>, ended: &[&str]) -> bool {
-        let Some(granted) = granted else { return false };
-        if ended.contains(&granted) {
-            self.ended = Some(granted.to_owned());
+    /// Whether the container that was granted last has ended. What a kubelet says holds for one grant: the same pod may be granted
+    /// again after its container was started anew, and what it said before that is about another process.
+    pub(super) fn has_ended(&mut self, holder: Option<Holder<'_>>) -> bool {
+        let Some(holder) = holder else { return false };
+        let is_known = self.ended.as_ref().is_some_and(|known| {
+            known.uid == holder.uid && (holder.process.is_none() || known.process.as_deref() == holder.process)
+        });
+        if !is_known {
+            let process = holder.process.map(str::to_owned);
+            self.ended = Some(Ended { uid: holder.uid.to_owned(), process, ..Ended::default() });
         }
-        self.ended.as_deref() == Some(granted)
+        let Some(known) = &mut self.ended else { return false };
+        if holder.answers.is_some() && holder.answers == holder.process {
+            known.is_over = false;
+            known.earlier.extend(holder.ended.iter().cloned());
+        } else if holder.answers.is_none() || holder.process.is_none() {
+            // While a grant stands, a container that restarted says so itself.
+            known.is_over |= holder.ended.iter().any(|container| !known.earlier.contains(container));
+        }
+        known.is_over
     }
 
     /// After how long the pod that was granted last fences itself; `seen`: what its pod says, while there is one.
@@ -181,6 +217,36 @@ mod tests {
         assert_eq!(look(6, "q", 2, Played::Standby, 2), Some(seconds(0)), "it has restarted");
         assert_eq!(look(9, "q", 2, Played::Standby, 3), None, "a new decision");
         assert_eq!(look(10, "q", 3, Played::Primary, 3), None, "a primary is no witness");
+    }
+
+    #[test]
+    fn what_a_kubelet_said_of_a_container_holds_for_the_grant_of_its_process() {
+        let mut memory = Memory::default();
+        let mut look = |uid, process: Option<&str>, answers: Option<&str>, ended: &[&str]| {
+            let ended: Vec<String> = ended.iter().map(ToString::to_string).collect();
+            memory.has_ended(Some(Holder { uid, process, answers, ended: &ended }))
+        };
+        assert!(!look("u", Some("p"), Some("p"), &[]));
+        assert!(!look("u", Some("p"), None, &[]), "silent is not ended");
+        assert!(look("u", Some("p"), None, &["c1"]));
+        assert!(look("u", None, Some("q"), &[]), "its kubelet has said so, though another runs in its place by now");
+        assert!(!look("v", Some("r"), Some("r"), &[]), "another pod");
+        assert!(
+            !look("u", Some("q"), None, &[]),
+            "granted again, in another start: nobody said that this one has ended"
+        );
+        assert!(!look("u", Some("q"), Some("q"), &["c1"]), "it answers: its kubelet means the one before");
+        assert!(!look("u", Some("q"), None, &["c1"]));
+        assert!(!look("u", None, None, &["c1"]));
+        assert!(look("u", None, None, &["c2"]));
+        assert!(!Memory::default().has_ended(None));
+    }
+
+    #[test]
+    fn an_operator_that_starts_while_a_grant_is_revoked_believes_the_kubelet() {
+        let mut memory = Memory::default();
+        let ended = ["c1".to_owned()];
+        assert!(memory.has_ended(Some(Holder { uid: "u", process: None, answers: None, ended: &ended })));
     }
 
     #[test]
