@@ -291,15 +291,16 @@ async fn fill_claim(
         // Before it is said to be whole: what is whole is kept as the spec says.
         apply::keep_claim(cluster, context).await?;
     }
+    if let (Restore::Begin { .. }, Some(storage)) = (&restore, &validated.storage) {
+        // Before a task is said to be there: a claim that is refused must not look like a Job that vanished.
+        apply::make_claim(cluster, context, &build::claim::first(cluster, storage)).await?;
+    }
     let (next, outcome) = status::restoring(cluster, &restore, context.now());
     if !apply::status(cluster, context, &next, outcome).await? {
         return Ok(Action::requeue(AT_ONCE));
     }
     match restore {
         Restore::Begin { validated: wanted, attempt } => {
-            if let Some(storage) = &validated.storage {
-                apply::make_claim(cluster, context, &build::claim::first(cluster, storage)).await?;
-            }
             start(cluster, validated, context, *wanted, &Target::Claim, attempt).await?;
             Ok(Action::requeue(LOOK))
         }

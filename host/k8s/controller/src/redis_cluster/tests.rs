@@ -395,6 +395,22 @@ async fn a_claim_that_is_there_is_not_touched() {
 }
 
 #[tokio::test]
+async fn a_first_claim_that_is_refused_is_said_and_heals() {
+    let bench = bench(born());
+    backup(&bench, "Completed");
+    bench.api.fail_when(|call| {
+        let is_claim = call.method == "POST" && call.path.ends_with("/persistentvolumeclaims");
+        is_claim.then(|| (403, "Forbidden", "exceeded quota".to_owned()))
+    });
+    bench.looks(3).await;
+    assert_eq!(bench.condition("Ready"), ("False".into(), "Forbidden".into()));
+    assert!(bench.executor.names().is_empty() && bench.status()["bootstrap"]["taskName"].is_null());
+    bench.api.heal();
+    bench.look().await;
+    assert_eq!((bench.status()["phase"].clone(), bench.executor.names().len()), (json!("Restoring"), 1));
+}
+
+#[tokio::test]
 async fn a_name_that_somebody_else_has_is_said_and_left_alone() {
     let bench = bench(plain());
     bench.api.put(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "carts-rw", "namespace": "shop"}, "spec": {"x": 1}}));
