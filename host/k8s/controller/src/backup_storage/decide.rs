@@ -12,7 +12,7 @@ use redkeep_k8s_api::labels::PROBE_NOW;
 
 use super::dereference::{Tasks, is_clearing};
 use super::validate::{ValidatedStorage, interval};
-use crate::common::Unresolved;
+use crate::common::{CLOCK_TOLERANCE, Unresolved};
 use crate::executor::{Purpose, TaskState};
 
 /// A probe that failed is made again after this, or after its interval where that is shorter.
@@ -96,7 +96,8 @@ fn is_probe_due(now: Timestamp, storage: &BackupStorage, status: &BackupStorageS
     if status.observed_generation != storage.metadata.generation {
         return true;
     }
-    next_probe(storage, status).is_none_or(|next| next <= now)
+    let ahead = status.last_probe_time.as_ref().is_some_and(|last| last.0.duration_since(now) > CLOCK_TOLERANCE);
+    ahead || next_probe(storage, status).is_none_or(|next| next <= now)
 }
 
 /// When it is probed next; `None`: it never was.
@@ -111,7 +112,9 @@ fn next_probe(storage: &BackupStorage, status: &BackupStorageStatus) -> Option<T
 /// How long nothing is to be done.
 pub(super) fn sleep(now: Timestamp, storage: &BackupStorage, status: &BackupStorageStatus) -> Duration {
     let garbage = status.garbage.as_ref().and_then(|garbage| garbage.next_time.as_ref()).map(|time| time.0);
-    let until = [next_probe(storage, status), garbage].into_iter().flatten().min();
+    // A clock that was ahead when it was probed must not keep it from being looked at.
+    let longest = now.checked_add(interval(storage).unwrap_or(AFTER_FAILURE)).ok();
+    let until = [next_probe(storage, status), garbage, longest].into_iter().flatten().min();
     until.map_or(AFTER_FAILURE, |until| Duration::try_from(until.duration_since(now)).unwrap_or_default())
 }
 

@@ -62,7 +62,7 @@ fn schedule(status: &mut BackupStorageStatus, validated: &ValidatedStorage, now:
     };
     let garbage = status.garbage.get_or_insert_with(GarbageStatus::default);
     // From the last one on, so that one that came due while nobody looked is made up for, once.
-    let after = garbage.started_at.as_ref().map_or(now, |time| time.0);
+    let after = garbage.started_at.as_ref().map_or(now, |time| time.0.min(now));
     garbage.next_time = policy.schedule.next_after(after).map(Time);
 }
 

@@ -125,6 +125,20 @@ async fn a_storage_is_probed_at_once_counted_and_probed_again_after_its_interval
 }
 
 #[tokio::test]
+async fn one_that_was_probed_under_a_clock_that_was_ahead_is_probed_again() {
+    let world = World::new(json!({}));
+    world.look().await;
+    world.end(PROBE, ended(TaskOutcome::Done, &FACTS)).await;
+    world.look().await;
+    assert!(world.executor.names().is_empty());
+    world.fake.update("BackupStorage", "shop", "main", |storage| {
+        storage["status"]["lastProbeTime"] = json!("2036-01-01T00:00:00Z");
+    });
+    world.look().await;
+    assert_eq!(world.executor.names(), [PROBE]);
+}
+
+#[tokio::test]
 async fn a_changed_spec_and_the_annotation_probe_at_once() {
     let world = World::new(json!({}));
     world.look().await;

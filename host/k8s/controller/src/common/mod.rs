@@ -21,6 +21,9 @@ pub use error::ReconcileError;
 use redkeep_core::classify::{Class, Classify};
 use redkeep_k8s_api::conditions::reasons;
 
+/// A time so far in the future was written under a wrong clock.
+pub(crate) const CLOCK_TOLERANCE: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
 /// Why a spec cannot be followed now.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -19,7 +19,7 @@ use super::siblings::Sibling;
 use super::status::Facts;
 use super::validate::Validated;
 use super::verification::{self, Due};
-use super::{Shared, build, dereference, siblings};
+use super::{Shared, build, dereference, readers, siblings};
 use crate::apply::condition;
 use crate::common::ReconcileError;
 use crate::common::Unresolved;
@@ -33,6 +33,8 @@ use redkeep_core::classify::chain;
 
 /// The object changed while it was looked at; the newer one is on its way.
 const OUTDATED: Duration = Duration::from_secs(1);
+/// When it is looked again whether somebody still reads backups.
+const READERS_AGAIN: Duration = Duration::from_secs(60);
 
 /// One look at one schedule.
 pub(super) struct Look<'a> {
@@ -248,13 +250,14 @@ impl Look<'_> {
             Retention::Begin(task) => {
                 // A backup that is being read must not be deleted, and one that turns out damaged must not count. Those that came
                 // later are not waited for, or retention might never run; the newest that was verified stays whatever the rules
-                // say. The end of a verification asks for the next look.
+                // say. The end of a verification asks for the next look, that of a restore does not.
                 let since = retention::due_since(next, self.now);
-                let awaited = self.children.iter().filter(|(_, child)| child.was_being_verified(since));
-                let awaited: Vec<&str> = awaited.map(|(name, _)| name.as_str()).collect();
+                let verified = self.children.iter().filter(|(_, child)| child.was_being_verified(since));
+                let mut awaited: Vec<String> = verified.map(|(name, _)| format!("RedisBackup {name}")).collect();
+                awaited.extend(readers::of(&self.context.client, &self.key.namespace, since).await?);
                 if !awaited.is_empty() {
                     retention::postponed(next, &awaited, generation, self.now);
-                    return Ok(Aside::default());
+                    return Ok(Aside { wake: self.now.checked_add(READERS_AGAIN).ok(), ..Aside::default() });
                 }
                 // An operator that ended right after it had noted the last one's report did not get to that.
                 if let Some(last) = next.retention.as_ref().and_then(|last| last.task_name.as_deref()) {

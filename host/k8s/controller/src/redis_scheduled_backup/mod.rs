@@ -9,6 +9,7 @@ mod children;
 mod decide;
 mod dereference;
 mod look;
+mod readers;
 mod retention;
 mod siblings;
 mod status;

@@ -10,8 +10,8 @@ use redkeep_k8s_api::conditions::{PRUNED, reasons};
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackupStatus, RetentionDecision, RetentionStatus};
 
 use crate::apply::{ConditionUpdate, condition, set_condition, whole_seconds};
+use crate::common::CLOCK_TOLERANCE;
 use crate::executor::TaskState;
-use crate::redis_scheduled_backup::task::CLOCK_TOLERANCE;
 pub(super) use task::{key, start};
 
 /// Also without a new backup: the rules know ages, and garbage becomes old.
@@ -76,14 +76,14 @@ pub(super) fn due_since(status: &RedisScheduledBackupStatus, now: Timestamp) -> 
 /// The status while a run that is due waits for these verifications. When it became so is the condition's transition.
 pub(super) fn postponed(
     status: &mut RedisScheduledBackupStatus,
-    awaited: &[&str],
+    awaited: &[String],
     generation: Option<i64>,
     now: Timestamp,
 ) {
     const MOST_NAMES: usize = 5;
-    let names = awaited.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
+    let names = awaited.get(..MOST_NAMES).unwrap_or(awaited).join(", ");
     let more = if awaited.len() > MOST_NAMES { ", …" } else { "" };
-    let message = format!("a retention run is due and waits until {names}{more} was verified");
+    let message = format!("a retention run is due and waits until nothing is read any more by or for {names}{more}");
     set(status, None, reasons::POSTPONED, message, generation, now);
 }
 

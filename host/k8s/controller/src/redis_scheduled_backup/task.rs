@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use kube::ResourceExt;
 use redkeep_core::classify::Classify;
 use redkeep_core::identifier::{ClusterName, Namespace};
@@ -18,8 +17,6 @@ use crate::common::{ReconcileError, Unresolved, placement};
 use crate::context::Context;
 use crate::executor::{Mount, Purpose, TaskKey, TaskRequest};
 
-/// A time so far in the future was written under a wrong clock.
-pub(super) const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 const RETRIES: u32 = 1;
 
 /// The name of a run's task. Each run has one of its own: the Job of the last one is kept for a while.

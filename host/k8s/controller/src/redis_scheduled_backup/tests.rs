@@ -604,6 +604,36 @@ async fn retention_waits_for_the_verifications_that_ran_when_it_became_due_and_f
 }
 
 #[tokio::test]
+async fn retention_waits_for_what_was_being_restored_when_it_became_due_and_for_nothing_later() {
+    let world = World::new(nightly(json!({"retention": {"keepLast": 3}})), "2026-11-20T12:10:00Z");
+    let reader = |kind: &str, name: &str, created: &str, phase: &str| {
+        world.fake.put(json!({"apiVersion": "redis.io/v1", "kind": kind,
+            "metadata": {"name": name, "namespace": "shop", "creationTimestamp": created},
+            "spec": {"backupName": "nightly-202611190200", "target": {"clusterName": "carts"},
+                "imageName": "redis:7.2", "storage": {"size": "1Gi"}},
+            "status": {"phase": phase}}));
+    };
+    world.fake.put(being_verified("nightly-202611200200", "2026-11-20T12:05:00Z"));
+    reader("RedisRestore", "done", "2026-11-20T12:00:00Z", "Completed");
+    reader("RedisRestore", "back", "2026-11-20T12:00:00Z", "Running");
+    reader("RedisCluster", "born", "2026-11-20T12:00:00Z", "Restoring");
+    world.look().await.unwrap();
+    assert_eq!(world.status("retention"), Value::Null);
+    let message = world.condition("Pruned")["message"].as_str().unwrap().to_owned();
+    assert!(message.ends_with("RedisRestore back, RedisCluster born"), "{message}");
+    world.end("nightly-202611200200", "completed", "2026-11-20T12:05:00Z");
+    world.look().await.unwrap();
+    let message = world.condition("Pruned")["message"].as_str().unwrap().to_owned();
+    assert!(message.ends_with(" for RedisRestore back, RedisCluster born"), "{message}");
+    reader("RedisRestore", "back", "2026-11-20T12:00:00Z", "Completed");
+    reader("RedisCluster", "born", "2026-11-20T12:00:00Z", "Healthy");
+    reader("RedisRestore", "later", "2026-11-20T12:11:00Z", "Pending");
+    world.clock.set("2026-11-20T12:12:00Z");
+    world.look().await.unwrap();
+    assert!(world.status("retention")["taskName"].is_string(), "{}", world.condition("Pruned"));
+}
+
+#[tokio::test]
 async fn a_postponement_ends_with_the_rules() {
     let world = World::new(nightly(json!({"retention": {"keepLast": 3}})), "2026-11-20T12:10:00Z");
     world.fake.put(being_verified("nightly-202611200200", "2026-11-20T12:05:00Z"));

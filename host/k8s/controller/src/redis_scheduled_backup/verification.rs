@@ -17,9 +17,9 @@ use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackupStatus;
 use redkeep_k8s_api::run::{Phase, VerificationStatus};
 
 use crate::apply::{set_condition, whole_seconds};
+use crate::common::CLOCK_TOLERANCE;
 use crate::common::verdict::{Verdict, verdict};
 use crate::executor::TaskState;
-use crate::redis_scheduled_backup::task::CLOCK_TOLERANCE;
 pub(super) use task::{keep_place, key, longest, release_place, start};
 
 /// Beyond the task's own deadlines, its Job has ended whatever is seen of it.
