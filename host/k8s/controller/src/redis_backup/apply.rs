@@ -10,6 +10,7 @@ use redkeep_k8s_api::redis_backup::{RedisBackup, RedisBackupStatus};
 use redkeep_k8s_api::run::Phase;
 use serde_json::{Value, json};
 
+use super::pin;
 use crate::apply::{is_conflict, is_namespace_terminating, patch_metadata, replace_status};
 use crate::common::{ReconcileError, label};
 use crate::context::Context;
@@ -97,12 +98,15 @@ pub(super) async fn mark_ended(
     if let Some(completed) = completed {
         metadata["annotations"] = json!({labels::COMPLETED_AT: completed.to_string()});
     }
-    // The task pinned it as the spec was when it began: known only of a spec that never changed.
-    if backup.spec.pin
-        && phase == Phase::Completed
-        && backup.metadata.generation.is_none_or(|generation| generation == 1)
-    {
-        metadata["annotations"][labels::PINNED] = json!("true");
+    // The task pinned it as the spec was when it began, which nobody knows of a spec that has changed since. Said once: whatever
+    // is pinned by hand later stays so.
+    if phase == Phase::Completed && !backup.labels().contains_key(labels::OUTCOME) {
+        let never_changed = backup.metadata.generation.is_none_or(|generation| generation == 1);
+        match (never_changed, backup.spec.pin) {
+            (true, true) => metadata["annotations"][labels::PINNED] = json!("true"),
+            (true, false) => {}
+            (false, _) => metadata["annotations"][labels::PINNED] = json!(pin::CHANGING),
+        }
     }
     match write_metadata(context, backup, "labels", metadata.clone()).await {
         // Without the outcome the object would never leave those that are looked at, and its schedule would wait for it.

@@ -21,7 +21,7 @@ const INSPECTION_LIMIT: Duration = Duration::from_secs(900);
 
 /// What a task without a report had not begun to do: nothing can have been committed. Of a retry that does not start these words
 /// are not said ([`RETRY_NOT_STARTED`](crate::executor::RETRY_NOT_STARTED)), as an attempt before it may have come to its end.
-const NEVER_STARTED: [&str; 11] = [
+const NEVER_STARTED: [&str; 12] = [
     "ContainerNotStarted",
     "ImagePullFailed",
     "MountFailed",
@@ -32,6 +32,7 @@ const NEVER_STARTED: [&str; 11] = [
     "ServiceAccountMissing",
     "StartDeadlineExceeded",
     "Suspended",
+    "TasksAhead",
     "Unschedulable",
 ];
 

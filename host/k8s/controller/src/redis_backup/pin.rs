@@ -23,7 +23,7 @@ use crate::executor::{Purpose, TaskState};
 use crate::outcome::{Outcome, publish};
 
 /// [`labels::PINNED`] while a task may be changing it.
-const CHANGING: &str = "changing";
+pub(super) const CHANGING: &str = "changing";
 
 /// [`labels::PINNED`] of a backup that is not in storage any more. Of this generation: a later wish asks again.
 fn gone(backup: &RedisBackup) -> String {

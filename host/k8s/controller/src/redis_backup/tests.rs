@@ -130,6 +130,7 @@ async fn a_backup_goes_from_the_wish_to_the_end() {
     world.runs();
     world.look().await;
     assert_eq!(world.phase(), "Running");
+    world.clock.advance(std::time::Duration::from_secs(61));
     world.ends(TASK, json!({"state": "done"}));
     world.look().await;
     let backup = world.backup();
@@ -604,6 +605,34 @@ async fn a_backup_that_was_pinned_from_the_beginning_can_be_unpinned() {
     world.change(|spec| spec["pin"] = json!(false));
     world.look_when_finished().await;
     assert_eq!(world.executor.names(), [TASK, PIN]);
+}
+
+#[tokio::test]
+async fn a_pin_that_was_taken_back_while_the_backup_ran_is_taken_away_in_storage() {
+    let world = World::begun(json!({"pin": true})).await;
+    world.fake.update("RedisBackup", "shop", "nightly", |backup| {
+        backup["metadata"]["generation"] = json!(2);
+        backup["spec"]["pin"] = json!(false);
+    });
+    world.ends(TASK, json!({"state": "done"}));
+    world.look().await;
+    assert_eq!(world.backup()["metadata"]["annotations"][labels::PINNED], "changing");
+    world.look_when_finished().await;
+    assert_eq!(world.executor.names(), [TASK, PIN]);
+    let task = serde_json::to_value(&world.executor.started.lock().unwrap()[1].spec.task).unwrap();
+    assert_eq!((&task["kind"], &task["pinned"]), (&json!("pin"), &json!(false)));
+}
+
+#[tokio::test]
+async fn a_task_whose_clock_is_ahead_ends_no_later_than_now() {
+    let world = World::begun(json!({})).await;
+    let report = json!({
+        "outcome": {"state": "done"}, "startedAt": "2036-11-27T12:00:00Z", "endedAt": "2036-11-27T12:01:00Z", "facts": {},
+    });
+    world.executor.set(TASK, TaskState::Ended { report: serde_json::from_value(report).unwrap(), pod: None });
+    world.look().await;
+    let completed: jiff::Timestamp = world.backup()["status"]["completedAt"].as_str().unwrap().parse().unwrap();
+    assert!(completed <= world.context.now(), "{completed}");
 }
 
 #[tokio::test]

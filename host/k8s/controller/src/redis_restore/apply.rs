@@ -42,7 +42,7 @@ pub(super) async fn apply(
         }
         Decision::Begin(validated) => {
             if let Some((reason, message)) = hindrance(restore, context, &validated).await? {
-                let decision = decide::not_yet(context.now(), restore, reason.to_owned(), message);
+                let decision = decide::not_yet(context.now(), restore, reason.to_owned(), message, false);
                 let (next, outcome) = status::next(restore, &decision, context.now());
                 write(restore, context, &next, outcome).await?;
                 return if decision.is_end() { tidy(restore, context, next.phase).await } else { Ok(()) };

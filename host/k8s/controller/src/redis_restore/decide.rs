@@ -20,7 +20,7 @@ pub(super) enum Decision {
     /// It ended already.
     Done,
     /// Not yet; nothing was touched.
-    Wait { reason: String, message: String },
+    Wait { reason: String, message: String, is_spec: bool },
     /// Take the Lease, make the task.
     Begin(Box<ValidatedRestore>),
     /// The task is there.
@@ -80,30 +80,39 @@ pub(super) fn decide(
         let message = format!("the task's Job was deleted by somebody else; {MAY_BE_FILLED}");
         return Decision::Fail { reason: reasons::JOB_VANISHED.to_owned(), message, is_spec: false };
     }
-    let waits_for = match validated {
+    match validated {
         Ok(validated) => match lease {
-            LeaseState::Free | LeaseState::Ours => return Decision::Begin(Box::new(validated)),
+            LeaseState::Free | LeaseState::Ours => Decision::Begin(Box::new(validated)),
             LeaseState::Held { by } => {
-                (reasons::TARGET_BUSY.to_owned(), format!("RedisRestore {by} writes to the same target"))
+                let message = format!("RedisRestore {by} writes to the same target");
+                not_yet(now, restore, reasons::TARGET_BUSY.to_owned(), message, false)
             }
         },
         Err(wrong @ Unresolved::Invalid { .. }) => {
-            return Decision::Fail { reason: wrong.reason().to_owned(), message: wrong.to_string(), is_spec: true };
+            Decision::Fail { reason: wrong.reason().to_owned(), message: wrong.to_string(), is_spec: true }
         }
-        Err(not_yet) => (not_yet.reason().to_owned(), chain(&not_yet)),
-    };
-    let (reason, message) = waits_for;
-    not_yet(now, restore, reason, message)
+        Err(missing) => {
+            // What is named is not there yet; an API server that does not answer says nothing about the spec.
+            let is_spec = matches!(missing, Unresolved::NotYet { .. });
+            not_yet(now, restore, missing.reason().to_owned(), chain(&missing), is_spec)
+        }
+    }
 }
 
-/// It waits for this, and not for ever.
-pub(super) fn not_yet(now: Timestamp, restore: &RedisRestore, reason: String, message: String) -> Decision {
+/// It waits for this, and not for ever. `is_spec`: for something that the spec names.
+pub(super) fn not_yet(
+    now: Timestamp,
+    restore: &RedisRestore,
+    reason: String,
+    message: String,
+    is_spec: bool,
+) -> Decision {
     let limit = seconds(restore.spec.active_deadline_seconds);
     if waited(now, restore) > limit {
         let message = format!("not begun within {} s: {message}", limit.as_secs());
-        return Decision::Fail { reason, message, is_spec: false };
+        return Decision::Fail { reason, message, is_spec };
     }
-    Decision::Wait { reason, message }
+    Decision::Wait { reason, message, is_spec }
 }
 
 /// How long it has been there.

@@ -29,9 +29,10 @@ pub(super) fn next(
     };
     let outcome = match decision {
         Decision::Done => None,
-        Decision::Wait { reason, message } => {
+        Decision::Wait { reason, message, is_spec } => {
             let is_news = status.phase.is_none();
-            set(&mut status, ACCEPTED, true, reasons::VALID, "the spec can be followed");
+            let (accepted, said) = said_of_spec(*is_spec, reason, message);
+            set(&mut status, ACCEPTED, !is_spec, accepted, said);
             set(&mut status, COMPLETE, false, reason, message);
             status.phase = Some(Phase::Pending);
             status.target = Some(target_name(&restore.spec.target));
@@ -68,13 +69,8 @@ pub(super) fn next(
             None
         }
         Decision::Fail { reason, message, is_spec } => {
-            set(
-                &mut status,
-                ACCEPTED,
-                !is_spec,
-                if *is_spec { reason } else { reasons::VALID },
-                message_of_accepted(*is_spec, message),
-            );
+            let (accepted, said) = said_of_spec(*is_spec, reason, message);
+            set(&mut status, ACCEPTED, !is_spec, accepted, said);
             Some(failed(&mut status, &mut set, reason, message, now))
         }
         Decision::End { report } => {
@@ -92,7 +88,7 @@ pub(super) fn next(
                     let message = said(&status);
                     set(&mut status, COMPLETE, true, reasons::COMPLETED, &message);
                     status.phase = Some(Phase::Completed);
-                    status.completed_at = Some(Time(whole_seconds(report.ended_at)));
+                    status.completed_at = Some(Time(whole_seconds(report.ended_at.min(now))));
                     status.progress = None;
                     status.error = None;
                     Some(Outcome::normal("Restore", "RestoreCompleted", message))
@@ -109,8 +105,9 @@ pub(super) fn next(
     (status, outcome)
 }
 
-fn message_of_accepted(is_spec: bool, message: &str) -> &str {
-    if is_spec { message } else { "the spec can be followed" }
+/// Reason and message of `Accepted`.
+fn said_of_spec<'a>(is_spec: bool, reason: &'a str, message: &'a str) -> (&'a str, &'a str) {
+    if is_spec { (reason, message) } else { (reasons::VALID, "the spec can be followed") }
 }
 
 fn failed(

@@ -279,6 +279,7 @@ async fn a_backup_that_failed_is_refused_and_one_that_never_comes_is_given_up() 
     let object = world.look("wait").await;
     assert_eq!(object["status"]["phase"], "Failed");
     assert_eq!(condition(&object, "Failed")["reason"], "BackupNotFound");
+    assert_eq!(condition(&object, "Accepted")["reason"], "BackupNotFound");
     assert!(world.executor.names().is_empty());
 }
 
@@ -325,6 +326,7 @@ async fn a_backup_of_a_plugin_is_restored_by_its_method_and_a_demanded_digest_wi
     let object = world.put("back", "aaaaaaaa", json!({"backupName": "keys", "target": target})).await;
     assert_eq!(object["status"]["phase"], "Pending");
     assert_eq!(condition(&object, "Complete")["reason"], "MethodNotFound");
+    assert_eq!(condition(&object, "Accepted")["status"], "False");
     world.fake.put(json!({"apiVersion": "redis.io/v1", "kind": "BackupMethod", "metadata": {"name": "mine"},
         "spec": {"source": {"configMap": {"name": "plugin"}}, "grants": ["redis:load"]},
         "status": {"observedGeneration": 1, "digest": "sha256:aa", "description": {"name": "key-listing"},
