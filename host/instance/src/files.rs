@@ -19,9 +19,6 @@ pub(crate) enum Load {
     /// With `appendonly no`, though the directives say yes: there is an RDB file and no append-only file, which Redis
     /// writes when it is told `appendonly yes` after loading.
     RdbFirst,
-    /// With `appendonly yes`, though the directives say no: there is an append-only file and no RDB file. After loading Redis is
-    /// told `appendonly no`.
-    AofFirst,
 }
 
 /// Looks at the files.
@@ -38,24 +35,22 @@ pub(crate) fn look(data: &Path, directives: &[(String, String)], program: &Progr
     let has_rdb = holds_something(&data.join(value("dbfilename", "dump.rdb")))?;
     // 6.2 makes it, empty, when it begins to write the first one, and would load that nothing.
     let has_old_aof = holds_something(&data.join(&file))?;
-    if !program.knows_manifests()
-        && !has_rdb
-        && !has_old_aof
-        && let Some(manifest) = any_manifest(&folder)?
-    {
-        return Err(InstanceError::NewerFiles {
-            manifest,
-            server: program.server.clone(),
-            version: program.version.clone(),
-        });
+    if !program.knows_manifests() {
+        if !has_rdb
+            && !has_old_aof
+            && let Some(manifest) = any_manifest(&folder)?
+        {
+            return Err(InstanceError::NewerFiles {
+                manifest,
+                server: program.server.clone(),
+                version: program.version.clone(),
+            });
+        }
+    } else if size(&folder.join(format!("{file}.manifest")))?.is_some() {
+        return Ok(Load::AsTold);
     }
-    let has_manifest = program.knows_manifests() && size(&folder.join(format!("{file}.manifest")))?.is_some();
     let appends = value(APPEND_ONLY, "no").eq_ignore_ascii_case("yes");
-    Ok(match (appends, has_rdb, has_old_aof || has_manifest) {
-        (true, true, false) => Load::RdbFirst,
-        (false, false, true) => Load::AofFirst,
-        _ => Load::AsTold,
-    })
+    Ok(if appends && has_rdb && !has_old_aof { Load::RdbFirst } else { Load::AsTold })
 }
 
 fn holds_something(path: &Path) -> Result<bool, InstanceError> {
@@ -117,9 +112,6 @@ mod tests {
     #[case::nothing(&[], YES, Load::AsTold)]
     #[case::empty_rdb(&[("dump.rdb", "")], YES, Load::AsTold)]
     #[case::old_aof(&[RDB, OLD], YES, Load::AsTold)]
-    #[case::old_aof_alone(&[OLD], "", Load::AofFirst)]
-    #[case::old_aof_beside_an_rdb(&[RDB, OLD], "", Load::AsTold)]
-    #[case::empty_old_aof_alone(&[("appendonly.aof", "")], "", Load::AsTold)]
     #[case::empty_old_aof(&[RDB, ("appendonly.aof", "")], YES, Load::RdbFirst)]
     #[case::named_rdb(&[("d.rdb", "REDIS")], "appendonly yes\nDBFilename 'd.rdb'", Load::RdbFirst)]
     #[case::another_rdb(&[RDB], "appendonly yes\ndbfilename d.rdb", Load::AsTold)]
@@ -143,9 +135,7 @@ mod tests {
     #[case(&[RDB, ("appendonlydir/.keep", "")], YES, Load::RdbFirst)]
     #[case(&[RDB, NEW], "appendonly yes\nappenddirname d", Load::RdbFirst)]
     #[case(&[RDB, ("d/a.manifest", "file")], "appendonly yes\nappenddirname d\nappendfilename a", Load::AsTold)]
-    #[case(&[NEW], "", Load::AofFirst)]
-    #[case(&[NEW, RDB], "", Load::AsTold)]
-    #[case(&[NEW], "appenddirname d", Load::AsTold)]
+    #[case(&[NEW], "", Load::AsTold)]
     fn a_manifest_counts_where_it_is_known(
         #[case] files: &[(&str, &str)],
         #[case] conf: &str,

@@ -210,27 +210,18 @@ impl Supervisor {
         let asked = self.settings.directives()?;
         let load = files::look(&self.settings.data, &asked, &self.program)?;
         let mut directives = asked.clone();
-        let at_first = match load {
-            Load::AsTold => None,
-            Load::RdbFirst => {
-                Some(("no", "an RDB file and no append-only file: Redis loads the one, then writes the other"))
-            }
-            Load::AofFirst => {
-                Some(("yes", "an append-only file and no RDB file: Redis loads it, then writes it no more"))
-            }
-        };
-        if let Some((value, why)) = at_first {
-            tracing::warn!("there is {why}");
+        if load == Load::RdbFirst {
+            tracing::warn!("there is an RDB file and no append-only file: Redis loads the one, then writes the other");
             directives.retain(|(name, _)| name != APPEND_ONLY);
-            directives.push((APPEND_ONLY.to_owned(), value.to_owned()));
+            directives.push((APPEND_ONLY.to_owned(), "no".to_owned()));
         }
         self.certificates = Certificates::of(&self.settings.redis_tls);
         let running = Running::start(&self.settings, &self.program, &directives, &self.events)?;
         tracing::info!(pid = running.pid.as_raw_nonzero(), process = running.process, "started Redis as standby");
         self.state.started(running.process.clone());
         self.configuration = Configuration::started(&asked);
-        if let Some((value, _)) = at_first {
-            self.configuration = std::mem::take(&mut self.configuration).at_first(APPEND_ONLY, value);
+        if load == Load::RdbFirst {
+            self.configuration = std::mem::take(&mut self.configuration).at_first(APPEND_ONLY, "no");
         }
         self.last_answer = running.started;
         self.ignore_before = Moment::ZERO;

@@ -177,7 +177,7 @@ impl Supervisor {
         }
     }
 
-    /// Has the append-only file written of which there was none when Redis was started, or no more the one that alone was there.
+    /// Has the append-only file written of which there was none when Redis was started.
     pub(super) async fn append_at_last(&mut self) {
         if self.facts.as_ref().is_none_or(|facts| facts.loading) || self.ending.is_some() {
             return;

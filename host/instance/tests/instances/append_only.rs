@@ -1,4 +1,4 @@
-//! `appendonly` that changes while Redis does not run: by itself it would start empty beside the file that it is not told of.
+//! `appendonly yes` that reaches a Redis that does not run: by itself it would start empty beside its RDB file.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -78,29 +78,6 @@ async fn the_rdb_is_loaded_and_the_append_only_file_written(
     let third = rig.wait(0, "started once more", |it| it.serving && it.process != second.process).await;
     assert_eq!((third.keys, third.restart_for.len()), (3, 0), "{third:?}");
     assert_eq!(rig.instances[0].log().matches("no append-only file").count(), 1);
-}
-
-/// As a claim that was filled from a backup by `aof`, whose cluster is told `appendonly no` before it ever runs.
-#[rstest]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_only_file_that_is_all_there_is_is_loaded_though_it_is_to_be_written_no_more(
-    #[values(Version::Redis62, Version::Redis70, Version::Redis82, Version::Valkey81)] version: Version,
-) {
-    let mut rig = Rig::with(Setup { conf: "save \"\"\nappendonly yes\n".to_owned(), ..Setup::of(version) }, 1).await;
-    rig.establish().await;
-    for key in ["a", "b"] {
-        assert_eq!(rig.instances[0].redis(&["SET", key, "1"]).await.as_deref(), Ok("OK"));
-    }
-    let first = rig.standing(0).await.unwrap().process;
-    edit(&mut rig, "save \"\"\nappendonly no\n");
-    rig.instances[0].signal_redis("KILL");
-    let second = rig.wait(0, "started again", |it| it.serving && it.process != first).await;
-    assert_eq!(second.keys, 2, "{second:?}");
-    eventually("no append-only file", async || {
-        let info = rig.instances[0].redis(&["INFO", "persistence"]).await?;
-        if info.contains("aof_enabled:0\r") { Ok(()) } else { Err(info) }
-    })
-    .await;
 }
 
 #[rstest]
