@@ -150,7 +150,7 @@ pub(super) fn look(
     let answer = truth.holder().and_then(|holder| answers.get(holder)?.as_ref());
     let holder_ended = memory.has_ended(granted.map(|uid| Holder {
         uid,
-        process: truth.process.as_deref().filter(|_| truth.failover_since.is_none()),
+        process: truth.process.as_deref(),
         answers: answer.map(|standing| standing.process.as_str()),
         ended: &ended,
     }));
