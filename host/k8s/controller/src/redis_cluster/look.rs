@@ -292,6 +292,31 @@ mod tests {
         assert_eq!(fencing_of(&mut memory, "u-1", vec![new, pod("c-2", "u-2", "20")]), 20);
     }
 
+    #[test]
+    fn a_kubelet_that_means_the_process_before_is_not_believed_while_a_grant_is_carried_out() {
+        let cluster: RedisCluster = serde_json::from_value(json!({
+            "apiVersion": "redis.io/v1", "kind": "RedisCluster", "metadata": {"name": "c", "namespace": "shop"},
+            "spec": {"imageName": "redis:7.2", "storage": {"size": "1Gi"}},
+            "status": {"epoch": 3, "primary": "c-1", "nextPrimary": "c-0", "primaryProcess": "p1", "grantedPodUid": "u-0",
+                "failoverSince": "2026-11-27T12:00:00Z"},
+        }))
+        .unwrap();
+        let mut pod = pod("c-0", "u-0", "15");
+        let ended = json!({"containerStatuses": [{
+            "name": CONTAINER, "image": "", "imageID": "", "ready": false, "restartCount": 1,
+            "state": {"terminated": {"exitCode": 137, "containerID": "containerd://0"}}}]});
+        pod.status = serde_json::from_value(ended).unwrap();
+        let workload = Workload { pods: vec![pod], ..Workload::default() };
+        let mut memory = Memory::default();
+        let mut ended = |seconds: u64, answer: Option<Standing>| {
+            let answers = BTreeMap::from([("c-0".to_owned(), answer)]);
+            let (wanted, at) = (deployed(&cluster, &workload), Duration::from_secs(seconds));
+            look(Timestamp::UNIX_EPOCH, at, &cluster, wanted, &workload, &answers, &mut memory).holder_ended
+        };
+        assert!(!ended(1, Some(Standing { process: "p1".into(), ..Standing::default() })));
+        assert!(!ended(2, None), "silent, and its kubelet still means the container before");
+    }
+
     #[rstest]
     #[case::other_container(json!({"containers": [{"name": "side", "env": [{"name": FENCING, "value": "9"}]}]}))]
     #[case::no_number(json!({"containers": [{"name": CONTAINER, "env": [{"name": FENCING, "value": "soon"}]}]}))]
