@@ -81,14 +81,8 @@ impl Stage {
 
     /// Waits for the end of a run; returns its status.
     async fn ended(&self, kind: &str, name: &str) -> Result<Value> {
-        let ended = self
-            .namespace
-            .wait_for(GROUP, kind, name, "to end", |run| {
-                run.is_some_and(|run| matches!(run["status"]["phase"].as_str(), Some("Completed" | "Failed")))
-            })
-            .await
-            .with_context(|| format!("--- operator\n{}", self.operator.log()))?;
-        Ok(ended["status"].clone())
+        let ended = self.namespace.run_ended(GROUP, kind, name).await;
+        Ok(ended.with_context(|| format!("--- operator\n{}", self.operator.log()))?["status"].clone())
     }
 
     async fn completed(&self, kind: &str, name: &str) -> Result<Value> {

@@ -145,12 +145,8 @@ async fn the_samples_work_with_the_operator_as_installed() -> Result<()> {
     let before = Dataset::through(&mut primary, version).await?;
 
     namespace.apply(&sample("redisbackup.yaml", "RedisBackup", "my-cluster-backup-001")?).await?;
-    let run = namespace
-        .wait_for(GROUP, "RedisBackup", "my-cluster-backup-001", "to end", |run| {
-            run.is_some_and(|run| matches!(run["status"]["phase"].as_str(), Some("Completed" | "Failed")))
-        })
-        .await
-        .with_context(|| deployed.describe())?;
+    let ended = namespace.run_ended(GROUP, "RedisBackup", "my-cluster-backup-001").await;
+    let run = ended.with_context(|| deployed.describe())?;
     ensure!(run["status"]["phase"] == "Completed", "{:#}\n{}", run["status"], namespace.describe());
     let listed = storage.redkeep("production/my-cluster", &["list", "-o", "json"]).await?;
     ensure!(listed.code == Some(0) && listed.json().as_array().map(Vec::len) == Some(1), "{listed:#?}");

@@ -119,10 +119,7 @@ struct Stage {
 
 impl Stage {
     async fn ended(&self, kind: &str, name: &str) -> Result<Value> {
-        let is_over = |object: Option<&Value>| {
-            object.is_some_and(|object| matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed")))
-        };
-        let ended = self.shop.wait_for(API, kind, name, "to end", is_over).await;
+        let ended = self.shop.run_ended(API, kind, name).await;
         Ok(ended.with_context(|| self.operator.log())?["status"].clone())
     }
 

@@ -2,6 +2,7 @@
 //! after they fail over, and restored through them.
 
 use anyhow::{Result, ensure};
+use kube::ResourceExt;
 use redkeep_testing::dataset::Dataset;
 use redkeep_testing::server::Version;
 use redkeep_testing::workload::{Shape, apply};
@@ -29,13 +30,8 @@ fn definition() -> Value {
 }
 
 async fn ended(namespace: &TestNamespace, operator: &Operator, object: &Value) -> Result<Value> {
-    namespace.apply(object).await?;
-    let (kind, name) = (object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str());
-    let name = name.unwrap_or_default();
-    let is_over = |object: Option<&Value>| {
-        object.is_some_and(|object| matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed")))
-    };
-    let object = namespace.wait_for(API, kind, name, "to end", is_over).await?;
+    let name = namespace.apply(object).await?.name_any();
+    let object = namespace.run_ended(API, object["kind"].as_str().unwrap_or_default(), &name).await?;
     let status = object["status"].clone();
     ensure!(status["phase"] == "Completed", "{name}: {status:#}\n{}\n{}", namespace.describe(), operator.log());
     Ok(status)

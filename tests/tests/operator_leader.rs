@@ -28,12 +28,7 @@ async fn holder(namespace: &TestNamespace) -> Result<Option<String>> {
 
 async fn completed(namespace: &TestNamespace, name: &str, operators: &[&Operator]) -> Result<()> {
     let logs = || operators.iter().map(|operator| operator.log()).collect::<Vec<_>>().join("\n--- next\n");
-    let run = namespace
-        .wait_for(GROUP, "RedisBackup", name, "to end", |run| {
-            run.is_some_and(|run| matches!(run["status"]["phase"].as_str(), Some("Completed" | "Failed")))
-        })
-        .await
-        .with_context(logs)?;
+    let run = namespace.run_ended(GROUP, "RedisBackup", name).await.with_context(logs)?;
     ensure!(run["status"]["phase"] == "Completed", "{name}: {:#}\n{}", run["status"], logs());
     Ok(())
 }

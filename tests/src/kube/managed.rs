@@ -130,10 +130,7 @@ pub async fn back_up(
     namespace
         .apply(&json!({"apiVersion": API, "kind": "RedisBackup", "metadata": {"name": name}, "spec": spec}))
         .await?;
-    let ended = |object: Option<&Value>| {
-        object.is_some_and(|object| matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed")))
-    };
-    let backup = namespace.wait_for(API, "RedisBackup", name, "to end", ended).await?;
+    let backup = namespace.run_ended(API, "RedisBackup", name).await?;
     ensure!(
         backup["status"]["phase"] == "Completed",
         "{backup:#}\n{}\n--- operator\n{}",

@@ -120,6 +120,14 @@ impl TestNamespace {
         }
     }
 
+    /// Waits for the end of a run.
+    pub async fn run_ended(&self, api_version: &str, kind: &str, name: &str) -> Result<Value> {
+        let is_over = |run: Option<&Value>| {
+            run.is_some_and(|run| matches!(run["status"]["phase"].as_str(), Some("Completed" | "Failed")))
+        };
+        self.wait_for(api_version, kind, name, "to end", is_over).await
+    }
+
     /// Looks until the object, or its absence, is as wanted; at the limit, says all that is known.
     pub async fn wait_for(
         &self,
