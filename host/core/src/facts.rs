@@ -8,8 +8,16 @@ pub type Facts = BTreeMap<String, String>;
 /// How many keys a backup holds, where that is known: the keys of a snapshot are counted, what the commands of an append-only file
 /// after it make of them is not.
 pub fn counted_keys(facts: &Facts) -> Option<u64> {
-    let number = |key: &str| facts.get(key).and_then(|digits| digits.parse::<u64>().ok());
-    number("keys").filter(|_| number("commands").is_none_or(|commands| commands == 0))
+    number(facts, "keys").filter(|_| !commands_follow(facts))
+}
+
+/// Whether commands of an append-only file come after the snapshot.
+pub fn commands_follow(facts: &Facts) -> bool {
+    number(facts, "commands").is_some_and(|commands| commands > 0)
+}
+
+fn number(facts: &Facts, key: &str) -> Option<u64> {
+    facts.get(key)?.parse().ok()
 }
 
 /// How shards' values of one key become one.

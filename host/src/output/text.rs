@@ -1,7 +1,7 @@
 //! Numbers and times for people.
 
 use redkeep_core::Timestamp;
-use redkeep_core::facts::Facts;
+use redkeep_core::facts::{Facts, commands_follow};
 pub(crate) use redkeep_core::units::format_size as size;
 
 /// `1234567` as `1,234,567`.
@@ -25,7 +25,7 @@ pub(crate) fn count_of(text: &str) -> String {
 /// How many keys a backup holds: those of its snapshot, and that commands follow it where they do.
 pub(crate) fn keys(facts: &Facts) -> Option<String> {
     let keys = count_of(facts.get("keys")?);
-    match facts.get("commands").filter(|commands| *commands != "0") {
+    match facts.get("commands").filter(|_| commands_follow(facts)) {
         Some(commands) => Some(format!("{keys} in the snapshot, {} commands after it", count_of(commands))),
         None => Some(keys),
     }

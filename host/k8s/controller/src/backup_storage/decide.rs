@@ -12,7 +12,7 @@ use redkeep_k8s_api::labels::PROBE_NOW;
 
 use super::dereference::{Tasks, is_clearing};
 use super::validate::{ValidatedStorage, interval};
-use crate::common::{CLOCK_TOLERANCE, Unresolved};
+use crate::common::{Unresolved, is_ahead};
 use crate::executor::{Purpose, TaskState};
 
 /// A probe that failed is made again after this, or after its interval where that is shorter.
@@ -96,8 +96,8 @@ fn is_probe_due(now: Timestamp, storage: &BackupStorage, status: &BackupStorageS
     if status.observed_generation != storage.metadata.generation {
         return true;
     }
-    let ahead = status.last_probe_time.as_ref().is_some_and(|last| last.0.duration_since(now) > CLOCK_TOLERANCE);
-    ahead || next_probe(storage, status).is_none_or(|next| next <= now)
+    status.last_probe_time.as_ref().is_some_and(|last| is_ahead(last.0, now))
+        || next_probe(storage, status).is_none_or(|next| next <= now)
 }
 
 /// When it is probed next; `None`: it never was.

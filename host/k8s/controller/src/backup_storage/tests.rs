@@ -33,6 +33,16 @@ impl World {
         Self { fake, executor, context, clock }
     }
 
+    /// One that has been probed, and of which nothing is to be done.
+    async fn probed() -> Self {
+        let world = Self::new(json!({}));
+        world.look().await;
+        world.end(PROBE, ended(TaskOutcome::Done, &FACTS)).await;
+        world.look().await;
+        assert!(world.executor.names().is_empty());
+        world
+    }
+
     async fn look(&self) -> Value {
         let storage: BackupStorage =
             serde_json::from_value(self.fake.get("BackupStorage", "shop", "main").unwrap()).unwrap();
@@ -126,11 +136,7 @@ async fn a_storage_is_probed_at_once_counted_and_probed_again_after_its_interval
 
 #[tokio::test]
 async fn one_that_was_probed_under_a_clock_that_was_ahead_is_probed_again() {
-    let world = World::new(json!({}));
-    world.look().await;
-    world.end(PROBE, ended(TaskOutcome::Done, &FACTS)).await;
-    world.look().await;
-    assert!(world.executor.names().is_empty());
+    let world = World::probed().await;
     world.fake.update("BackupStorage", "shop", "main", |storage| {
         storage["status"]["lastProbeTime"] = json!("2036-01-01T00:00:00Z");
     });
@@ -140,11 +146,7 @@ async fn one_that_was_probed_under_a_clock_that_was_ahead_is_probed_again() {
 
 #[tokio::test]
 async fn a_changed_spec_and_the_annotation_probe_at_once() {
-    let world = World::new(json!({}));
-    world.look().await;
-    world.end(PROBE, ended(TaskOutcome::Done, &FACTS)).await;
-    world.look().await;
-    assert!(world.executor.names().is_empty());
+    let world = World::probed().await;
     world.fake.update("BackupStorage", "shop", "main", |object| {
         object["metadata"]["annotations"] = json!({"redis.io/probe-now": "1"});
     });

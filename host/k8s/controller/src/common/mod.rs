@@ -22,7 +22,12 @@ use redkeep_core::classify::{Class, Classify};
 use redkeep_k8s_api::conditions::reasons;
 
 /// A time so far in the future was written under a wrong clock.
-pub(crate) const CLOCK_TOLERANCE: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+const CLOCK_TOLERANCE: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
+/// Whether a time was written under a clock that was ahead.
+pub(crate) fn is_ahead(time: jiff::Timestamp, now: jiff::Timestamp) -> bool {
+    time.duration_since(now) > CLOCK_TOLERANCE
+}
 
 /// Why a spec cannot be followed now.
 #[derive(Debug, thiserror::Error)]

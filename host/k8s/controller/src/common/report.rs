@@ -38,6 +38,11 @@ pub fn number(report: &TaskReport, key: &str) -> Option<i64> {
     report.facts.get(key).and_then(|text| text.parse().ok())
 }
 
+/// When it ended. The clock of the task's node may be ahead: no later success or failure would be newer than that.
+pub fn ended_at(report: &TaskReport, now: Timestamp) -> Time {
+    Time(whole_seconds(report.ended_at.min(now)))
+}
+
 /// How many keys the backup holds, where that is known.
 pub fn counted_keys(report: &TaskReport) -> Option<i64> {
     redkeep_core::facts::counted_keys(&report.facts).and_then(|keys| keys.try_into().ok())

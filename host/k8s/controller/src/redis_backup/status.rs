@@ -150,8 +150,7 @@ impl Before<'_> {
             next.target_pod = pod.or_else(|| next.target_pod.take()).or_else(|| fact(report_facts::NODE));
             next.backup_path = fact(report_facts::BACKUP_PATH).or_else(|| report.manifest.clone());
             next.shards = stored_shards(report);
-            // The clock of the task's node may be ahead: no later success or failure would be newer than it.
-            next.completed_at = Some(Time(whole_seconds(report.ended_at.min(self.now))));
+            next.completed_at = Some(report::ended_at(report, self.now));
             next.progress = None;
             next.error = None;
             next.warnings = report::warnings(report);

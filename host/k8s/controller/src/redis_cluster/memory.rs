@@ -119,14 +119,14 @@ impl Memory {
     /// again after its container was started anew, and what it said before that is about another process.
     pub(super) fn has_ended(&mut self, holder: Option<Holder<'_>>) -> bool {
         let Some(holder) = holder else { return false };
-        let is_known = self.ended.as_ref().is_some_and(|known| {
-            known.uid == holder.uid && (holder.process.is_none() || known.process.as_deref() == holder.process)
+        self.ended.take_if(|known| {
+            known.uid != holder.uid || (holder.process.is_some() && known.process.as_deref() != holder.process)
         });
-        if !is_known {
-            let process = holder.process.map(str::to_owned);
-            self.ended = Some(Ended { uid: holder.uid.to_owned(), process, ..Ended::default() });
-        }
-        let Some(known) = &mut self.ended else { return false };
+        let known = self.ended.get_or_insert_with(|| Ended {
+            uid: holder.uid.to_owned(),
+            process: holder.process.map(str::to_owned),
+            ..Ended::default()
+        });
         if holder.answers.is_some() && holder.answers == holder.process {
             known.is_over = false;
             known.earlier.extend(holder.ended.iter().cloned());

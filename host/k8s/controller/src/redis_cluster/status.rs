@@ -6,6 +6,7 @@ mod tests;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use redkeep_core::facts::commands_follow;
 use redkeep_core::task::TaskReport;
 use redkeep_k8s_api::conditions::{ACCEPTED, PROGRESSING, READY, RESTORED, reasons};
 use redkeep_k8s_api::redis_cluster::RedisCluster;
@@ -239,7 +240,7 @@ fn done(bootstrap: &mut BootstrapStatus, report: &TaskReport, now: Timestamp) {
     }
     bootstrap.keys_expected = report::number(report, "keys");
     bootstrap.expires_expected = report::number(report, "expires");
-    bootstrap.comparable = Some(report::number(report, "commands").is_none_or(|commands| commands == 0));
+    bootstrap.comparable = Some(!commands_follow(&report.facts));
     bootstrap.keys_loaded = report::number(report, "keys-restored");
     bootstrap.keys_expired = report::number(report, "keys-expired-skipped");
 }

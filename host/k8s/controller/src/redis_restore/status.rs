@@ -88,7 +88,7 @@ pub(super) fn next(
                     let message = said(&status);
                     set(&mut status, COMPLETE, true, reasons::COMPLETED, &message);
                     status.phase = Some(Phase::Completed);
-                    status.completed_at = Some(Time(whole_seconds(report.ended_at.min(now))));
+                    status.completed_at = Some(report::ended_at(report, now));
                     status.progress = None;
                     status.error = None;
                     Some(Outcome::normal("Restore", "RestoreCompleted", message))

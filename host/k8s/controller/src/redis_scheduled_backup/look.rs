@@ -254,10 +254,12 @@ impl Look<'_> {
                 let since = retention::due_since(next, self.now);
                 let verified = self.children.iter().filter(|(_, child)| child.was_being_verified(since));
                 let mut awaited: Vec<String> = verified.map(|(name, _)| format!("RedisBackup {name}")).collect();
-                awaited.extend(readers::of(&self.context.client, &self.key.namespace, since).await?);
+                let readers = readers::of(&self.context.client, &self.key.namespace, since).await?;
+                let wake = self.now.checked_add(READERS_AGAIN).ok().filter(|_| !readers.is_empty());
+                awaited.extend(readers);
                 if !awaited.is_empty() {
                     retention::postponed(next, &awaited, generation, self.now);
-                    return Ok(Aside { wake: self.now.checked_add(READERS_AGAIN).ok(), ..Aside::default() });
+                    return Ok(Aside { wake, ..Aside::default() });
                 }
                 // An operator that ended right after it had noted the last one's report did not get to that.
                 if let Some(last) = next.retention.as_ref().and_then(|last| last.task_name.as_deref()) {

@@ -10,7 +10,7 @@ use redkeep_k8s_api::conditions::{PRUNED, reasons};
 use redkeep_k8s_api::redis_scheduled_backup::{RedisScheduledBackupStatus, RetentionDecision, RetentionStatus};
 
 use crate::apply::{ConditionUpdate, condition, set_condition, whole_seconds};
-use crate::common::CLOCK_TOLERANCE;
+use crate::common::is_ahead;
 use crate::executor::TaskState;
 pub(super) use task::{key, start};
 
@@ -57,9 +57,8 @@ pub(super) fn due(
         return Retention::Idle(None);
     };
     let again = started.and_then(|started| started.checked_add(EVERY).ok());
-    let is_due = started.is_none_or(|started| {
-        succeeded > started || again.is_some_and(|again| again <= now) || started.duration_since(now) > CLOCK_TOLERANCE
-    });
+    let is_due = started
+        .is_none_or(|started| succeeded > started || again.is_some_and(|again| again <= now) || is_ahead(started, now));
     if is_due {
         // A name of its own for each run: the Job of the last one is kept for a while.
         return Retention::Begin(format!("{schedule}-{}", now.as_second()));

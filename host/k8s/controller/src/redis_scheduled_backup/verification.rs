@@ -17,7 +17,7 @@ use redkeep_k8s_api::redis_scheduled_backup::RedisScheduledBackupStatus;
 use redkeep_k8s_api::run::{Phase, VerificationStatus};
 
 use crate::apply::{set_condition, whole_seconds};
-use crate::common::CLOCK_TOLERANCE;
+use crate::common::is_ahead;
 use crate::common::verdict::{Verdict, verdict};
 use crate::executor::TaskState;
 pub(super) use task::{keep_place, key, longest, release_place, start};
@@ -51,7 +51,7 @@ pub(super) fn due(
         return Due::Watch(started);
     }
     let Some(schedule) = schedule else { return Due::Idle(None) };
-    let known = started.filter(|started| started.duration_since(now) <= CLOCK_TOLERANCE);
+    let known = started.filter(|started| !is_ahead(*started, now));
     let next = schedule.next_after(known.map_or(since, |started| started.max(since)));
     match next {
         Some(slot) if slot > now => Due::Idle(Some(slot)),
