@@ -346,6 +346,13 @@ pub enum ExecutorError {
     },
 }
 
+impl ExecutorError {
+    /// Whether room, or a moment, may put it right: it is waited for as long as anything else is before a task is begun.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.reason(), "QuotaExceeded" | "PolicyRefused")
+    }
+}
+
 impl Classify for ExecutorError {
     fn class(&self) -> Class {
         match self {

@@ -268,8 +268,7 @@ impl Look<'_> {
 
     async fn not_started(&self, error: ExecutorError) -> Result<Action, ReconcileError> {
         let (reason, message) = (error.reason(), chain(&error));
-        // What room or a moment puts right.
-        let may_pass = matches!(reason, "QuotaExceeded" | "PolicyRefused");
+        let may_pass = error.may_pass();
         let begun = self.status.started_at.as_ref().map(|time| time.0);
         let waited_enough = decide::gave_up_waiting(&self.backup.spec, begun, self.context.now());
         if may_pass && !waited_enough {

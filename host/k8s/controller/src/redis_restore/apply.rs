@@ -42,14 +42,15 @@ pub(super) async fn apply(
         }
         Decision::Begin(validated) => {
             if let Some((reason, message)) = hindrance(restore, context, &validated).await? {
-                let decision = decide::not_yet(context.now(), restore, reason.to_owned(), message, false);
-                let (next, outcome) = status::next(restore, &decision, context.now());
-                write(restore, context, &next, outcome).await?;
-                return if decision.is_end() { tidy(restore, context, next.phase).await } else { Ok(()) };
+                return not_yet(restore, context, reason, message).await;
             }
             let request = build::task(restore, *validated, context.now());
             match context.executor.start(&request).await {
                 Ok(()) => write(restore, context, &next, outcome).await,
+                Err(refused) if refused.may_pass() => {
+                    context.places.release(&user(restore));
+                    not_yet(restore, context, refused.reason(), refused.to_string()).await
+                }
                 Err(refused) if !refused.retryable() => fail(restore, context, &refused).await,
                 Err(error) => Err(error.into()),
             }
@@ -59,6 +60,19 @@ pub(super) async fn apply(
             tidy(restore, context, next.phase).await
         }
     }
+}
+
+/// It is waited for, as long as anything is.
+async fn not_yet(
+    restore: &RedisRestore,
+    context: &Context,
+    reason: &'static str,
+    message: String,
+) -> Result<(), ReconcileError> {
+    let decision = decide::not_yet(context.now(), restore, reason.to_owned(), message, false);
+    let (next, outcome) = status::next(restore, &decision, context.now());
+    write(restore, context, &next, outcome).await?;
+    if decision.is_end() { tidy(restore, context, next.phase).await } else { Ok(()) }
 }
 
 async fn fail(restore: &RedisRestore, context: &Context, refused: &ExecutorError) -> Result<(), ReconcileError> {

@@ -547,6 +547,25 @@ async fn leases_taken_by_an_operator_that_died_are_taken_again_and_all_given_bac
 }
 
 #[tokio::test]
+async fn a_full_quota_is_waited_for() {
+    let world = World::new();
+    *world.executor.refuse.lock().unwrap() = Some("QuotaExceeded");
+    let object = world.put("back", "aaaaaaaa", latest()).await;
+    assert_eq!(condition(&object, "Complete")["reason"], "QuotaExceeded", "{object:#}");
+    assert_eq!(object["status"]["phase"], "Pending", "{object:#}");
+    *world.executor.refuse.lock().unwrap() = None;
+    assert_eq!(world.look("back").await["status"]["phase"], "Running");
+    let world = World::new();
+    *world.executor.refuse.lock().unwrap() = Some("QuotaExceeded");
+    let mut spec = latest();
+    spec["activeDeadlineSeconds"] = json!(60);
+    world.put("late", "bbbbbbbb", spec).await;
+    world.clock.advance(Duration::from_secs(61));
+    let object = world.look("late").await;
+    assert_eq!(condition(&object, "Failed")["reason"], "QuotaExceeded", "{object:#}");
+}
+
+#[tokio::test]
 async fn what_may_not_be_read_is_said_and_ends_a_restore_that_was_not_begun() {
     for what in ["/backupstorages/", "/leases/"] {
         let world = World::new();
