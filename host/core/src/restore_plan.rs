@@ -171,12 +171,19 @@ pub fn shards(manifest: &Manifest, task: &RestoreTask) -> Result<Vec<ShardName>,
     }
 }
 
-/// Refusals of a directory that is known only by what its server will run with.
-pub fn check_directory(manifest: &Manifest, target: &DirectoryTarget) -> Result<(), Refusal> {
+/// A directory that is known only by what its server will run with, as it is to be laid out for this backup.
+///
+/// # Errors
+/// [`Refusal::AofWithoutAppendonly`].
+pub fn directory(manifest: &Manifest, target: &DirectoryTarget) -> Result<DirectoryTarget, Refusal> {
+    let mut target = target.clone();
     if holds_aof(manifest) && target.appendonly == Some(false) {
-        return Err(Refusal::AofWithoutAppendonly);
+        if !target.loads_append_only_files {
+            return Err(Refusal::AofWithoutAppendonly);
+        }
+        target.appendonly = Some(true);
     }
-    Ok(())
+    Ok(target)
 }
 
 /// Refusals of a live target.
@@ -360,8 +367,13 @@ mod tests {
         let no = DirectoryTarget { appendonly: Some(false), ..DirectoryTarget::default() };
         let unknown = DirectoryTarget::default();
         let aof = manifest("aof", "standalone", 1, "0");
-        assert_eq!(check_directory(&aof, &no), Err(Refusal::AofWithoutAppendonly));
-        assert_eq!(check_directory(&aof, &unknown), Ok(()));
-        assert_eq!(check_directory(&manifest("rdb", "standalone", 1, "0"), &no), Ok(()));
+        let either = DirectoryTarget { loads_append_only_files: true, ..no.clone() };
+        let rdb = manifest("rdb", "standalone", 1, "0");
+        let laid_out = |manifest, target| directory(manifest, target).map(|target| target.appendonly);
+        assert_eq!(laid_out(&aof, &no), Err(Refusal::AofWithoutAppendonly));
+        assert_eq!(laid_out(&aof, &unknown), Ok(None));
+        assert_eq!(laid_out(&aof, &either), Ok(Some(true)));
+        assert_eq!(laid_out(&rdb, &no), Ok(Some(false)));
+        assert_eq!(laid_out(&rdb, &either), Ok(Some(false)));
     }
 }

@@ -308,6 +308,9 @@ pub struct DirectoryTarget {
     pub path: PathBuf,
     /// `appendonly` of the server; `None`: laid out so that both work.
     pub appendonly: Option<bool>,
+    /// Whatever `appendonly` says, the server is started so that it loads an append-only file that is there, as
+    /// `redkeep-instance` does.
+    pub loads_append_only_files: bool,
     /// Its version; `None`: the source's.
     pub server_version: Option<String>,
     /// `dbfilename`; `None`: `dump.rdb`.
@@ -455,6 +458,9 @@ pub struct PruneTask {
     pub origin: Option<String>,
     /// Garbage younger than this stays, in seconds: longer than any backup may run, or a running one loses its artifacts.
     pub grace_seconds: u64,
+    /// Ages are taken at this time, or at that of the machine's clock where that is earlier: of two clocks the one by which more stays.
+    #[serde(default)]
+    pub as_of: Option<Timestamp>,
     /// Show only.
     #[serde(default)]
     pub dry_run: bool,

@@ -84,7 +84,8 @@ pub async fn prune(
 ) -> Result<PruneOutcome, EngineError> {
     cancel::cancellable(events, async {
         let storage = providers.storage(&task.storage).await?;
-        let work = Prune { task, storage, now: providers.now(), events };
+        let now = task.as_of.map_or_else(|| providers.now(), |as_of| as_of.min(providers.now()));
+        let work = Prune { task, storage, now, events };
         let mut outcome = PruneOutcome::default();
         let mut failures = Vec::new();
         let scope = Scope { namespace: task.namespace.clone(), cluster: task.cluster.clone() };

@@ -100,7 +100,10 @@ pub async fn restore(
     let token = events.cancellation();
     let work = cancel::until(&token, prepare(task, providers, events)).await?;
     let (target, result) = match &task.target {
-        TargetSpec::Directory(directory) => directory::restore(&work, directory, &token).await?,
+        TargetSpec::Directory(target) => {
+            let target = restore_plan::directory(&work.opened.manifest, target)?;
+            directory::restore(&work, &target, &token).await?
+        }
         TargetSpec::Live { endpoint } => live::restore(&work, endpoint, &token).await?,
     };
     let shards = match &result {
@@ -149,7 +152,7 @@ async fn prepare<'a>(
     let opened = OpenedBackup::open(storage, &task.backup, &task.keys, providers).await?;
     let names = restore_plan::shards(&opened.manifest, task)?;
     if let TargetSpec::Directory(directory) = &task.target {
-        restore_plan::check_directory(&opened.manifest, directory)?;
+        restore_plan::directory(&opened.manifest, directory)?;
     }
     let method = opened.method(&task.method, providers).await?;
     let parameters = serde_json::Value::Object(task.parameters.clone()).to_string();

@@ -281,6 +281,7 @@ pub(crate) fn prune_task(keep: KeepRules) -> PruneTask {
         keep,
         origin: None,
         grace_seconds: 86_400,
+        as_of: None,
         dry_run: false,
     }
 }

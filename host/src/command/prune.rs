@@ -93,6 +93,7 @@ impl PruneCommand {
             },
             origin: (!self.any_origin).then_some(origin),
             grace_seconds: self.grace.as_secs(),
+            as_of: None,
             dry_run: self.dry_run,
         }
     }

@@ -136,6 +136,7 @@ impl RestoreCommand {
                 appenddirname: self.appenddirname.clone(),
                 appendfilename: self.appendfilename.clone(),
                 owner: self.owner.clone(),
+                ..DirectoryTarget::default()
             }),
         };
         RestoreTask {

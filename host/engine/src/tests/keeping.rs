@@ -145,6 +145,27 @@ async fn prune_keeps_by_rule_and_leaves_what_is_not_ours() {
 }
 
 #[tokio::test]
+async fn of_two_clocks_the_one_by_which_more_stays_is_believed() {
+    let world = with_backups(4).await;
+    let four_hours_on = *world.now.lock().unwrap();
+    let rules = KeepRules { within_seconds: Some(5 * 3600), ..KeepRules::default() };
+    world.advance(Duration::from_secs(365 * 86_400));
+    let mut task = prune_task(rules);
+    // The clock of the task's node is a year ahead.
+    task.as_of = Some(four_hours_on);
+    let outcome = prune(&task, &world.providers(), &silent()).await.unwrap();
+    assert_eq!((outcome.deleted.len(), listed(&world).await.len()), (0, 4));
+    // That of whoever made the task.
+    task.as_of = Some(four_hours_on + Duration::from_secs(730 * 86_400));
+    *world.now.lock().unwrap() = four_hours_on;
+    let outcome = prune(&task, &world.providers(), &silent()).await.unwrap();
+    assert_eq!((outcome.deleted.len(), listed(&world).await.len()), (0, 4));
+    world.advance(Duration::from_secs(365 * 86_400));
+    let outcome = prune(&task, &world.providers(), &silent()).await.unwrap();
+    assert_eq!((outcome.deleted.len(), listed(&world).await.len()), (3, 1));
+}
+
+#[tokio::test]
 async fn garbage_goes_only_after_the_grace_period() {
     let world = with_backups(1).await;
     let backup = listed(&world).await[0].clone();

@@ -44,6 +44,7 @@ pub(super) fn garbage(
         keep: KeepRules::default(),
         origin: None,
         grace_seconds: grace.as_secs(),
+        as_of: Some(now),
         dry_run: false,
     };
     request(storage, validated, settings, now, (Purpose::Prune, Task::Prune(task), GARBAGE_DEADLINE))

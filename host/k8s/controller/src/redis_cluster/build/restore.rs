@@ -90,6 +90,7 @@ fn directory(validated: &ValidatedCluster) -> DirectoryTarget {
     DirectoryTarget {
         path: DATA_PATH.into(),
         appendonly: Some(layout.appendonly),
+        loads_append_only_files: true,
         server_version: layout.server_version.clone(),
         dbfilename: layout.dbfilename.clone(),
         appenddirname: layout.appenddirname.clone(),

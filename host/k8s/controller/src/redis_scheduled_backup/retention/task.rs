@@ -51,6 +51,7 @@ fn request(
         // Another Kubernetes cluster may share the prefix: its backups are its own.
         origin: Some(context.settings.origin.clone()),
         grace_seconds: GRACE.as_secs(),
+        as_of: Some(context.now()),
         dry_run: false,
     });
     let deadline = Duration::try_from(LONGEST).unwrap_or_default();
