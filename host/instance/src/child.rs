@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redkeep_core::secret::Secret;
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{self, Moment};
 use crate::error::InstanceError;
-use crate::link::Link;
+use crate::link::{Link, Password};
 use crate::log::{self, Tail};
 use crate::program::Program;
 use crate::redis_conf::{self, Parts};
@@ -34,6 +35,7 @@ pub(crate) struct Running {
     pub(crate) started: Moment,
     /// For orders; readings of `INFO` have a connection of their own.
     pub(crate) link: Link,
+    pub(crate) password: Password,
     pub(crate) tail: Tail,
     asking: JoinHandle<()>,
 }
@@ -50,9 +52,9 @@ impl Running {
         settings: &Settings,
         program: &Program,
         users: &[(String, String)],
+        password: Option<Secret>,
         events: &mpsc::Sender<Event>,
     ) -> Result<Self, InstanceError> {
-        let password = settings.password()?;
         let conf = settings.conf();
         write_conf(settings, users, password.as_ref(), &conf)?;
         // What a killed Redis left would be taken for the new one's.
@@ -76,13 +78,15 @@ impl Running {
             log::pass_on(stream, tail.clone());
         }
         let process = format!("{:032x}", rand::random::<u128>());
-        let asked = Link::new(settings.socket(), password.clone());
+        let password = Password::new(password.into());
+        let asked = Link::new(settings.socket(), Arc::clone(&password));
         Ok(Self {
             asking: tokio::spawn(ask(process.clone(), asked, events.clone())),
             process,
             pid: Pid::from_child(&child),
             started: clock::now(),
-            link: Link::new(settings.socket(), password),
+            link: Link::new(settings.socket(), Arc::clone(&password)),
+            password,
             tail,
         })
     }

@@ -2,7 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use crate::files::APPEND_ONLY;
 use crate::redis_conf::{is_allowed, unquoted};
+
+/// What is set while Redis runs, not by a restart, when it is no longer asked for: its default is the same in every version, and
+/// a restart would load another file.
+const DEFAULTS: [(&str, &str); 1] = [(APPEND_ONLY, "no")];
+
+fn with_defaults(mut directives: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    for (name, value) in DEFAULTS {
+        directives.entry(name.to_owned()).or_insert_with(|| value.to_owned()).make_ascii_lowercase();
+    }
+    directives
+}
 
 /// What became of a directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +49,7 @@ impl Configuration {
                 _ => drop(applied.insert(name.clone(), value.clone())),
             }
         }
+        let applied = with_defaults(applied);
         Self { wanted: applied.clone(), applied, failed: BTreeMap::new() }
     }
 
@@ -62,6 +75,7 @@ impl Configuration {
             .map(|(name, value)| (name.to_ascii_lowercase(), unquoted(value.trim()).to_owned()))
             .filter(|(name, _)| is_allowed(name))
             .collect();
+        self.wanted = with_defaults(std::mem::take(&mut self.wanted));
         self.failed.retain(|name, (value, _)| self.wanted.get(name) == Some(value));
         self.wanted.keys().filter_map(|name| Some((name.clone(), self.pending(name)?))).collect()
     }
@@ -154,6 +168,23 @@ mod tests {
         assert_eq!(configuration.changes(&wanted), [("appendonly".to_owned(), "yes".to_owned())]);
         configuration.record("appendonly", "yes", Outcome::Set);
         assert_eq!((configuration.pending("appendonly"), configuration.changes(&wanted)), (None, Vec::new()));
+    }
+
+    #[test]
+    fn what_is_appended_no_more_needs_no_restart() {
+        let asked = crate::redis_conf::directives("AppendOnly Yes\nmaxmemory 1gb\n");
+        let mut configuration = Configuration::started(&asked);
+        assert_eq!(configuration.changes(&map(&[("appendonly", "yes"), ("maxmemory", "1gb")])), []);
+        let no = [("appendonly".to_owned(), "no".to_owned())];
+        assert_eq!(configuration.changes(&map(&[("maxmemory", "1gb")])), no);
+        configuration.record("appendonly", "no", Outcome::Set);
+        assert_eq!(configuration.changes(&map(&[("maxmemory", "1gb")])), []);
+        assert_eq!(configuration.restart_for(), Vec::<String>::new());
+        let at_first = Configuration::started(&crate::redis_conf::directives("maxmemory 1gb\n"));
+        let mut at_first = at_first.at_first("appendonly", "yes");
+        assert_eq!(at_first.pending("appendonly").as_deref(), Some("no"));
+        assert_eq!(at_first.changes(&map(&[("maxmemory", "1gb")])), no);
+        assert_eq!(at_first.restart_for(), Vec::<String>::new());
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub(crate) struct Facts {
     pub(crate) offset: u64,
     /// Seconds since the primary was heard.
     pub(crate) lag_seconds: Option<u64>,
+    /// It writes an RDB file.
+    pub(crate) saving: bool,
+    /// It wrote the last one whole.
+    pub(crate) has_saved: bool,
     /// Keys over all databases.
     pub(crate) keys: u64,
     /// Keys loaded and expired ones left out, by the last load.
@@ -78,6 +82,8 @@ impl Facts {
                 .map(str::to_owned),
             offset: followed_offset.unwrap_or(own_offset),
             lag_seconds: number(if link_up { "master_last_io_seconds_ago" } else { "master_link_down_since_seconds" }),
+            saving: is("rdb_bgsave_in_progress", "1"),
+            has_saved: is("rdb_last_bgsave_status", "ok"),
             keys: databases(text).sum(),
             loaded: number("rdb_last_load_keys_loaded").zip(number("rdb_last_load_keys_expired")),
             version: version.unwrap_or_default().to_owned(),

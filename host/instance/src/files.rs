@@ -1,8 +1,10 @@
 //! What Redis would load from its data directory, looked at before it starts: where it finds nothing in the form that its
 //! configuration names, it starts empty without a word, and its next save overwrites what was there in the other form.
 
+use std::fs::{DirEntry, Metadata};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::error::InstanceError;
 use crate::program::Program;
@@ -19,6 +21,20 @@ pub(crate) enum Load {
     /// With `appendonly no`, though the directives say yes: there is an RDB file and no append-only file, which Redis
     /// writes when it is told `appendonly yes` after loading.
     RdbFirst,
+    /// With `appendonly yes`, though the directives say no: what was appended last is newer than the RDB file, or there is none.
+    /// After loading Redis is told `appendonly no`, and writes an RDB file.
+    AofFirst,
+}
+
+impl Load {
+    /// The value that `appendonly` has for the start, where the directives say another.
+    pub(crate) fn appends(self) -> Option<&'static str> {
+        match self {
+            Self::AsTold => None,
+            Self::RdbFirst => Some("no"),
+            Self::AofFirst => Some("yes"),
+        }
+    }
 }
 
 /// Looks at the files.
@@ -32,54 +48,69 @@ pub(crate) fn look(data: &Path, directives: &[(String, String)], program: &Progr
     };
     let file = value("appendfilename", "appendonly.aof");
     let folder = data.join(value("appenddirname", "appendonlydir"));
-    let has_rdb = holds_something(&data.join(value("dbfilename", "dump.rdb")))?;
+    let rdb = written(&data.join(value("dbfilename", "dump.rdb")))?;
     // 6.2 makes it, empty, when it begins to write the first one, and would load that nothing.
-    let has_old_aof = holds_something(&data.join(&file))?;
-    if !program.knows_manifests() {
-        if !has_rdb
-            && !has_old_aof
-            && let Some(manifest) = any_manifest(&folder)?
-        {
-            return Err(InstanceError::NewerFiles {
-                manifest,
-                server: program.server.clone(),
-                version: program.version.clone(),
-            });
-        }
-    } else if size(&folder.join(format!("{file}.manifest")))?.is_some() {
-        return Ok(Load::AsTold);
+    let old_aof = written(&data.join(&file))?;
+    if !program.knows_manifests()
+        && rdb.is_none()
+        && old_aof.is_none()
+        && let Some(manifest) = any_manifest(&folder)?
+    {
+        return Err(InstanceError::NewerFiles {
+            manifest,
+            server: program.server.clone(),
+            version: program.version.clone(),
+        });
     }
-    let appends = value(APPEND_ONLY, "no").eq_ignore_ascii_case("yes");
-    Ok(if appends && has_rdb && !has_old_aof { Load::RdbFirst } else { Load::AsTold })
+    let has_manifest = program.knows_manifests() && found(&folder.join(format!("{file}.manifest")))?.is_some();
+    let aof = if has_manifest { last_written(&folder)? } else { old_aof };
+    Ok(match (value(APPEND_ONLY, "no").eq_ignore_ascii_case("yes"), rdb, aof) {
+        (true, Some(_), None) => Load::RdbFirst,
+        // The clock of files is coarse: what is appended right after an RDB file was written may be as old as that.
+        (false, rdb, Some(aof)) if rdb.is_none_or(|rdb| rdb <= aof) => Load::AofFirst,
+        _ => Load::AsTold,
+    })
 }
 
-fn holds_something(path: &Path) -> Result<bool, InstanceError> {
-    Ok(size(path)?.is_some_and(|size| size > 0))
+/// When a file was written last, if it holds something.
+fn written(path: &Path) -> Result<Option<SystemTime>, InstanceError> {
+    let failed = |source| InstanceError::Read { path: path.to_path_buf(), source };
+    found(path)?.filter(|file| file.len() > 0).map(|file| file.modified().map_err(failed)).transpose()
 }
 
-/// A file's size. What cannot be looked at is not taken for missing.
-fn size(path: &Path) -> Result<Option<u64>, InstanceError> {
+/// A file. What cannot be looked at is not taken for missing.
+fn found(path: &Path) -> Result<Option<Metadata>, InstanceError> {
     match std::fs::metadata(path) {
-        Ok(found) => Ok(found.is_file().then_some(found.len())),
+        Ok(found) => Ok(found.is_file().then_some(found)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(InstanceError::Read { path: path.to_path_buf(), source }),
     }
 }
 
-fn any_manifest(folder: &Path) -> Result<Option<PathBuf>, InstanceError> {
-    let failed = |source| InstanceError::Read { path: folder.to_path_buf(), source };
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "manifest") {
-            return Ok(Some(path));
-        }
+/// When any of a folder's files was written last.
+fn last_written(folder: &Path) -> Result<Option<SystemTime>, InstanceError> {
+    let mut last = None;
+    for entry in entries(folder)? {
+        let path = entry.path();
+        let modified = found(&path)?.map(|file| file.modified()).transpose();
+        last = last.max(modified.map_err(|source| InstanceError::Read { path, source })?);
     }
-    Ok(None)
+    Ok(last)
+}
+
+fn any_manifest(folder: &Path) -> Result<Option<PathBuf>, InstanceError> {
+    let mut paths = entries(folder)?.into_iter().map(|entry| entry.path());
+    Ok(paths.find(|path| path.extension().is_some_and(|extension| extension == "manifest")))
+}
+
+/// What is in a folder, if there is one.
+fn entries(folder: &Path) -> Result<Vec<DirEntry>, InstanceError> {
+    let failed = |source| InstanceError::Read { path: folder.to_path_buf(), source };
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries.collect::<Result<_, _>>().map_err(failed),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 #[cfg(test)]
@@ -90,10 +121,13 @@ mod tests {
 
     fn looked(files: &[(&str, &str)], conf: &str, server: &str, version: &str) -> Result<Load, InstanceError> {
         let data = tempfile::tempdir().unwrap();
-        for (name, text) in files {
+        for (nth, (name, text)) in files.iter().enumerate() {
             let path = data.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
+            std::fs::write(&path, text).unwrap();
+            // Each is a second younger than the one before.
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(nth).unwrap());
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
         }
         let program = Program { path: "/x".into(), server: server.to_owned(), version: version.to_owned() };
         look(data.path(), &directives(conf), &program)
@@ -113,6 +147,12 @@ mod tests {
     #[case::empty_rdb(&[("dump.rdb", "")], YES, Load::AsTold)]
     #[case::old_aof(&[RDB, OLD], YES, Load::AsTold)]
     #[case::empty_old_aof(&[RDB, ("appendonly.aof", "")], YES, Load::RdbFirst)]
+    #[case::no_more(&[OLD], "", Load::AofFirst)]
+    #[case::no_more_since(&[OLD], "appendonly yes\nappendonly no", Load::AofFirst)]
+    #[case::no_more_but_newer(&[RDB, OLD], "", Load::AofFirst)]
+    #[case::no_more_and_older(&[OLD, RDB], "", Load::AsTold)]
+    #[case::no_more_and_empty(&[("appendonly.aof", "")], "", Load::AsTold)]
+    #[case::no_more_and_another(&[OLD], "appendfilename a.aof", Load::AsTold)]
     #[case::named_rdb(&[("d.rdb", "REDIS")], "appendonly yes\nDBFilename 'd.rdb'", Load::RdbFirst)]
     #[case::another_rdb(&[RDB], "appendonly yes\ndbfilename d.rdb", Load::AsTold)]
     #[case::named_aof(&[RDB, ("a.aof", "*1")], "appendonly yes\nappendfilename a.aof", Load::AsTold)]
@@ -135,7 +175,11 @@ mod tests {
     #[case(&[RDB, ("appendonlydir/.keep", "")], YES, Load::RdbFirst)]
     #[case(&[RDB, NEW], "appendonly yes\nappenddirname d", Load::RdbFirst)]
     #[case(&[RDB, ("d/a.manifest", "file")], "appendonly yes\nappenddirname d\nappendfilename a", Load::AsTold)]
-    #[case(&[NEW], "", Load::AsTold)]
+    #[case(&[NEW], "", Load::AofFirst)]
+    #[case(&[NEW, RDB], "", Load::AsTold)]
+    #[case(&[RDB, NEW], "", Load::AofFirst)]
+    #[case(&[NEW, RDB, ("appendonlydir/appendonly.aof.1.incr.aof", "*1")], "", Load::AofFirst)]
+    #[case(&[NEW], "appenddirname d", Load::AsTold)]
     fn a_manifest_counts_where_it_is_known(
         #[case] files: &[(&str, &str)],
         #[case] conf: &str,

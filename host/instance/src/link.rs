@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -27,15 +28,18 @@ pub(crate) enum LinkError {
     Lost(#[source] io::Error),
 }
 
+/// The password that new connections use; it may be exchanged.
+pub(crate) type Password = Arc<Mutex<Option<Secret>>>;
+
 /// A connection that is made anew when it was lost.
 pub(crate) struct Link {
     socket: PathBuf,
-    password: Option<Secret>,
+    password: Password,
     stream: Option<UnixStream>,
 }
 
 impl Link {
-    pub(crate) fn new(socket: PathBuf, password: Option<Secret>) -> Self {
+    pub(crate) fn new(socket: PathBuf, password: Password) -> Self {
         Self { socket, password, stream: None }
     }
 
@@ -66,7 +70,8 @@ impl Link {
             }
         }
         let mut stream = UnixStream::connect(&self.socket).await.map_err(LinkError::Lost)?;
-        if let Some(password) = &self.password {
+        let password = self.password.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(password) = password {
             request(&mut stream, &["AUTH", password.expose()]).await?;
         }
         request(self.stream.insert(stream), arguments).await

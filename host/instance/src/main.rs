@@ -21,6 +21,7 @@ mod link;
 mod log;
 mod look;
 mod memory;
+mod passwords;
 mod pinned;
 mod program;
 mod redis_conf;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redkeep_core::managed::{INSTANCE_PORT, REDIS_PORT};
-use redkeep_core::secret::{PASSWORD_KEYS, Secret};
 
 use crate::error::InstanceError;
 use crate::redis_conf;
@@ -55,6 +54,9 @@ pub(crate) struct Settings {
     /// The folder with the password; without it Redis has none
     #[arg(long, env = "REDKEEP_AUTH", default_value = "/redis-auth")]
     pub(crate) auth: PathBuf,
+    /// How long the former password is taken after it was exchanged: by half of that the kubelets must have brought the new one
+    #[arg(long, env = "REDKEEP_PASSWORD_GRACE_SECONDS", default_value_t = 600)]
+    pub(crate) password_grace_seconds: u64,
     /// The folder with `tls.crt`, `tls.key` and `ca.crt` of Redis; without it Redis speaks plainly
     #[arg(long, env = "REDKEEP_REDIS_TLS", default_value = "/redis-tls")]
     pub(crate) redis_tls: PathBuf,
@@ -111,6 +113,10 @@ impl Settings {
         Duration::from_secs(self.grace_seconds)
     }
 
+    pub(crate) fn password_grace(&self) -> Duration {
+        Duration::from_secs(self.password_grace_seconds)
+    }
+
     pub(crate) fn api(&self) -> SocketAddr {
         SocketAddr::new(self.api_host, self.api_port)
     }
@@ -130,37 +136,6 @@ impl Settings {
 
     pub(crate) fn conf(&self) -> PathBuf {
         self.run.join("redis.conf")
-    }
-
-    /// The password of Redis, if it has one.
-    ///
-    /// # Errors
-    /// When the Secret is mounted and holds none: without one, Redis would be open to everybody.
-    pub(crate) fn password(&self) -> Result<Option<Secret>, InstanceError> {
-        if !self.auth.is_dir() {
-            return Ok(None);
-        }
-        for key in PASSWORD_KEYS {
-            let path = self.auth.join(key);
-            let text = match std::fs::read(&path) {
-                Ok(bytes) => String::from_utf8(bytes).map_err(|_| InstanceError::Password {
-                    folder: self.auth.clone(),
-                    why: format!("its key {key} is not UTF-8"),
-                })?,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(InstanceError::Read { path, source }),
-            };
-            let text = text.strip_suffix('\n').unwrap_or(&text);
-            let text = text.strip_suffix('\r').unwrap_or(text);
-            if !text.is_empty() {
-                return Ok(Some(Secret::new(text)));
-            }
-        }
-        let keys = PASSWORD_KEYS.join(", ");
-        Err(InstanceError::Password {
-            folder: self.auth.clone(),
-            why: format!("none of its keys holds a password ({keys}), or it is empty"),
-        })
     }
 
     /// The folder of Redis' certificates, if it speaks TLS.

@@ -5,6 +5,8 @@
 
 mod acts;
 mod answers;
+mod append_only;
+mod renewals;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,9 +32,11 @@ use crate::files::{self, APPEND_ONLY, Load};
 use crate::link::LinkError;
 use crate::look::Knowledge;
 use crate::memory;
+use crate::passwords::Passwords;
 use crate::program::Program;
 use crate::settings::Settings;
 use crate::state::State;
+use append_only::OwedSave;
 
 /// How long one command may take.
 const CALL: Duration = Duration::from_secs(1);
@@ -87,7 +91,9 @@ pub(crate) struct Supervisor {
     /// Readings begun before that are of before our last act.
     ignore_before: Moment,
     configuration: Configuration,
+    owed_save: OwedSave,
     certificates: Certificates,
+    passwords: Passwords,
     /// Writes may be paused.
     paused: bool,
     next_look: Moment,
@@ -118,6 +124,7 @@ impl Supervisor {
         if let Some(notice) = memory::recall(&settings.run) {
             let _ = state.learn(&notice);
         }
+        let passwords = Passwords::of(&settings.auth, settings.password_grace());
         let kept = state.notice();
         let knowledge = Knowledge { notice: kept.clone(), peers: Vec::new() };
         Self {
@@ -131,7 +138,9 @@ impl Supervisor {
             last_answer: Moment::ZERO,
             ignore_before: Moment::ZERO,
             configuration: Configuration::default(),
+            owed_save: OwedSave::None,
             certificates: Certificates::default(),
+            passwords,
             paused: false,
             next_look: Moment::ZERO,
             ends: VecDeque::new(),
@@ -210,19 +219,27 @@ impl Supervisor {
         let asked = self.settings.directives()?;
         let load = files::look(&self.settings.data, &asked, &self.program)?;
         let mut directives = asked.clone();
-        if load == Load::RdbFirst {
-            tracing::warn!("there is an RDB file and no append-only file: Redis loads the one, then writes the other");
+        if let Some(value) = load.appends() {
+            let why = match load {
+                Load::AofFirst => {
+                    "the append-only file is newer than an RDB file: Redis loads it, then writes it no more"
+                }
+                _ => "there is an RDB file and no append-only file: Redis loads the one, then writes the other",
+            };
+            tracing::warn!("{why}");
             directives.retain(|(name, _)| name != APPEND_ONLY);
-            directives.push((APPEND_ONLY.to_owned(), "no".to_owned()));
+            directives.push((APPEND_ONLY.to_owned(), value.to_owned()));
         }
         self.certificates = Certificates::of(&self.settings.redis_tls);
-        let running = Running::start(&self.settings, &self.program, &directives, &self.events)?;
+        let password = self.passwords.start(clock::now())?;
+        let running = Running::start(&self.settings, &self.program, &directives, password, &self.events)?;
         tracing::info!(pid = running.pid.as_raw_nonzero(), process = running.process, "started Redis as standby");
         self.state.started(running.process.clone());
         self.configuration = Configuration::started(&asked);
-        if load == Load::RdbFirst {
-            self.configuration = std::mem::take(&mut self.configuration).at_first(APPEND_ONLY, "no");
+        if let Some(value) = load.appends() {
+            self.configuration = std::mem::take(&mut self.configuration).at_first(APPEND_ONLY, value);
         }
+        self.owed_save = OwedSave::None;
         self.last_answer = running.started;
         self.ignore_before = Moment::ZERO;
         self.facts = None;
@@ -308,7 +325,9 @@ impl Supervisor {
                     let _ = self.perform(act).await;
                 }
                 self.append_at_last().await;
+                self.save_at_last().await;
                 self.renew_certificates().await;
+                self.renew_password().await;
             }
             Ok(_) | Err(LinkError::Refused(_)) => self.last_answer = clock::now(),
             Err(LinkError::Silent(_) | LinkError::Lost(_)) => return,

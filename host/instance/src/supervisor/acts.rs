@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use redkeep_core::managed::Peer;
 
+use super::append_only::OwedSave;
 use super::{CALL, Supervisor};
 use crate::auth::chain;
 use crate::clock::{self, Moment};
@@ -16,8 +17,6 @@ use crate::state::{Act, NOBODY, Refused};
 
 /// How often a hand-over looks at the replica's offset.
 const LOOK: Moment = Moment::from_millis(50);
-/// The directive that makes Redis read its certificates.
-pub(super) const CERTIFICATE: &str = "tls-cert-file";
 
 impl Supervisor {
     /// Does it. A demotion that Redis does not carry out at once kills it.
@@ -70,7 +69,7 @@ impl Supervisor {
         }
     }
 
-    async fn call(&mut self, arguments: &[&str]) -> Result<redkeep_redis::resp::Value, LinkError> {
+    pub(super) async fn call(&mut self, arguments: &[&str]) -> Result<redkeep_redis::resp::Value, LinkError> {
         match &mut self.running {
             Some(running) => running.link.call(arguments, CALL).await,
             None => Err(LinkError::Lost(std::io::ErrorKind::NotConnected.into())),
@@ -147,26 +146,6 @@ impl Supervisor {
         }
     }
 
-    /// Has Redis read its certificates when there are others. Connections that are there keep theirs.
-    pub(super) async fn renew_certificates(&mut self) {
-        let Some(files) = self.certificates.renewed(clock::now()).filter(|_| self.ending.is_none()) else { return };
-        let certificate = self.settings.redis_tls.join("tls.crt").display().to_string();
-        // To be told one file makes Redis read all of them.
-        let refused = match self.call(&["CONFIG", "SET", CERTIFICATE, &certificate]).await {
-            Ok(_) => None,
-            Err(LinkError::Refused(words)) => Some(words),
-            // The next look tries again.
-            Err(_) => return,
-        };
-        match &refused {
-            None => tracing::info!("the certificates were renewed"),
-            Some(words) => {
-                tracing::error!(words, "Redis does not take the renewed certificates and keeps those before");
-            }
-        }
-        self.certificates.told(files, refused, clock::now());
-    }
-
     /// Changes what differs from the orders, as far as Redis can while it runs.
     pub(super) async fn configure(&mut self, wanted: &BTreeMap<String, String>) {
         for (name, value) in self.configuration.changes(wanted) {
@@ -177,18 +156,7 @@ impl Supervisor {
         }
     }
 
-    /// Has the append-only file written of which there was none when Redis was started.
-    pub(super) async fn append_at_last(&mut self) {
-        if self.facts.as_ref().is_none_or(|facts| facts.loading) || self.ending.is_some() {
-            return;
-        }
-        if let Some(value) = self.configuration.pending(APPEND_ONLY) {
-            // The next reading tries again.
-            let _ = self.set(APPEND_ONLY, &value).await;
-        }
-    }
-
-    async fn set(&mut self, name: &str, value: &str) -> Result<(), LinkError> {
+    pub(super) async fn set(&mut self, name: &str, value: &str) -> Result<(), LinkError> {
         if name == APPEND_ONLY {
             // One that is to end would refuse to until the file is written.
             if self.terminate_at.is_some() {
@@ -196,7 +164,9 @@ impl Supervisor {
             }
             // 6.2 would write what it has loaded so far and take that for the whole; later releases would only say yes.
             let reply = self.call(&["INFO", "persistence"]).await?;
-            if Facts::parse(&reply.text().unwrap_or_default(), clock::now()).loading {
+            let facts = Facts::parse(&reply.text().unwrap_or_default(), clock::now());
+            // An RDB file that is being written lacks what is appended since it was begun, and would be the newer one.
+            if facts.loading || (facts.saving && value == "no") {
                 return Ok(());
             }
         }
@@ -213,6 +183,9 @@ impl Supervisor {
             Err(error) => return Err(error),
         };
         tracing::info!(name, value, ?outcome, "configuration");
+        if name == APPEND_ONLY && outcome == Outcome::Set {
+            self.owed_save = OwedSave::after(value);
+        }
         self.configuration.record(name, value, outcome);
         Ok(())
     }

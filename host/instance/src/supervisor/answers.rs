@@ -2,7 +2,7 @@
 
 use redkeep_core::managed::{Orders, Played, Refusal, Role, Standing};
 
-use super::acts::CERTIFICATE;
+use super::renewals::{CERTIFICATE, PASSWORD};
 use super::{REMEMBER, Supervisor};
 use crate::clock;
 use crate::state::{Act, Refused};
@@ -20,6 +20,7 @@ impl Supervisor {
         standing.refused_config = self.configuration.refused();
         let refused = self.certificates.refused().map(|words| (CERTIFICATE.to_owned(), words.clone()));
         standing.refused_config.extend(refused);
+        standing.refused_config.extend(self.passwords.failed().map(|words| (PASSWORD.to_owned(), words.clone())));
         if standing.version.is_empty() {
             standing.version.clone_from(&self.program.version);
             standing.server.clone_from(&self.program.server);

@@ -1,4 +1,4 @@
-//! `appendonly yes` that reaches a Redis that does not run: by itself it would start empty beside its RDB file.
+//! `appendonly` that changes: by itself Redis would start without what is in the file that it is told not to read.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -41,6 +41,33 @@ async fn appends(instance: &Instance, file: PathBuf) {
     assert!(instance.redis(&["CONFIG", "GET", "appendonly"]).await.unwrap().contains("yes"));
 }
 
+/// Waits until Redis appends nothing, and has written an RDB file with what it appended.
+async fn appends_no_more(instance: &Instance) {
+    let file = instance.folder.join("data/dump.rdb");
+    eventually("an RDB file instead", async || {
+        let info = instance.redis(&["INFO", "persistence"]).await?;
+        let whole = ["aof_enabled:0\r", "rdb_bgsave_in_progress:0\r"].iter().all(|field| info.contains(field));
+        if whole && file.is_file() { Ok(()) } else { Err(info) }
+    })
+    .await;
+    eventually("the instance to know", async || {
+        let log = instance.log();
+        if log.contains("what was appended is in an RDB file") { Ok(()) } else { Err(log) }
+    })
+    .await;
+}
+
+async fn set(instance: &Instance, keys: &[&str]) {
+    for key in keys {
+        assert_eq!(instance.redis(&["SET", key, "1"]).await.as_deref(), Ok("OK"));
+    }
+}
+
+/// How often the file that Redis is told not to read was loaded.
+fn loads_of_append_only_files(instance: &Instance) -> usize {
+    instance.log().matches("newer than an RDB file").count()
+}
+
 fn append_only_file(instance: &Instance, version: Version) -> PathBuf {
     let name = if is_old(version) { "appendonly.aof" } else { "appendonlydir/appendonly.aof.manifest" };
     instance.folder.join("data").join(name)
@@ -78,6 +105,86 @@ async fn the_rdb_is_loaded_and_the_append_only_file_written(
     let third = rig.wait(0, "started once more", |it| it.serving && it.process != second.process).await;
     assert_eq!((third.keys, third.restart_for.len()), (3, 0), "{third:?}");
     assert_eq!(rig.instances[0].log().matches("no append-only file").count(), 1);
+}
+
+/// As a claim that was filled from a backup by `aof`, whose cluster says `appendonly no`, or nothing of it; an older RDB file
+/// beside it is no reason to go back.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_only_file_is_loaded_though_it_is_to_be_written_no_more(
+    #[values(Version::Redis62, Version::Redis70, Version::Redis82, Version::Valkey81)] version: Version,
+    #[values(true, false)] has_older_rdb: bool,
+) {
+    let conf = "save \"\"\nappendonly yes\nappendfsync always\n";
+    let mut rig = Rig::with(Setup { conf: conf.to_owned(), ..Setup::of(version) }, 1).await;
+    rig.establish().await;
+    if has_older_rdb {
+        save(&rig.instances[0], 1, 1).await;
+    } else {
+        set(&rig.instances[0], &["k0"]).await;
+    }
+    set(&rig.instances[0], &["k1"]).await;
+    let first = rig.standing(0).await.unwrap().process;
+    edit(&mut rig, if has_older_rdb { "save \"\"\nappendonly no\n" } else { "save \"\"\n" });
+    rig.instances[0].signal_redis("KILL");
+    let second = rig.wait(0, "started again", |it| it.serving && it.process != first).await;
+    assert_eq!(second.keys, 2, "{second:?}");
+    // Nobody needs to order it.
+    appends_no_more(&rig.instances[0]).await;
+    let ordered = rig.order(0, 2, Role::Primary).await.unwrap();
+    assert_eq!((ordered.restart_for.len(), ordered.refused_config.len()), (0, 0), "{ordered:?}");
+
+    // The RDB file is what the next start loads, from then on in Redis' own way.
+    set(&rig.instances[0], &["later"]).await;
+    assert_eq!(rig.instances[0].redis(&["SAVE"]).await.as_deref(), Ok("OK"));
+    rig.instances[0].signal_redis("KILL");
+    let third = rig.wait(0, "started once more", |it| it.serving && it.process != second.process).await;
+    assert_eq!((third.keys, third.restart_for.len()), (3, 0), "{third:?}");
+    assert_eq!(loads_of_append_only_files(&rig.instances[0]), 1);
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_appending_while_it_runs_writes_an_rdb_file(
+    #[values(Version::Redis62, Version::Redis70, Version::Redis82, Version::Valkey81)] version: Version,
+    #[values("appendonly no\n", "")] conf: &str,
+) {
+    let before = "save \"\"\nappendonly yes\nappendfsync always\n";
+    let mut rig = Rig::with(Setup { conf: before.to_owned(), ..Setup::of(version) }, 1).await;
+    rig.establish().await;
+    save(&rig.instances[0], 1, 1).await;
+    set(&rig.instances[0], &["k1"]).await;
+    edit(&mut rig, &format!("save \"\"\nappendfsync always\n{conf}"));
+    let ordered = rig.order(0, 1, Role::Primary).await.unwrap();
+    assert_eq!((ordered.restart_for.len(), ordered.refused_config.len()), (0, 0), "{ordered:?}");
+    appends_no_more(&rig.instances[0]).await;
+    let first = rig.standing(0).await.unwrap().process;
+    rig.instances[0].signal_redis("KILL");
+    let second = rig.wait(0, "started again", |it| it.serving && it.process != first).await;
+    assert_eq!((second.keys, loads_of_append_only_files(&rig.instances[0])), (2, 0), "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_rdb_file_that_cannot_be_written_is_said_and_tried_again() {
+    let conf = "save \"\"\nappendonly yes\nappendfsync always\n";
+    let mut rig = Rig::with(Setup { conf: conf.to_owned(), ..Setup::of(Version::Redis70) }, 1).await;
+    rig.establish().await;
+    set(&rig.instances[0], &["k0"]).await;
+    let in_the_way = rig.instances[0].folder.join("data/dump.rdb");
+    std::fs::create_dir(&in_the_way).unwrap();
+    edit(&mut rig, "save \"\"\n");
+    rig.order(0, 1, Role::Primary).await.unwrap();
+    let said = |it: &redkeep_core::managed::Standing| {
+        it.message.as_ref().is_some_and(|text| text.contains("failed to write an RDB file"))
+    };
+    let first = rig.wait(0, "the message", said).await.process;
+    // Until it can be, what was appended is what the next start loads.
+    rig.instances[0].signal_redis("KILL");
+    let second = rig.wait(0, "started again", |it| it.serving && it.process != first).await;
+    assert_eq!((second.keys, loads_of_append_only_files(&rig.instances[0])), (1, 1), "{second:?}");
+    rig.wait(0, "the message again", said).await;
+    std::fs::remove_dir(&in_the_way).unwrap();
+    appends_no_more(&rig.instances[0]).await;
 }
 
 #[rstest]

@@ -8,4 +8,5 @@ mod edges;
 mod fencing;
 mod hand_over;
 mod life;
+mod passwords;
 mod rig;

@@ -221,12 +221,15 @@ pub(crate) struct Setup {
     pub(crate) version: Version,
     pub(crate) conf: String,
     pub(crate) password: Option<String>,
+    /// For how many seconds a former one is taken.
+    pub(crate) password_grace: u64,
     pub(crate) tls: bool,
 }
 
 impl Setup {
     pub(crate) fn of(version: Version) -> Self {
-        Self { version, conf: "save \"\"\nrepl-diskless-sync-delay 0\n".to_owned(), password: None, tls: false }
+        let conf = "save \"\"\nrepl-diskless-sync-delay 0\n".to_owned();
+        Self { version, conf, password: None, password_grace: 600, tls: false }
     }
 
     pub(crate) fn config(&self) -> BTreeMap<String, String> {
@@ -275,6 +278,7 @@ impl Instance {
             .env("REDKEEP_RUN", self.folder.join("run"))
             .env("REDKEEP_CONFIG", self.folder.join("config"))
             .env("REDKEEP_AUTH", self.folder.join("auth"))
+            .env("REDKEEP_PASSWORD_GRACE_SECONDS", self.setup.password_grace.to_string())
             .env("REDKEEP_REDIS_TLS", self.folder.join("tls"))
             .env("REDKEEP_IDENTITY", self.shared.join("identity"))
             .env("REDKEEP_SERVICE_ACCOUNT", self.shared.join("account"))
