@@ -45,6 +45,7 @@ async fn a_cluster_is_made_backed_up_and_born_again() -> Result<()> {
         home.delete(API, "RedisCluster", name).await?;
     }
     reconfigured(&home, &operator, version).await?;
+    password_is_exchanged(cluster, &home, &healthy(&home, &operator, "carts").await?).await?;
 
     // What is left of it can be backed up.
     let (_, upper) = primary_of(&home, "carts").await?;
@@ -120,6 +121,39 @@ async fn what_is_wrong_is_said_and_heals_when_it_is_put_right() -> Result<()> {
     Ok(())
 }
 
+/// Whoever exchanges the password in its Secret restarts nothing and locks nobody out.
+async fn password_is_exchanged(cluster: &Cluster, home: &TestNamespace, carts: &Value) -> Result<()> {
+    let secret = carts["status"]["authSecret"]["name"].as_str().context("no Secret")?;
+    let old = password(home, carts).await?;
+    let new = format!("another-{:032x}", rand::random::<u128>());
+    let patch = json!({"stringData": {"password": new}}).to_string();
+    cluster.succeed(&["-n", home.name(), "patch", "secret", secret, "--type=merge", "-p", &patch])?;
+    let pods = ["carts-0", "carts-1", "carts-2"];
+    let taken = async || {
+        // The kubelet would look at the Secret within a minute or two; at a pod that changes it looks at once.
+        let stamp = format!("seen={:08x}", rand::random::<u32>());
+        let annotate = ["-n", home.name(), "annotate", "pod", pods[0], pods[1], pods[2], "--overwrite", &stamp];
+        cluster.succeed(&annotate)?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for pod in pods {
+            let ip = address(home, pod).await?;
+            for password in [&new, &old] {
+                dial(&ip, password, Duration::from_secs(5)).await?;
+            }
+        }
+        Ok(Some(()))
+    };
+    home.wait_until("every instance to take both passwords", taken).await?;
+    let mut connection = connect_primary(home, carts).await?;
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("REPLICA").query_async::<()>(&mut connection).await?;
+    redis::cmd("SET").arg("exchanged").arg(1).query_async::<()>(&mut connection).await?;
+    let by: u64 = redis::cmd("WAIT").arg(2).arg(9_000).query_async(&mut connection).await?;
+    ensure!(by == 2, "{by} of 2 replicas found back");
+    let now = home.get(API, "RedisCluster", "carts").await?.context("it is gone")?;
+    ensure!(now["status"]["primaryProcess"] == carts["status"]["primaryProcess"], "Redis was started anew");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_claims_it_is_born_switches_over_and_outlives_its_operator() -> Result<()> {
     let Some(cluster) = Cluster::node("without_claims_it_is_born_switches_over_and_outlives_its_operator") else {
@@ -164,6 +198,23 @@ async fn without_claims_it_is_born_switches_over_and_outlives_its_operator() -> 
     let replaced = healthy(&home, &next, "again").await?;
     ensure!(primary(&replaced)? != "again-2", "an emptied primary became primary again");
     equal(&replaced).await?;
+    home.delete(API, "RedisCluster", "again").await?;
+
+    // Of this one a second instance finds no node, and the first is lost: what it alone had is restored again.
+    let alone = json!({"maxSkew": 1, "minDomains": 2, "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"redis.io/cluster": "lost"}}});
+    let lost = |constraints: Value| {
+        let bootstrap = json!({"backupName": "nightly"});
+        ephemeral("lost", json!({"instances": 2, "bootstrap": bootstrap, "topologySpreadConstraints": constraints}))
+    };
+    home.apply(&lost(json!([alone]))).await?;
+    let has_the_only_copy = |object: &Value| object["status"]["bootstrap"]["onlyCopy"] == true;
+    equal(&wait(&home, &next, "lost", "to be filled", has_the_only_copy).await?).await?;
+    home.kill("v1", "Pod", "lost-0").await?;
+    says(&home, &next, "lost", "Restored", "InstanceFailed").await?;
+    equal(&wait(&home, &next, "lost", "to be filled again", has_the_only_copy).await?).await?;
+    home.apply(&lost(json!([]))).await?;
+    equal(&healthy(&home, &next, "lost").await?).await?;
     Ok(())
 }
 

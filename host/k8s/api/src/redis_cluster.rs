@@ -62,7 +62,7 @@ fn termination_grace() -> i64 {
     validation = cel::exactly_one(&["storage", "ephemeral"]),
     validation = Rule::new("has(self.storage) == has(oldSelf.storage)").message("storage and ephemeral cannot be exchanged for one another: restore a backup into a new RedisCluster"),
     validation = Rule::new("has(self.tls) == has(oldSelf.tls) || (self.instances == 1 && oldSelf.instances == 1)").message("tls can be set or removed only while there is one instance: one with TLS and one without cannot follow one another"),
-    validation = Rule::new("((!has(self.auth) || self.auth.enabled) == (!has(oldSelf.auth) || oldSelf.auth.enabled) && (has(self.auth) && has(self.auth.secret)) == (has(oldSelf.auth) && has(oldSelf.auth.secret)) && (!has(self.auth) || !has(self.auth.secret) || !has(oldSelf.auth) || !has(oldSelf.auth.secret) || self.auth.secret == oldSelf.auth.secret)) || (self.instances == 1 && oldSelf.instances == 1)").message("auth can be changed only while there is one instance: two with different passwords cannot follow one another"),
+    validation = Rule::new("((!has(self.auth) || self.auth.enabled) == (!has(oldSelf.auth) || oldSelf.auth.enabled) && (has(self.auth) && has(self.auth.secret)) == (has(oldSelf.auth) && has(oldSelf.auth.secret)) && (!has(self.auth) || !has(self.auth.secret) || !has(oldSelf.auth) || !has(oldSelf.auth.secret) || self.auth.secret == oldSelf.auth.secret)) || (self.instances == 1 && oldSelf.instances == 1)").message("auth can be changed only while there is one instance: two with different passwords cannot follow one another. To exchange the password, write the new one into its Secret"),
     validation = cel::immutable_within("bootstrap", &["backupName", "storageRef", "backupId", "latest", "before", "fromNamespace", "fromCluster", "until"]).message("bootstrap is immutable, but for decryption, method and deadlines: it says what the cluster was born from"),
     validation = Rule::new("!has(self.volumeMounts) || (has(self.volumes) && self.volumeMounts.all(mount, self.volumes.exists(volume, volume.name == mount.name)))").message("every volumeMount must name one of volumes"),
 )]
@@ -227,7 +227,8 @@ pub struct ClusterAuth {
     /// Whether clients need a password.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// The password; by default the operator makes one and names its Secret in the status.
+    /// The password; by default the operator makes one and names its Secret in the status. A new one that is written into the Secret is
+    /// taken up while Redis runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretKey>,
 }

@@ -131,13 +131,23 @@ pub(super) struct Observed<'a> {
     /// Claims of this cluster's names, before there is a `StatefulSet`; empty for clusters without claims.
     pub(super) claims: &'a [FoundClaim],
     pub(super) task: TaskState,
+    /// See [`is_lost`].
+    pub(super) is_lost: bool,
     pub(super) found: Result<ValidatedBootstrap, Unresolved>,
 }
 
 pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>) -> Restore {
     let status = seen.status.cloned().unwrap_or_default();
-    if cluster.spec.bootstrap.is_none() || status.filled == Some(true) {
+    if cluster.spec.bootstrap.is_none() {
         return Restore::None;
+    }
+    if status.filled == Some(true) {
+        let message = "the primary has restarted before another instance had what was restored, and lost it".to_owned();
+        return if seen.is_lost {
+            failed(now, &status, reasons::INSTANCE_FAILED.to_owned(), message)
+        } else {
+            Restore::None
+        };
     }
     let uid = cluster.uid().unwrap_or_default();
     let first = names::claim(&cluster.name_any(), 0);
@@ -192,6 +202,16 @@ pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>)
             Restore::Wait { reason: not_yet.reason().to_owned(), message: not_yet.to_string(), is_failed: false }
         }
     }
+}
+
+/// Whether what a cluster without claims was filled with is gone before a second instance had it. `process`: the start of Redis
+/// that is primary now; `keys`: what it holds.
+pub(super) fn is_lost(status: &BootstrapStatus, process: Option<&String>, keys: u64) -> bool {
+    let is_another = status.process.as_ref() != process;
+    let must_have = status.keys_expected.unwrap_or(0).saturating_sub(status.expires_expected.unwrap_or(0));
+    // Behind a snapshot nobody counted: what another start of Redis still has cannot be told from a part of it.
+    let is_less = status.comparable == Some(false) || keys < u64::try_from(must_have).unwrap_or(0);
+    status.filled == Some(true) && status.only_copy == Some(true) && is_another && is_less
 }
 
 /// Whether the attempt after one that failed may begin: its time has come, or the spec was put right.

@@ -12,6 +12,7 @@ use redkeep_k8s_api::labels;
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 use redkeep_k8s_api::redis_cluster_status::{BootstrapStatus, RedisClusterStatus};
 
+use super::bootstrap;
 use super::build::stateful_set::{CONTAINER, FENCING, hash_of};
 use super::decide::{ExpectedKeys, FirstGrant, Member, Seen, Truth, Wanted};
 use super::dereference::Workload;
@@ -173,7 +174,13 @@ pub(super) fn look(
         Some((name, member))
     });
     let replicas = workload.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
-    let members = members.collect();
+    let members: BTreeMap<String, Member> = members.collect();
+    let primary = truth.primary.as_ref().and_then(|primary| members.get(primary)?.standing.as_ref());
+    let is_fill_lost = status
+        .bootstrap
+        .as_ref()
+        .zip(primary)
+        .is_some_and(|(bootstrap, primary)| bootstrap::is_lost(bootstrap, truth.process.as_ref(), primary.keys));
     let of_holder = memory.fencing(granted, holder.and_then(fencing));
     // Those that were not made anew since the spec was changed keep to what they were made with.
     wanted.fencing = workload.pods.iter().filter_map(fencing).chain(of_holder).fold(wanted.fencing, Duration::max);
@@ -185,7 +192,9 @@ pub(super) fn look(
         replicas: replicas.unwrap_or(wanted.instances),
         first: first_grant(cluster, workload),
         hand_over_paused: memory.is_hand_over_paused(elapsed),
-        is_hidden,
+        is_hidden: is_hidden || is_fill_lost,
+        is_only_copy: status.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.only_copy == Some(true)),
+        is_fill_lost,
         truth,
         wanted,
     }

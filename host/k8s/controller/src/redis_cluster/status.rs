@@ -206,6 +206,9 @@ fn of_restore(
             (Some(ClusterPhase::Restoring), reason.clone(), message.clone())
         }
         Restore::Failed { reason, message, retry_at, attempts } => {
+            // One that was filled has lost that.
+            bootstrap.filled = None;
+            bootstrap.only_copy = None;
             bootstrap.progress = None;
             bootstrap.completed_at.get_or_insert(Time(whole_seconds(now)));
             bootstrap.error = Some(report::error_text(message));
@@ -217,6 +220,7 @@ fn of_restore(
         }
         Restore::Done { report } => {
             done(&mut bootstrap, report, now);
+            bootstrap.only_copy = (cluster.spec.ephemeral.is_some() && cluster.spec.instances > 1).then_some(true);
             let message = "the backup is in place; the server has not loaded it yet".to_owned();
             (Some(ClusterPhase::Restoring), reasons::STARTING.to_owned(), message)
         }
@@ -266,6 +270,12 @@ pub(super) fn looked(
         let bootstrap = writer.status.bootstrap.get_or_insert_default();
         bootstrap.keys_loaded = i64::try_from(loaded).ok();
         bootstrap.keys_expired = expired.and_then(|expired| i64::try_from(expired).ok());
+    }
+    if let Some(bootstrap) = &mut writer.status.bootstrap
+        && bootstrap.process == plan.truth.process
+        && seen.members.values().any(Member::is_in_sync)
+    {
+        bootstrap.only_copy = None;
     }
     let all_serve = (0..seen.wanted.instances).all(|ordinal| {
         let member = seen.members.get(&names::pod(&seen.wanted.cluster, ordinal));

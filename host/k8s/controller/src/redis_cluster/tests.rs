@@ -596,6 +596,39 @@ async fn a_restore_into_a_primary_that_restarted_meanwhile_is_tried_again() {
 }
 
 #[tokio::test]
+async fn what_was_restored_is_restored_again_when_the_only_instance_that_had_it_lost_it() {
+    let bench = being_filled(born()).await;
+    restored(&bench, 5);
+    bench.looks(1).await;
+    assert_eq!(bench.status()["bootstrap"]["onlyCopy"], true, "{:#}", bench.status());
+    restart_emptied(&bench, "carts-0");
+    for _ in 0..8 {
+        bench.look().await;
+        assert_ne!(bench.status()["phase"], "Healthy", "empty: {:#}", bench.status());
+        assert_ne!(bench.condition("Ready").0, "True", "empty: {:#}", bench.status());
+        let label = bench.api.get("Pod", "shop", "carts-0").unwrap()["metadata"]["labels"]["redis.io/role"].clone();
+        assert_eq!(label, Value::Null, "no client is led to it");
+    }
+    assert_eq!(bench.condition("Restored"), ("False".into(), "InstanceFailed".into()));
+    assert_eq!(bench.status()["bootstrap"]["filled"], Value::Null);
+    bench.clock.advance(Duration::from_secs(11));
+    bench.looks(2).await;
+    assert_eq!(bench.executor.names().len(), 2, "{:#}", bench.status());
+    restored(&bench, 5);
+    bench.instances.0.lock().unwrap().get_mut("carts-0").unwrap().keys = 5;
+    bench.looks(3).await;
+    assert_eq!(bench.status()["bootstrap"]["filled"], true, "{:#}", bench.status());
+    let first = bench.api.get("Pod", "shop", "carts-0").unwrap();
+    let its = bench.instances.0.lock().unwrap()["carts-0"].clone();
+    bench.run_pods(5);
+    bench.api.put(first);
+    bench.instances.0.lock().unwrap().insert("carts-0".into(), its);
+    bench.looks(6).await;
+    assert_eq!(bench.status()["bootstrap"]["onlyCopy"], Value::Null, "{:#}", bench.status());
+    assert_eq!(bench.status()["phase"], "Healthy", "{:#}", bench.status());
+}
+
+#[tokio::test]
 async fn a_claim_that_cannot_grow_is_said_until_it_can() {
     let bench = healthy().await;
     for ordinal in 0..3 {

@@ -31,7 +31,7 @@ fn claim(name: &str, of: Option<&str>) -> FoundClaim {
 }
 
 fn decided(status: &BootstrapStatus, claims: &[FoundClaim], task: TaskState) -> Restore {
-    decide(at(1000), &cluster(), Observed { status: Some(status), claims, task, found: found() })
+    decide(at(1000), &cluster(), Observed { status: Some(status), claims, task, is_lost: false, found: found() })
 }
 
 #[test]
@@ -139,11 +139,40 @@ fn what_was_filled_is_never_filled_again() {
 }
 
 #[rstest]
+#[case::emptied(true, Some("second"), 0, None, true)]
+#[case::in_part(true, Some("second"), 6, None, true)]
+#[case::some_expired(true, Some("second"), 7, None, false)]
+#[case::whole(true, Some("second"), 10, None, false)]
+#[case::cannot_be_told(true, Some("second"), 10, Some(false), true)]
+#[case::no_primary_yet(true, None, 0, None, true)]
+#[case::deleted_by_clients(true, Some("first"), 0, None, false)]
+#[case::another_had_it(false, Some("second"), 0, None, false)]
+fn what_only_the_first_instance_had_is_lost_with_it(
+    #[case] only_copy: bool,
+    #[case] process: Option<&str>,
+    #[case] keys: u64,
+    #[case] comparable: Option<bool>,
+    #[case] expected: bool,
+) {
+    let status = BootstrapStatus {
+        filled: Some(true),
+        only_copy: Some(only_copy),
+        process: Some("first".into()),
+        keys_expected: Some(10),
+        expires_expected: Some(3),
+        comparable,
+        ..BootstrapStatus::default()
+    };
+    assert_eq!(is_lost(&status, process.map(str::to_owned).as_ref(), keys), expected);
+}
+
+#[rstest]
 #[case(Unresolved::not_yet(reasons::BACKUP_NOT_FOUND, "m"), "BackupNotFound", false)]
 #[case(Unresolved::invalid("spec.backupName", "failed"), "InvalidSpec", true)]
 fn what_it_is_born_from_must_be_there(#[case] why: Unresolved, #[case] expected: &str, #[case] failed: bool) {
     let status = BootstrapStatus::default();
-    let seen = Observed { status: Some(&status), claims: &[], task: TaskState::Missing, found: Err(why) };
+    let seen =
+        Observed { status: Some(&status), claims: &[], task: TaskState::Missing, is_lost: false, found: Err(why) };
     let Restore::Wait { reason, is_failed, .. } = decide(at(1000), &cluster(), seen) else { panic!() };
     assert_eq!((reason.as_str(), is_failed), (expected, failed));
 }

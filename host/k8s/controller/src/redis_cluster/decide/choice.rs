@@ -128,6 +128,10 @@ fn all_restarted(seen: &Seen) -> Choice {
             if member.standing.as_ref().is_some_and(|standing| standing.keys > 0) {
                 return chosen(former);
             }
+            // Nobody else ever had anything.
+            if seen.is_only_copy {
+                return chosen(former);
+            }
             // Empty: never before one that has keys, and one that does not answer may have some.
             let is_known = |member: &Member| member.serves() || member.is_terminating;
             if !seen.all_answer() || !seen.members.values().all(is_known) {

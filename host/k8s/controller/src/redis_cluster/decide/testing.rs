@@ -546,6 +546,8 @@ impl World {
             first: self.first.clone(),
             hand_over_paused: self.memory.is_hand_over_paused(self.now),
             is_hidden: false,
+            is_only_copy: false,
+            is_fill_lost: false,
         }
     }
 

@@ -47,7 +47,8 @@ pub(crate) fn is_fresh_name(name: &str, prefix: &str) -> bool {
 /// The password of a cluster.
 pub(crate) fn password(metadata: ObjectMeta) -> Secret {
     let password = Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH);
-    secret(metadata, [("password", password)].into())
+    // Whoever exchanges the password does it here: the instances take up what they find.
+    Secret { immutable: None, ..secret(metadata, [("password", password)].into()) }
 }
 
 /// The certificate of a cluster's instances, and what they show one another. Also the certificate's digest.
@@ -66,14 +67,7 @@ pub(crate) fn identity(metadata: ObjectMeta, cluster: &str) -> Result<(Secret, S
 
 fn secret(metadata: ObjectMeta, data: BTreeMap<&str, String>) -> Secret {
     let data = data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect();
-    Secret {
-        metadata,
-        data: Some(data),
-        // What it holds never changes: another content has another name.
-        immutable: Some(true),
-        type_: Some("Opaque".to_owned()),
-        ..Secret::default()
-    }
+    Secret { metadata, data: Some(data), immutable: Some(true), type_: Some("Opaque".to_owned()), ..Secret::default() }
 }
 
 #[cfg(test)]
