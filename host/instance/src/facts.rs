@@ -29,8 +29,6 @@ pub(crate) struct Facts {
     pub(crate) lag_seconds: Option<u64>,
     /// It writes an RDB file.
     pub(crate) saving: bool,
-    /// It wrote the last one whole.
-    pub(crate) has_saved: bool,
     /// Keys over all databases.
     pub(crate) keys: u64,
     /// Keys loaded and expired ones left out, by the last load.
@@ -83,7 +81,6 @@ impl Facts {
             offset: followed_offset.unwrap_or(own_offset),
             lag_seconds: number(if link_up { "master_last_io_seconds_ago" } else { "master_link_down_since_seconds" }),
             saving: is("rdb_bgsave_in_progress", "1"),
-            has_saved: is("rdb_last_bgsave_status", "ok"),
             keys: databases(text).sum(),
             loaded: number("rdb_last_load_keys_loaded").zip(number("rdb_last_load_keys_expired")),
             version: version.unwrap_or_default().to_owned(),

@@ -13,16 +13,20 @@ use crate::redis_conf::is_allowed;
 /// The directive that decides which files are loaded.
 pub(crate) const APPEND_ONLY: &str = "appendonly";
 
+/// Written when Redis was told `appendonly no`: the append-only files that are there are of before that, and an RDB file that is
+/// younger holds all that they do. Without it they are what was appended last.
+const ENDED: &str = ".redkeep-append-only-ended";
+
 /// How Redis has to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
     /// As its directives say.
     AsTold,
-    /// With `appendonly no`, though the directives say yes: there is an RDB file and no append-only file, which Redis
-    /// writes when it is told `appendonly yes` after loading.
+    /// With `appendonly no`, though the directives say yes: there is an RDB file and no append-only file, or one from before. Redis
+    /// writes it when it is told `appendonly yes` after loading.
     RdbFirst,
-    /// With `appendonly yes`, though the directives say no: what was appended last is newer than the RDB file, or there is none.
-    /// After loading Redis is told `appendonly no`, and writes an RDB file.
+    /// With `appendonly yes`, though the directives say no: there is an append-only file, and no RDB file that was begun since
+    /// nothing is appended to it. After loading Redis is told `appendonly no`, and writes an RDB file.
     AofFirst,
 }
 
@@ -62,20 +66,33 @@ pub(crate) fn look(data: &Path, directives: &[(String, String)], program: &Progr
             version: program.version.clone(),
         });
     }
-    let has_manifest = program.knows_manifests() && found(&folder.join(format!("{file}.manifest")))?.is_some();
-    let aof = if has_manifest { last_written(&folder)? } else { old_aof };
-    Ok(match (value(APPEND_ONLY, "no").eq_ignore_ascii_case("yes"), rdb, aof) {
-        (true, Some(_), None) => Load::RdbFirst,
-        // The clock of files is coarse: what is appended right after an RDB file was written may be as old as that.
-        (false, rdb, Some(aof)) if rdb.is_none_or(|rdb| rdb <= aof) => Load::AofFirst,
-        _ => Load::AsTold,
+    let manifest = written(&folder.join(format!("{file}.manifest")))?.filter(|_| program.knows_manifests());
+    let aof = manifest.or(old_aof);
+    let ended = found(&data.join(ENDED))?.map(|marker| modified(&data.join(ENDED), &marker)).transpose()?;
+    // A file that was written anew since, as a whole, holds everything; of the others an RDB file that was begun since.
+    let is_spent = aof.zip(ended).is_some_and(|(aof, ended)| aof <= ended);
+    let is_saved = is_spent && rdb.zip(ended).is_some_and(|(rdb, ended)| rdb > ended);
+    Ok(match value(APPEND_ONLY, "no").eq_ignore_ascii_case("yes") {
+        true if rdb.is_some() && (aof.is_none() || is_saved) => Load::RdbFirst,
+        false if aof.is_some() && !is_saved => Load::AofFirst,
+        true | false => Load::AsTold,
     })
+}
+
+/// Notes that nothing is appended any more to the files that are there.
+pub(crate) fn ended(data: &Path) -> Result<(), InstanceError> {
+    let path = data.join(ENDED);
+    let written = std::fs::write(&path, "Redis was told `appendonly no` when this was written.\n");
+    written.map_err(|source| InstanceError::Write { path, source })
+}
+
+fn modified(path: &Path, file: &Metadata) -> Result<SystemTime, InstanceError> {
+    file.modified().map_err(|source| InstanceError::Read { path: path.to_path_buf(), source })
 }
 
 /// When a file was written last, if it holds something.
 fn written(path: &Path) -> Result<Option<SystemTime>, InstanceError> {
-    let failed = |source| InstanceError::Read { path: path.to_path_buf(), source };
-    found(path)?.filter(|file| file.len() > 0).map(|file| file.modified().map_err(failed)).transpose()
+    found(path)?.filter(|file| file.len() > 0).map(|file| modified(path, &file)).transpose()
 }
 
 /// A file. What cannot be looked at is not taken for missing.
@@ -85,17 +102,6 @@ fn found(path: &Path) -> Result<Option<Metadata>, InstanceError> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(InstanceError::Read { path: path.to_path_buf(), source }),
     }
-}
-
-/// When any of a folder's files was written last.
-fn last_written(folder: &Path) -> Result<Option<SystemTime>, InstanceError> {
-    let mut last = None;
-    for entry in entries(folder)? {
-        let path = entry.path();
-        let modified = found(&path)?.map(|file| file.modified()).transpose();
-        last = last.max(modified.map_err(|source| InstanceError::Read { path, source })?);
-    }
-    Ok(last)
 }
 
 fn any_manifest(folder: &Path) -> Result<Option<PathBuf>, InstanceError> {
@@ -136,6 +142,7 @@ mod tests {
     const RDB: (&str, &str) = ("dump.rdb", "REDIS");
     const OLD: (&str, &str) = ("appendonly.aof", "*1");
     const NEW: (&str, &str) = ("appendonlydir/appendonly.aof.manifest", "file");
+    const END: (&str, &str) = (ENDED, "x");
     const YES: &str = "AppendOnly Yes";
 
     #[rstest]
@@ -149,8 +156,17 @@ mod tests {
     #[case::empty_old_aof(&[RDB, ("appendonly.aof", "")], YES, Load::RdbFirst)]
     #[case::no_more(&[OLD], "", Load::AofFirst)]
     #[case::no_more_since(&[OLD], "appendonly yes\nappendonly no", Load::AofFirst)]
-    #[case::no_more_but_newer(&[RDB, OLD], "", Load::AofFirst)]
-    #[case::no_more_and_older(&[OLD, RDB], "", Load::AsTold)]
+    #[case::no_more_beside_an_rdb(&[RDB, OLD], "", Load::AofFirst)]
+    #[case::nobody_said_that_it_ended(&[OLD, RDB], "", Load::AofFirst)]
+    #[case::ended_and_saved(&[OLD, END, RDB], "", Load::AsTold)]
+    #[case::ended_and_not_saved(&[RDB, OLD, END], "", Load::AofFirst)]
+    #[case::ended_alone(&[OLD, END], "", Load::AofFirst)]
+    #[case::ended_saved_and_wanted_again(&[OLD, END, RDB], YES, Load::RdbFirst)]
+    #[case::ended_not_saved_and_wanted_again(&[RDB, OLD, END], YES, Load::AsTold)]
+    #[case::written_anew_since(&[END, RDB, OLD], YES, Load::AsTold)]
+    #[case::written_anew_since_and_no_more(&[END, OLD, RDB], "", Load::AofFirst)]
+    #[case::ended_without_a_file(&[END, RDB], YES, Load::RdbFirst)]
+    #[case::ended_without_a_file_and_no(&[END, RDB], "", Load::AsTold)]
     #[case::no_more_and_empty(&[("appendonly.aof", "")], "", Load::AsTold)]
     #[case::no_more_and_another(&[OLD], "appendfilename a.aof", Load::AsTold)]
     #[case::named_rdb(&[("d.rdb", "REDIS")], "appendonly yes\nDBFilename 'd.rdb'", Load::RdbFirst)]
@@ -176,9 +192,11 @@ mod tests {
     #[case(&[RDB, NEW], "appendonly yes\nappenddirname d", Load::RdbFirst)]
     #[case(&[RDB, ("d/a.manifest", "file")], "appendonly yes\nappenddirname d\nappendfilename a", Load::AsTold)]
     #[case(&[NEW], "", Load::AofFirst)]
-    #[case(&[NEW, RDB], "", Load::AsTold)]
-    #[case(&[RDB, NEW], "", Load::AofFirst)]
-    #[case(&[NEW, RDB, ("appendonlydir/appendonly.aof.1.incr.aof", "*1")], "", Load::AofFirst)]
+    #[case(&[NEW, RDB], "", Load::AofFirst)]
+    #[case(&[NEW, END, RDB], "", Load::AsTold)]
+    #[case(&[NEW, END, RDB, ("appendonlydir/temp-appendonly.aof.incr", "*1")], "", Load::AsTold)]
+    #[case(&[NEW, END, RDB, ("appendonlydir/temp-appendonly.aof.incr", "*1")], YES, Load::RdbFirst)]
+    #[case(&[END, RDB, NEW], YES, Load::AsTold)]
     #[case(&[NEW], "appenddirname d", Load::AsTold)]
     fn a_manifest_counts_where_it_is_known(
         #[case] files: &[(&str, &str)],

@@ -221,10 +221,8 @@ impl Supervisor {
         let mut directives = asked.clone();
         if let Some(value) = load.appends() {
             let why = match load {
-                Load::AofFirst => {
-                    "the append-only file is newer than an RDB file: Redis loads it, then writes it no more"
-                }
-                _ => "there is an RDB file and no append-only file: Redis loads the one, then writes the other",
+                Load::AofFirst => "what was appended last is in no RDB file: Redis loads it, then appends no more",
+                _ => "there is an RDB file and no append-only file of now: Redis loads the one, then writes the other",
             };
             tracing::warn!("{why}");
             directives.retain(|(name, _)| name != APPEND_ONLY);

@@ -194,7 +194,8 @@ pub struct BootstrapStatus {
     /// Whether a live restore has ended, for clusters without claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filled: Option<bool>,
-    /// Only the first instance has had what was restored, for clusters without claims: if it restarts, that is restored again.
+    /// Only the first instance has had what was restored, for clusters without claims: clients are not led to it yet, and if it restarts,
+    /// that is restored again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only_copy: Option<bool>,
     /// The word for why the last attempt failed.

@@ -204,14 +204,25 @@ pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>)
     }
 }
 
-/// Whether what a cluster without claims was filled with is gone before a second instance had it. `process`: the start of Redis
-/// that is primary now; `keys`: what it holds.
-pub(super) fn is_lost(status: &BootstrapStatus, process: Option<&String>, keys: u64) -> bool {
-    let is_another = status.process.as_ref() != process;
-    let must_have = status.keys_expected.unwrap_or(0).saturating_sub(status.expires_expected.unwrap_or(0));
-    // Behind a snapshot nobody counted: what another start of Redis still has cannot be told from a part of it.
-    let is_less = status.comparable == Some(false) || keys < u64::try_from(must_have).unwrap_or(0);
-    status.filled == Some(true) && status.only_copy == Some(true) && is_another && is_less
+/// For so long after it was filled clients are not led to a cluster without claims whose replicas have nothing yet: whatever is lost
+/// in that time is restored again.
+const ALONE: Duration = Duration::from_mins(5);
+
+/// Whether only the first instance of a cluster without claims has had what was restored, and no client was led to it yet.
+pub(super) fn is_only_copy(status: &BootstrapStatus) -> bool {
+    status.filled == Some(true) && status.only_copy == Some(true)
+}
+
+/// Whether that is over. `process`: the start of Redis that is primary now.
+pub(super) fn is_shared(now: Timestamp, status: &BootstrapStatus, process: Option<&String>, any_in_sync: bool) -> bool {
+    let since = status.completed_at.as_ref().map_or(now, |at| at.0);
+    let is_over = Duration::try_from(now.duration_since(since)).is_ok_and(|alone| alone >= ALONE);
+    status.process.as_ref() == process && (any_in_sync || is_over)
+}
+
+/// Whether that is lost: nobody wrote anything, so another start of Redis has that or less.
+pub(super) fn is_lost(status: &BootstrapStatus, process: Option<&String>) -> bool {
+    is_only_copy(status) && process.is_some() && status.process.as_ref() != process
 }
 
 /// Whether the attempt after one that failed may begin: its time has come, or the spec was put right.

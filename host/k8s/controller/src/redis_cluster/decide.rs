@@ -201,12 +201,10 @@ pub(super) struct Seen {
     pub(super) first: FirstGrant,
     /// The primary gave up a hand-over a short while ago.
     pub(super) hand_over_paused: bool,
-    /// A cluster without claims is not filled yet: clients must not see it.
+    /// A cluster without claims is not filled yet, or was and no second instance has that: clients must not see it.
     pub(super) is_hidden: bool,
-    /// A cluster without claims was filled, and nobody but the first instance ever had that.
+    /// It was filled, nobody but the first instance ever had that, and no client wrote to it.
     pub(super) is_only_copy: bool,
-    /// It was, and lost that before a second instance had it; it is hidden too.
-    pub(super) is_fill_lost: bool,
 }
 
 impl Seen {

@@ -52,16 +52,16 @@ pub(super) fn write(truth: &Truth, status: &mut RedisClusterStatus, now: Timesta
 }
 
 pub(super) fn wanted(cluster: &RedisCluster, validated: &ValidatedCluster) -> Wanted {
-    let is_hidden = is_hidden(cluster);
+    let is_filling = is_filling(cluster);
     let mut config = validated.config.clone();
-    if is_hidden {
+    if is_filling {
         // One that no replica follows would refuse every key that it is filled with.
         config.insert("min-replicas-to-write".to_owned(), "0".to_owned());
     }
     Wanted {
         cluster: validated.name.clone(),
         // Nobody follows a primary that is being filled: what is taken back would have to be taken back from them too.
-        instances: if is_hidden { 1 } else { validated.instances },
+        instances: if is_filling { 1 } else { validated.instances },
         fencing: validated.fencing,
         config,
         switch_over: switch_over(cluster),
@@ -116,7 +116,7 @@ fn expected(status: &BootstrapStatus) -> ExpectedKeys {
 }
 
 /// A cluster without claims that is not filled yet.
-pub(super) fn is_hidden(cluster: &RedisCluster) -> bool {
+fn is_filling(cluster: &RedisCluster) -> bool {
     let filled = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref()?.filled);
     cluster.spec.bootstrap.is_some() && cluster.spec.ephemeral.is_some() && filled != Some(true)
 }
@@ -132,7 +132,7 @@ pub(super) fn look(
 ) -> Seen {
     let status = cluster.status.clone().unwrap_or_default();
     let truth = truth(&status);
-    let is_hidden = is_hidden(cluster);
+    let is_only_copy = status.bootstrap.as_ref().is_some_and(bootstrap::is_only_copy);
     let mut asked = answers.clone();
     if let Some(holder) = truth.holder() {
         // One that has no pod does not answer either.
@@ -174,13 +174,7 @@ pub(super) fn look(
         Some((name, member))
     });
     let replicas = workload.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
-    let members: BTreeMap<String, Member> = members.collect();
-    let primary = truth.primary.as_ref().and_then(|primary| members.get(primary)?.standing.as_ref());
-    let is_fill_lost = status
-        .bootstrap
-        .as_ref()
-        .zip(primary)
-        .is_some_and(|(bootstrap, primary)| bootstrap::is_lost(bootstrap, truth.process.as_ref(), primary.keys));
+    let members = members.collect();
     let of_holder = memory.fencing(granted, holder.and_then(fencing));
     // Those that were not made anew since the spec was changed keep to what they were made with.
     wanted.fencing = workload.pods.iter().filter_map(fencing).chain(of_holder).fold(wanted.fencing, Duration::max);
@@ -192,9 +186,8 @@ pub(super) fn look(
         replicas: replicas.unwrap_or(wanted.instances),
         first: first_grant(cluster, workload),
         hand_over_paused: memory.is_hand_over_paused(elapsed),
-        is_hidden: is_hidden || is_fill_lost,
-        is_only_copy: status.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.only_copy == Some(true)),
-        is_fill_lost,
+        is_hidden: is_filling(cluster) || is_only_copy,
+        is_only_copy,
         truth,
         wanted,
     }

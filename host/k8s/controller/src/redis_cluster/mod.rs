@@ -422,10 +422,12 @@ async fn look_at_instances(
     };
     let seen = fleet.with(&uid, |memory| look::look(now, elapsed, cluster, wanted, workload, &answers, memory));
     let mut plan = decide::decide(&seen);
+    let bootstrap = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref());
+    let is_lost = bootstrap.is_some_and(|bootstrap| bootstrap::is_lost(bootstrap, seen.truth.process.as_ref()));
     let is_ready = seen.is_hidden && matches!(plan.stage, Stage::Serving { .. }) && plan.truth == seen.truth;
     let mut restore = match spec {
         Ok(validated) if is_ready => {
-            restore(cluster, validated, context, seen.is_fill_lost).await.unwrap_or_else(|error| Restore::Wait {
+            restore(cluster, validated, context, is_lost).await.unwrap_or_else(|error| Restore::Wait {
                 reason: error.reason().to_owned(),
                 message: redkeep_core::classify::chain(&error),
                 is_failed: false,

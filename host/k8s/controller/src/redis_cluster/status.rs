@@ -12,7 +12,7 @@ use redkeep_k8s_api::conditions::{ACCEPTED, PROGRESSING, READY, RESTORED, reason
 use redkeep_k8s_api::redis_cluster::RedisCluster;
 use redkeep_k8s_api::redis_cluster_status::{BootstrapStatus, ClusterPhase, MemberStatus, RedisClusterStatus};
 
-use super::bootstrap::Restore;
+use super::bootstrap::{self, Restore};
 use super::build::restore::task_key;
 use super::decide::{Member, Plan, Seen, Stage};
 use super::{look, names};
@@ -272,8 +272,13 @@ pub(super) fn looked(
         bootstrap.keys_expired = expired.and_then(|expired| i64::try_from(expired).ok());
     }
     if let Some(bootstrap) = &mut writer.status.bootstrap
-        && bootstrap.process == plan.truth.process
-        && seen.members.values().any(Member::is_in_sync)
+        && matches!(plan.stage, Stage::Serving { .. })
+        && bootstrap::is_shared(
+            now,
+            bootstrap,
+            plan.truth.process.as_ref(),
+            seen.members.values().any(Member::is_in_sync),
+        )
     {
         bootstrap.only_copy = None;
     }
@@ -328,7 +333,12 @@ fn hidden(writer: &mut Writer, cluster: &RedisCluster, restore: &Restore, now: T
     let (phase, reason, message) = of_restore(&mut status, cluster, restore, now);
     writer.status = status;
     writer.status.phase = phase.or(Some(ClusterPhase::Restoring));
-    let reason = if reason.is_empty() { reasons::RESTORING } else { &reason };
+    let is_only_copy = writer.status.bootstrap.as_ref().is_some_and(bootstrap::is_only_copy);
+    let (reason, message) = match (reason.as_str(), is_only_copy) {
+        ("", true) => (reasons::RESTORING, "restored; no client is led to it before a replica has it too".to_owned()),
+        ("", false) => (reasons::RESTORING, "the restore is about to begin".to_owned()),
+        (reason, _) => (reason, message),
+    };
     writer.set(RESTORED, false, reason, &message);
     writer.set(READY, false, reason, &message);
     writer.set(PROGRESSING, true, reason, &message);

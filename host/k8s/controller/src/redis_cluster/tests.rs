@@ -127,6 +127,17 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// The first pod runs already.
+    fn run_replicas(&self, keys: u64) {
+        let first = self.api.get("Pod", "shop", "carts-0").unwrap();
+        let its = self.instances.0.lock().unwrap()["carts-0"].clone();
+        self.run_pods(keys);
+        self.api.put(first);
+        self.instances.0.lock().unwrap().insert("carts-0".into(), its);
+    }
+}
+
 fn plain() -> Value {
     json!({"instances": 3, "imageName": "redis:7.2", "storage": {"size": "1Gi"}})
 }
@@ -452,8 +463,26 @@ async fn a_cluster_without_claims_is_filled_before_anybody_sees_it() {
     assert_eq!(role("carts-0"), Value::Null, "no Service leads there");
     restored(&bench, 5);
     bench.looks(3).await;
-    assert_eq!(role("carts-0"), json!("primary"));
     assert_eq!(bench.api.get("StatefulSet", "shop", "carts").unwrap()["spec"]["replicas"], 3);
+    assert_eq!(role("carts-0"), Value::Null, "nor before a replica has it too");
+    assert_eq!(bench.condition("Restored"), ("False".into(), "Restoring".into()));
+    bench.run_replicas(5);
+    bench.looks(6).await;
+    assert_eq!((role("carts-0"), role("carts-1")), (json!("primary"), json!("replica")));
+    assert_eq!(bench.status()["phase"], "Healthy", "{:#}", bench.status());
+}
+
+#[tokio::test]
+async fn clients_are_led_to_an_only_copy_when_no_replica_comes() {
+    let bench = being_filled(born()).await;
+    restored(&bench, 5);
+    bench.looks(3).await;
+    bench.clock.advance(Duration::from_secs(301));
+    bench.looks(3).await;
+    let pod = bench.api.get("Pod", "shop", "carts-0").unwrap();
+    assert_eq!(pod["metadata"]["labels"]["redis.io/role"], "primary", "{:#}", bench.status());
+    assert_eq!(bench.status()["bootstrap"]["onlyCopy"], Value::Null);
+    assert_eq!(bench.condition("Ready"), ("True".into(), "Degraded".into()));
 }
 
 /// The container of the primary was made anew, and its Redis is empty.
@@ -618,11 +647,7 @@ async fn what_was_restored_is_restored_again_when_the_only_instance_that_had_it_
     bench.instances.0.lock().unwrap().get_mut("carts-0").unwrap().keys = 5;
     bench.looks(3).await;
     assert_eq!(bench.status()["bootstrap"]["filled"], true, "{:#}", bench.status());
-    let first = bench.api.get("Pod", "shop", "carts-0").unwrap();
-    let its = bench.instances.0.lock().unwrap()["carts-0"].clone();
-    bench.run_pods(5);
-    bench.api.put(first);
-    bench.instances.0.lock().unwrap().insert("carts-0".into(), its);
+    bench.run_replicas(5);
     bench.looks(6).await;
     assert_eq!(bench.status()["bootstrap"]["onlyCopy"], Value::Null, "{:#}", bench.status());
     assert_eq!(bench.status()["phase"], "Healthy", "{:#}", bench.status());

@@ -48,7 +48,9 @@ pub(super) async fn apply(
             match context.executor.start(&request).await {
                 Ok(()) => write(restore, context, &next, outcome).await,
                 Err(refused) if refused.may_pass() => {
+                    // Who waits for room keeps nobody from the storage or the target.
                     context.places.release(&user(restore));
+                    lease::release(restore, context).await?;
                     not_yet(restore, context, refused.reason(), refused.to_string()).await
                 }
                 Err(refused) if !refused.retryable() => fail(restore, context, &refused).await,

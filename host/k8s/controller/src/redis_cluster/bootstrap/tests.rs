@@ -1,3 +1,4 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use redkeep_k8s_api::redis_cluster_status::BootstrapStatus;
 use rstest::rstest;
 use serde_json::json;
@@ -138,32 +139,41 @@ fn what_was_filled_is_never_filled_again() {
     assert!(matches!(decided(&status, &[claim("data-carts-1", None)], TaskState::Missing), Restore::None));
 }
 
-#[rstest]
-#[case::emptied(true, Some("second"), 0, None, true)]
-#[case::in_part(true, Some("second"), 6, None, true)]
-#[case::some_expired(true, Some("second"), 7, None, false)]
-#[case::whole(true, Some("second"), 10, None, false)]
-#[case::cannot_be_told(true, Some("second"), 10, Some(false), true)]
-#[case::no_primary_yet(true, None, 0, None, true)]
-#[case::deleted_by_clients(true, Some("first"), 0, None, false)]
-#[case::another_had_it(false, Some("second"), 0, None, false)]
-fn what_only_the_first_instance_had_is_lost_with_it(
-    #[case] only_copy: bool,
-    #[case] process: Option<&str>,
-    #[case] keys: u64,
-    #[case] comparable: Option<bool>,
-    #[case] expected: bool,
-) {
-    let status = BootstrapStatus {
+fn filled(only_copy: bool) -> BootstrapStatus {
+    BootstrapStatus {
         filled: Some(true),
         only_copy: Some(only_copy),
         process: Some("first".into()),
-        keys_expected: Some(10),
-        expires_expected: Some(3),
-        comparable,
+        completed_at: Some(Time(at(1000))),
         ..BootstrapStatus::default()
-    };
-    assert_eq!(is_lost(&status, process.map(str::to_owned).as_ref(), keys), expected);
+    }
+}
+
+#[rstest]
+#[case::restarted(true, Some("second"), true)]
+#[case::still_there(true, Some("first"), false)]
+#[case::being_replaced(true, None, false)]
+#[case::another_had_it(false, Some("second"), false)]
+fn what_only_the_first_instance_had_is_lost_with_it(
+    #[case] only_copy: bool,
+    #[case] process: Option<&str>,
+    #[case] expected: bool,
+) {
+    assert_eq!(is_lost(&filled(only_copy), process.map(str::to_owned).as_ref()), expected);
+}
+
+#[rstest]
+#[case::alone(1299, "first", false, false)]
+#[case::in_sync(1001, "first", true, true)]
+#[case::none_came(1300, "first", false, true)]
+#[case::lost(1300, "second", true, false)]
+fn clients_are_led_to_it_when_a_second_instance_has_it(
+    #[case] second: i64,
+    #[case] process: &str,
+    #[case] any_in_sync: bool,
+    #[case] expected: bool,
+) {
+    assert_eq!(is_shared(at(second), &filled(true), Some(&process.to_owned()), any_in_sync), expected);
 }
 
 #[rstest]

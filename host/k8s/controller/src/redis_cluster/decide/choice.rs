@@ -55,7 +55,8 @@ pub(super) fn choose(seen: &Seen, is_stopped: bool) -> Choice {
         let witnesses = whole.iter().map(|(member, _)| *member);
         return if is_stopped { of_whole(seen, &whole) } else { waited(seen, witnesses, || of_whole(seen, &whole)) };
     }
-    if is_stopped {
+    // No client was ever led to the last holder of the only copy: it may take what writes it likes.
+    if is_stopped || seen.is_only_copy {
         return all_restarted(seen);
     }
     let holder = seen.truth.holder();

@@ -547,7 +547,6 @@ impl World {
             hand_over_paused: self.memory.is_hand_over_paused(self.now),
             is_hidden: false,
             is_only_copy: false,
-            is_fill_lost: false,
         }
     }
 
