@@ -473,6 +473,28 @@ async fn a_cluster_without_claims_is_filled_before_anybody_sees_it() {
 }
 
 #[tokio::test]
+async fn an_only_copy_whose_pod_does_not_come_back_is_restored_into_another() {
+    let bench = being_filled(born()).await;
+    restored(&bench, 5);
+    bench.looks(3).await;
+    // Started, and not in sync yet.
+    bench.run_replicas(0);
+    bench.api.remove("Pod", "shop", "carts-0");
+    bench.instances.0.lock().unwrap().remove("carts-0");
+    // What is silent for three looks a second apart is lost.
+    for _ in 0..4 {
+        bench.look().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    bench.looks(8).await;
+    assert_eq!(bench.status()["primary"], "carts-1", "{:#}", bench.status());
+    assert_eq!(bench.condition("Restored"), ("False".into(), "InstanceFailed".into()));
+    bench.clock.advance(Duration::from_secs(11));
+    bench.looks(2).await;
+    assert_eq!(bench.executor.names().len(), 2, "{:#}", bench.status());
+}
+
+#[tokio::test]
 async fn clients_are_led_to_an_only_copy_when_no_replica_comes() {
     let bench = being_filled(born()).await;
     restored(&bench, 5);

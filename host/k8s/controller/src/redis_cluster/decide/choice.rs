@@ -34,7 +34,8 @@ fn settled(seen: &Seen) -> impl Iterator<Item = (&Member, &Standing)> {
 /// Whether anybody could follow a primary that is lost: asked before it is given up.
 pub(super) fn has_candidate(seen: &Seen) -> bool {
     let holder = seen.truth.holder();
-    seen.members.values().any(|member| holder != Some(&member.pod) && !member.is_terminating && member.is_whole())
+    let is_able = |member: &Member| member.is_whole() || (seen.is_only_copy && member.serves());
+    seen.members.values().any(|member| holder != Some(&member.pod) && !member.is_terminating && is_able(member))
 }
 
 /// The one to be granted. `is_stopped`: that the last holder stopped was seen, not only waited for.
@@ -55,8 +56,10 @@ pub(super) fn choose(seen: &Seen, is_stopped: bool) -> Choice {
         let witnesses = whole.iter().map(|(member, _)| *member);
         return if is_stopped { of_whole(seen, &whole) } else { waited(seen, witnesses, || of_whole(seen, &whole)) };
     }
-    // No client was ever led to the last holder of the only copy: it may take what writes it likes.
-    if is_stopped || seen.is_only_copy {
+    if seen.is_only_copy {
+        return only_copy_lost(seen);
+    }
+    if is_stopped {
         return all_restarted(seen);
     }
     let holder = seen.truth.holder();
@@ -100,6 +103,17 @@ fn of_whole(seen: &Seen, whole: &[(&Member, &Standing)]) -> Choice {
     }
 }
 
+/// What only the last primary had is restored again, into whoever serves. No client was ever led to it: it may take what writes
+/// it likes.
+fn only_copy_lost(seen: &Seen) -> Choice {
+    let former = seen.truth.primary.as_deref().unwrap_or_default();
+    let serving = settled(seen).map(|(member, _)| member).filter(|member| member.serves());
+    match serving.min_by_key(|member| (member.pod != former, member.ordinal)) {
+        Some(member) => Choice::Pod(member.pod.clone()),
+        None => wait("no instance serves yet"),
+    }
+}
+
 /// Every instance has restarted, so what each has is what it wrote before it stopped. The former primary's is the newest, unless
 /// it lost it.
 fn all_restarted(seen: &Seen) -> Choice {
@@ -127,10 +141,6 @@ fn all_restarted(seen: &Seen) -> Choice {
                 return wait(format!("{former} was primary and has not loaded its data yet"));
             }
             if member.standing.as_ref().is_some_and(|standing| standing.keys > 0) {
-                return chosen(former);
-            }
-            // Nobody else ever had anything.
-            if seen.is_only_copy {
                 return chosen(former);
             }
             // Empty: never before one that has keys, and one that does not answer may have some.
