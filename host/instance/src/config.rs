@@ -59,6 +59,11 @@ impl Configuration {
         self
     }
 
+    /// What Redis runs with, as far as it was told by this program.
+    pub(crate) fn applied(&self, name: &str) -> Option<&str> {
+        self.applied.get(name).map(String::as_str)
+    }
+
     /// The value that a directive is still to get.
     pub(crate) fn pending(&self, name: &str) -> Option<String> {
         let value = self.wanted.get(name).filter(|value| self.applied.get(name) != Some(value));

@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) lag_seconds: Option<u64>,
     /// It writes an RDB file.
     pub(crate) saving: bool,
+    /// Its append-only file is whole, and it goes on appending.
+    pub(crate) appends: bool,
     /// Keys over all databases.
     pub(crate) keys: u64,
     /// Keys loaded and expired ones left out, by the last load.
@@ -81,6 +83,10 @@ impl Facts {
             offset: followed_offset.unwrap_or(own_offset),
             lag_seconds: number(if link_up { "master_last_io_seconds_ago" } else { "master_link_down_since_seconds" }),
             saving: is("rdb_bgsave_in_progress", "1"),
+            appends: is("aof_enabled", "1")
+                && is("aof_rewrite_in_progress", "0")
+                && is("aof_rewrite_scheduled", "0")
+                && is("aof_last_bgrewrite_status", "ok"),
             keys: databases(text).sum(),
             loaded: number("rdb_last_load_keys_loaded").zip(number("rdb_last_load_keys_expired")),
             version: version.unwrap_or_default().to_owned(),

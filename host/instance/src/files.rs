@@ -3,6 +3,7 @@
 
 use std::fs::{DirEntry, Metadata};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -13,20 +14,36 @@ use crate::redis_conf::is_allowed;
 /// The directive that decides which files are loaded.
 pub(crate) const APPEND_ONLY: &str = "appendonly";
 
-/// Written when Redis was told `appendonly no`: the append-only files that are there are of before that, and an RDB file that is
-/// younger holds all that they do. Without it they are what was appended last.
-const ENDED: &str = ".redkeep-append-only-ended";
+/// Says which files are written, as far as this program saw to it: `on` or `off`. Without it they are somebody else's, and Redis'
+/// own rule holds.
+const NOTE: &str = ".redkeep-append-only";
+
+/// Whether the append-only file is what is written last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appending {
+    /// It is, since Redis was started with it or has written it whole.
+    On,
+    /// It is not, since an RDB file was written after the last of it; but Redis may be told to write it whole at any time.
+    Off,
+}
+
+/// An RDB file, as far as it tells it from the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Saved {
+    written: SystemTime,
+    inode: u64,
+}
 
 /// How Redis has to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
     /// As its directives say.
     AsTold,
-    /// With `appendonly no`, though the directives say yes: there is an RDB file and no append-only file, or one from before. Redis
+    /// With `appendonly no`, though the directives say yes: there is an RDB file and no append-only file, or an older one. Redis
     /// writes it when it is told `appendonly yes` after loading.
     RdbFirst,
-    /// With `appendonly yes`, though the directives say no: there is an append-only file, and no RDB file that was begun since
-    /// nothing is appended to it. After loading Redis is told `appendonly no`, and writes an RDB file.
+    /// With `appendonly yes`, though the directives say no: the append-only file is what was written last. After loading Redis is
+    /// told `appendonly no`, and writes an RDB file.
     AofFirst,
 }
 
@@ -39,6 +56,15 @@ impl Load {
             Self::AofFirst => Some("yes"),
         }
     }
+
+    /// What is to be noted before the start.
+    pub(crate) fn appending(self, directives: &[(String, String)]) -> Appending {
+        match self {
+            Self::AsTold if appends(directives) => Appending::On,
+            Self::AofFirst => Appending::On,
+            Self::AsTold | Self::RdbFirst => Appending::Off,
+        }
+    }
 }
 
 /// Looks at the files.
@@ -46,13 +72,9 @@ impl Load {
 /// # Errors
 /// When the server cannot read the only data that is there.
 pub(crate) fn look(data: &Path, directives: &[(String, String)], program: &Program) -> Result<Load, InstanceError> {
-    let value = |name: &str, default: &'static str| {
-        let mut lines = directives.iter().rev().filter(|(key, _)| is_allowed(key));
-        lines.find(|(key, _)| key == name).map_or(default, |(_, value)| value.as_str()).to_owned()
-    };
-    let file = value("appendfilename", "appendonly.aof");
-    let folder = data.join(value("appenddirname", "appendonlydir"));
-    let rdb = written(&data.join(value("dbfilename", "dump.rdb")))?;
+    let file = value(directives, "appendfilename", "appendonly.aof");
+    let folder = data.join(value(directives, "appenddirname", "appendonlydir"));
+    let rdb = saved(data, directives)?;
     // 6.2 makes it, empty, when it begins to write the first one, and would load that nothing.
     let old_aof = written(&data.join(&file))?;
     if !program.knows_manifests()
@@ -68,22 +90,54 @@ pub(crate) fn look(data: &Path, directives: &[(String, String)], program: &Progr
     }
     let manifest = written(&folder.join(format!("{file}.manifest")))?.filter(|_| program.knows_manifests());
     let aof = manifest.or(old_aof);
-    let ended = found(&data.join(ENDED))?.map(|marker| modified(&data.join(ENDED), &marker)).transpose()?;
-    // A file that was written anew since, as a whole, holds everything; of the others an RDB file that was begun since.
-    let is_spent = aof.zip(ended).is_some_and(|(aof, ended)| aof <= ended);
-    let is_saved = is_spent && rdb.zip(ended).is_some_and(|(rdb, ended)| rdb > ended);
-    Ok(match value(APPEND_ONLY, "no").eq_ignore_ascii_case("yes") {
-        true if rdb.is_some() && (aof.is_none() || is_saved) => Load::RdbFirst,
-        false if aof.is_some() && !is_saved => Load::AofFirst,
+    let is_aof_last = match (aof, noted(data)?) {
+        (None, _) => false,
+        (Some(_), Some(Appending::On)) => true,
+        // Written whole since: by `BGREWRITEAOF`, or because Redis was told to append again.
+        (Some(aof), Some(Appending::Off)) => rdb.is_none_or(|rdb| rdb.written < aof),
+        (Some(_), None) => rdb.is_none() || appends(directives),
+    };
+    Ok(match appends(directives) {
+        true if rdb.is_some() && !is_aof_last => Load::RdbFirst,
+        false if is_aof_last => Load::AofFirst,
         true | false => Load::AsTold,
     })
 }
 
-/// Notes that nothing is appended any more to the files that are there.
-pub(crate) fn ended(data: &Path) -> Result<(), InstanceError> {
-    let path = data.join(ENDED);
-    let written = std::fs::write(&path, "Redis was told `appendonly no` when this was written.\n");
+/// The RDB file, if it holds something.
+pub(crate) fn saved(data: &Path, directives: &[(String, String)]) -> Result<Option<Saved>, InstanceError> {
+    let path = data.join(value(directives, "dbfilename", "dump.rdb"));
+    let file = found(&path)?.filter(|file| file.len() > 0);
+    file.map(|file| Ok(Saved { written: modified(&path, &file)?, inode: file.ino() })).transpose()
+}
+
+/// Notes it for the next start.
+pub(crate) fn note(data: &Path, appending: Appending) -> Result<(), InstanceError> {
+    let (path, fresh) = (data.join(NOTE), data.join(format!("{NOTE}.new")));
+    let text = if appending == Appending::On { "on\n" } else { "off\n" };
+    let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path));
     written.map_err(|source| InstanceError::Write { path, source })
+}
+
+fn noted(data: &Path) -> Result<Option<Appending>, InstanceError> {
+    let path = data.join(NOTE);
+    match std::fs::read(&path) {
+        Ok(text) if text.starts_with(b"on") => Ok(Some(Appending::On)),
+        Ok(text) if text.starts_with(b"off") => Ok(Some(Appending::Off)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(InstanceError::Read { path, source }),
+    }
+}
+
+fn appends(directives: &[(String, String)]) -> bool {
+    value(directives, APPEND_ONLY, "no").eq_ignore_ascii_case("yes")
+}
+
+/// The last line counts.
+fn value(directives: &[(String, String)], name: &str, default: &str) -> String {
+    let mut lines = directives.iter().rev().filter(|(key, _)| is_allowed(key));
+    lines.find(|(key, _)| key == name).map_or(default, |(_, value)| value.as_str()).to_owned()
 }
 
 fn modified(path: &Path, file: &Metadata) -> Result<SystemTime, InstanceError> {
@@ -142,7 +196,8 @@ mod tests {
     const RDB: (&str, &str) = ("dump.rdb", "REDIS");
     const OLD: (&str, &str) = ("appendonly.aof", "*1");
     const NEW: (&str, &str) = ("appendonlydir/appendonly.aof.manifest", "file");
-    const END: (&str, &str) = (ENDED, "x");
+    const ON: (&str, &str) = (NOTE, "on\n");
+    const OFF: (&str, &str) = (NOTE, "off\n");
     const YES: &str = "AppendOnly Yes";
 
     #[rstest]
@@ -156,17 +211,18 @@ mod tests {
     #[case::empty_old_aof(&[RDB, ("appendonly.aof", "")], YES, Load::RdbFirst)]
     #[case::no_more(&[OLD], "", Load::AofFirst)]
     #[case::no_more_since(&[OLD], "appendonly yes\nappendonly no", Load::AofFirst)]
-    #[case::no_more_beside_an_rdb(&[RDB, OLD], "", Load::AofFirst)]
-    #[case::nobody_said_that_it_ended(&[OLD, RDB], "", Load::AofFirst)]
-    #[case::ended_and_saved(&[OLD, END, RDB], "", Load::AsTold)]
-    #[case::ended_and_not_saved(&[RDB, OLD, END], "", Load::AofFirst)]
-    #[case::ended_alone(&[OLD, END], "", Load::AofFirst)]
-    #[case::ended_saved_and_wanted_again(&[OLD, END, RDB], YES, Load::RdbFirst)]
-    #[case::ended_not_saved_and_wanted_again(&[RDB, OLD, END], YES, Load::AsTold)]
-    #[case::written_anew_since(&[END, RDB, OLD], YES, Load::AsTold)]
-    #[case::written_anew_since_and_no_more(&[END, OLD, RDB], "", Load::AofFirst)]
-    #[case::ended_without_a_file(&[END, RDB], YES, Load::RdbFirst)]
-    #[case::ended_without_a_file_and_no(&[END, RDB], "", Load::AsTold)]
+    #[case::somebody_elses_under_no(&[RDB, OLD], "", Load::AsTold)]
+    #[case::somebody_elses_under_yes(&[OLD, RDB], YES, Load::AsTold)]
+    #[case::on(&[ON, OLD, RDB], "", Load::AofFirst)]
+    #[case::on_and_wanted(&[ON, OLD, RDB], YES, Load::AsTold)]
+    #[case::on_without_a_file(&[ON, RDB], YES, Load::RdbFirst)]
+    #[case::on_without_a_file_under_no(&[ON, RDB], "", Load::AsTold)]
+    #[case::off(&[OFF, OLD, RDB], "", Load::AsTold)]
+    #[case::off_and_wanted_again(&[OFF, OLD, RDB], YES, Load::RdbFirst)]
+    #[case::off_and_written_whole_since(&[OFF, RDB, OLD], "", Load::AofFirst)]
+    #[case::off_and_written_whole_since_and_wanted(&[OFF, RDB, OLD], YES, Load::AsTold)]
+    #[case::off_alone(&[OFF, OLD], "", Load::AofFirst)]
+    #[case::torn_note(&[(NOTE, ""), RDB, OLD], "", Load::AsTold)]
     #[case::no_more_and_empty(&[("appendonly.aof", "")], "", Load::AsTold)]
     #[case::no_more_and_another(&[OLD], "appendfilename a.aof", Load::AsTold)]
     #[case::named_rdb(&[("d.rdb", "REDIS")], "appendonly yes\nDBFilename 'd.rdb'", Load::RdbFirst)]
@@ -192,11 +248,12 @@ mod tests {
     #[case(&[RDB, NEW], "appendonly yes\nappenddirname d", Load::RdbFirst)]
     #[case(&[RDB, ("d/a.manifest", "file")], "appendonly yes\nappenddirname d\nappendfilename a", Load::AsTold)]
     #[case(&[NEW], "", Load::AofFirst)]
-    #[case(&[NEW, RDB], "", Load::AofFirst)]
-    #[case(&[NEW, END, RDB], "", Load::AsTold)]
-    #[case(&[NEW, END, RDB, ("appendonlydir/temp-appendonly.aof.incr", "*1")], "", Load::AsTold)]
-    #[case(&[NEW, END, RDB, ("appendonlydir/temp-appendonly.aof.incr", "*1")], YES, Load::RdbFirst)]
-    #[case(&[END, RDB, NEW], YES, Load::AsTold)]
+    #[case(&[NEW, RDB], "", Load::AsTold)]
+    #[case(&[ON, NEW, RDB], "", Load::AofFirst)]
+    #[case(&[ON, NEW, RDB], YES, Load::AsTold)]
+    #[case(&[OFF, NEW, RDB, ("appendonlydir/temp-appendonly.aof.incr", "*1")], "", Load::AsTold)]
+    #[case(&[OFF, NEW, RDB, ("appendonlydir/temp-appendonly.aof.incr", "*1")], YES, Load::RdbFirst)]
+    #[case(&[OFF, RDB, NEW], YES, Load::AsTold)]
     #[case(&[NEW], "appenddirname d", Load::AsTold)]
     fn a_manifest_counts_where_it_is_known(
         #[case] files: &[(&str, &str)],
@@ -205,6 +262,21 @@ mod tests {
         #[values(("redis", "7.0.15"), ("redis", "8.2.3"), ("valkey", "7.2.5"))] program: (&str, &str),
     ) {
         assert_eq!(looked(files, conf, program.0, program.1).unwrap(), expected);
+    }
+
+    #[rstest]
+    #[case(&[], "", Appending::Off)]
+    #[case(&[], YES, Appending::On)]
+    #[case(&[RDB], YES, Appending::Off)]
+    #[case(&[OLD], "", Appending::On)]
+    #[case(&[OFF, OLD, RDB], "", Appending::Off)]
+    fn what_is_noted_before_the_start(#[case] files: &[(&str, &str)], #[case] conf: &str, #[case] expected: Appending) {
+        let load = looked(files, conf, "redis", "7.2.5").unwrap();
+        assert_eq!(load.appending(&directives(conf)), expected);
+        let data = tempfile::tempdir().unwrap();
+        assert_eq!(noted(data.path()).unwrap(), None);
+        note(data.path(), expected).unwrap();
+        assert_eq!(noted(data.path()).unwrap(), Some(expected));
     }
 
     #[rstest]

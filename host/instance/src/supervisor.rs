@@ -28,7 +28,7 @@ use crate::ending::{Ending, Now};
 use crate::error::InstanceError;
 use crate::facts::Facts;
 use crate::fence::Contacts;
-use crate::files::{self, APPEND_ONLY, Load};
+use crate::files::{self, APPEND_ONLY, Appending, Load};
 use crate::link::LinkError;
 use crate::look::Knowledge;
 use crate::memory;
@@ -92,6 +92,8 @@ pub(crate) struct Supervisor {
     ignore_before: Moment,
     configuration: Configuration,
     owed_save: OwedSave,
+    /// As it is noted for the next start.
+    appending: Appending,
     certificates: Certificates,
     passwords: Passwords,
     /// Writes may be paused.
@@ -139,6 +141,7 @@ impl Supervisor {
             ignore_before: Moment::ZERO,
             configuration: Configuration::default(),
             owed_save: OwedSave::None,
+            appending: Appending::Off,
             certificates: Certificates::default(),
             passwords,
             paused: false,
@@ -228,6 +231,8 @@ impl Supervisor {
             directives.retain(|(name, _)| name != APPEND_ONLY);
             directives.push((APPEND_ONLY.to_owned(), value.to_owned()));
         }
+        self.appending = load.appending(&asked);
+        files::note(&self.settings.data, self.appending)?;
         self.certificates = Certificates::of(&self.settings.redis_tls);
         let password = self.passwords.start(clock::now())?;
         let running = Running::start(&self.settings, &self.program, &directives, password, &self.events)?;
@@ -324,6 +329,7 @@ impl Supervisor {
                 }
                 self.append_at_last().await;
                 self.save_at_last().await;
+                self.note_at_last();
                 self.renew_certificates().await;
                 self.renew_password().await;
             }

@@ -184,7 +184,7 @@ impl Supervisor {
         };
         tracing::info!(name, value, ?outcome, "configuration");
         if name == APPEND_ONLY && outcome == Outcome::Set {
-            self.owed_save = OwedSave::after(value, &self.settings.data);
+            self.owed_save = OwedSave::after(value);
         }
         self.configuration.record(name, value, outcome);
         Ok(())

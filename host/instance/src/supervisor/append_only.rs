@@ -1,10 +1,9 @@
 //! Has the append-only file begun, or ended, when Redis has loaded what it had in the other form.
 
-use std::path::Path;
-
 use super::Supervisor;
 use crate::clock::{self, Moment};
-use crate::files::{self, APPEND_ONLY, Load};
+use crate::error::InstanceError;
+use crate::files::{self, APPEND_ONLY, Appending, Saved};
 use crate::link::LinkError;
 
 /// How long after an RDB file could not be written it is tried again.
@@ -18,21 +17,14 @@ pub(super) enum OwedSave {
     None,
     /// Not before.
     From(Moment),
-    /// Begun then.
-    Begun(Moment),
+    /// Begun then, when this one was there.
+    Begun(Moment, Option<Saved>),
 }
 
 impl OwedSave {
     /// After `appendonly` got this value.
-    pub(super) fn after(value: &str, data: &Path) -> Self {
-        if value != "no" {
-            return Self::None;
-        }
-        if let Err(error) = files::ended(data) {
-            // Without it the append-only file stays what is loaded.
-            tracing::error!(error = error.chain(), "unable to note that nothing is appended any more");
-        }
-        Self::From(Moment::ZERO)
+    pub(super) fn after(value: &str) -> Self {
+        if value == "no" { Self::From(Moment::ZERO) } else { Self::None }
     }
 }
 
@@ -56,35 +48,53 @@ impl Supervisor {
         match self.owed_save {
             // What ends saves first, as far as its `save` says; it is not held up.
             _ if self.ending.is_some() => {}
-            OwedSave::Begun(at) if read_at > at && self.is_saved() => {
-                tracing::info!("what was appended is in an RDB file");
+            OwedSave::Begun(at, before) if read_at > at => {
+                // Whatever Redis says of it: `FLUSHALL` and a copy from a primary end the child that writes without a word.
+                let why = match self.saved() {
+                    Ok(saved) if saved.is_some() && saved != before => self.note(Appending::Off).err(),
+                    Ok(_) => Some("Redis failed to write an RDB file".to_owned()),
+                    Err(error) => Some(error.chain()),
+                };
                 self.owed_save = OwedSave::None;
-            }
-            // Whatever Redis says of it: `FLUSHALL` and a copy from a primary end the child that writes without a word.
-            OwedSave::Begun(at) if read_at > at => {
-                let now = clock::now();
-                self.say(now, "nothing is appended any more, and Redis failed to write an RDB file".to_owned());
-                self.owed_save = OwedSave::From(now + SAVE_PAUSE);
+                if let Some(why) = why {
+                    let now = clock::now();
+                    self.say(now, format!("nothing is appended any more, and no RDB file says so yet: {why}"));
+                    self.owed_save = OwedSave::From(now + SAVE_PAUSE);
+                } else {
+                    tracing::info!("what was appended is in an RDB file");
+                }
             }
             OwedSave::From(at) if clock::now() >= at => {
-                let begun = clock::now();
+                let (begun, before) = (clock::now(), self.saved().unwrap_or_default());
                 match self.call(&["BGSAVE"]).await {
                     // Another child works: the next reading tries again.
                     Err(LinkError::Refused(_)) => {}
                     // A large one forks for longer than it may answer.
-                    Ok(_) | Err(_) => self.owed_save = OwedSave::Begun(begun),
+                    Ok(_) | Err(_) => self.owed_save = OwedSave::Begun(begun, before),
                 }
             }
-            OwedSave::None | OwedSave::From(_) | OwedSave::Begun(_) => {}
+            OwedSave::None | OwedSave::From(_) | OwedSave::Begun(..) => {}
         }
     }
 
-    /// Whether a start with `appendonly no` would load an RDB file.
-    fn is_saved(&self) -> bool {
-        let load = self.settings.directives().and_then(|mut directives| {
-            directives.push((APPEND_ONLY.to_owned(), "no".to_owned()));
-            files::look(&self.settings.data, &directives, &self.program)
-        });
-        load.is_ok_and(|load| load == Load::AsTold)
+    /// Notes that the append-only file which Redis was told to write is whole.
+    pub(super) fn note_at_last(&mut self) {
+        let is_whole = self.facts.as_ref().is_some_and(|facts| facts.appends && !facts.loading);
+        if is_whole && self.appending == Appending::Off && self.configuration.applied(APPEND_ONLY) == Some("yes") {
+            // Until it is, the time of its last whole writing tells it from an older one; the next reading tries again.
+            if let Err(why) = self.note(Appending::On) {
+                self.say(clock::now(), why);
+            }
+        }
+    }
+
+    fn note(&mut self, appending: Appending) -> Result<(), String> {
+        files::note(&self.settings.data, appending).map_err(|error| error.chain())?;
+        self.appending = appending;
+        Ok(())
+    }
+
+    fn saved(&self) -> Result<Option<Saved>, InstanceError> {
+        files::saved(&self.settings.data, &self.settings.directives()?)
     }
 }

@@ -180,6 +180,33 @@ async fn who_stops_appending_while_it_runs_writes_an_rdb_file(
     assert_eq!((fourth.keys, loads_of_append_only_files(&rig.instances[0])), (4, 0), "{fourth:?}");
 }
 
+/// Redis writes append-only files when it is asked to, whether it appends or not.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_only_file_that_somebody_had_written_once_is_not_what_was_written_last(
+    #[values(Version::Redis62, Version::Redis70, Version::Redis82, Version::Valkey81)] version: Version,
+) {
+    let mut rig = Rig::with(Setup::of(version), 1).await;
+    rig.establish().await;
+    set(&rig.instances[0], &["k0"]).await;
+    rig.instances[0].redis(&["BGREWRITEAOF"]).await.unwrap();
+    let file = append_only_file(&rig.instances[0], version);
+    eventually("an append-only file", async || {
+        if file.is_file() { Ok(()) } else { Err("none") }.map_err(str::to_owned)
+    })
+    .await;
+    save(&rig.instances[0], 3, 1).await;
+    let first = rig.standing(0).await.unwrap().process;
+    rig.instances[0].signal_redis("KILL");
+    let second = rig.wait(0, "started again", |it| it.serving && it.process != first).await;
+    assert_eq!((second.keys, loads_of_append_only_files(&rig.instances[0])), (3, 0), "{second:?}");
+    edit(&mut rig, "save \"\"\nappendonly yes\n");
+    rig.instances[0].signal_redis("KILL");
+    let third = rig.wait(0, "started once more", |it| it.serving && it.process != second.process).await;
+    assert_eq!(third.keys, 3, "{third:?}");
+    appends(&rig.instances[0], append_only_file(&rig.instances[0], version)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_rdb_file_that_cannot_be_written_is_said_and_tried_again() {
     let conf = "save \"\"\nappendonly yes\nappendfsync always\n";
@@ -191,7 +218,7 @@ async fn an_rdb_file_that_cannot_be_written_is_said_and_tried_again() {
     edit(&mut rig, "save \"\"\n");
     rig.order(0, 1, Role::Primary).await.unwrap();
     let said = |it: &redkeep_core::managed::Standing| {
-        it.message.as_ref().is_some_and(|text| text.contains("failed to write an RDB file"))
+        it.message.as_ref().is_some_and(|text| text.contains("nothing is appended any more"))
     };
     let first = rig.wait(0, "the message", said).await.process;
     // Until it can be, what was appended is what the next start loads.

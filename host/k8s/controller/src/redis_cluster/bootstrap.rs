@@ -213,11 +213,11 @@ pub(super) fn is_only_copy(status: &BootstrapStatus) -> bool {
     status.filled == Some(true) && status.only_copy == Some(true)
 }
 
-/// Whether that is over. `process`: the start of Redis that is primary now.
-pub(super) fn is_shared(now: Timestamp, status: &BootstrapStatus, process: Option<&String>, any_in_sync: bool) -> bool {
+/// Whether that is over. `process`: the start of Redis that is primary now; `has_it`: a second instance, or none is wanted.
+pub(super) fn is_shared(now: Timestamp, status: &BootstrapStatus, process: Option<&String>, has_it: bool) -> bool {
     let since = status.completed_at.as_ref().map_or(now, |at| at.0);
     let is_over = Duration::try_from(now.duration_since(since)).is_ok_and(|alone| alone >= ALONE);
-    status.process.as_ref() == process && (any_in_sync || is_over)
+    status.process.as_ref() == process && (has_it || is_over)
 }
 
 /// Whether that is lost: nobody wrote anything, so another start of Redis has that or less.

@@ -271,14 +271,10 @@ pub(super) fn looked(
         bootstrap.keys_loaded = i64::try_from(loaded).ok();
         bootstrap.keys_expired = expired.and_then(|expired| i64::try_from(expired).ok());
     }
+    let has_second = seen.members.values().any(Member::is_in_sync) || cluster.spec.instances <= 1;
     if let Some(bootstrap) = &mut writer.status.bootstrap
         && matches!(plan.stage, Stage::Serving { .. })
-        && bootstrap::is_shared(
-            now,
-            bootstrap,
-            plan.truth.process.as_ref(),
-            seen.members.values().any(Member::is_in_sync),
-        )
+        && bootstrap::is_shared(now, bootstrap, plan.truth.process.as_ref(), has_second)
     {
         bootstrap.only_copy = None;
     }

@@ -34,7 +34,9 @@ fn settled(seen: &Seen) -> impl Iterator<Item = (&Member, &Standing)> {
 /// Whether anybody could follow a primary that is lost: asked before it is given up.
 pub(super) fn has_candidate(seen: &Seen) -> bool {
     let holder = seen.truth.holder();
-    let is_able = |member: &Member| member.is_whole() || (seen.is_only_copy && member.serves());
+    // Of an only copy a pod that is only silent is waited for: what it has took long to restore.
+    let is_gone = seen.is_only_copy && (seen.holder_ended || granted_pod(seen).is_none());
+    let is_able = |member: &Member| member.is_whole() || (is_gone && member.serves());
     seen.members.values().any(|member| holder != Some(&member.pod) && !member.is_terminating && is_able(member))
 }
 
@@ -103,10 +105,19 @@ fn of_whole(seen: &Seen, whole: &[(&Member, &Standing)]) -> Choice {
     }
 }
 
+/// The pod that holds the last grant, unless it goes.
+fn granted_pod(seen: &Seen) -> Option<&Member> {
+    let uid = seen.truth.granted_uid.as_ref();
+    seen.members.values().find(|member| Some(&member.uid) == uid && !member.is_terminating)
+}
+
 /// What only the last primary had is restored again, into whoever serves. No client was ever led to it: it may take what writes
 /// it likes.
 fn only_copy_lost(seen: &Seen) -> Choice {
     let former = seen.truth.primary.as_deref().unwrap_or_default();
+    if let Some(member) = granted_pod(seen).filter(|member| !member.serves() && seen.failing_for() < FORMER_GIVEN_UP) {
+        return wait(format!("{} alone has what was restored, and does not answer", member.pod));
+    }
     let serving = settled(seen).map(|(member, _)| member).filter(|member| member.serves());
     match serving.min_by_key(|member| (member.pod != former, member.ordinal)) {
         Some(member) => Choice::Pod(member.pod.clone()),

@@ -62,7 +62,10 @@ fn serving(seen: &Seen, primary: &Member, standing: &Standing) -> Plan {
     }
     let mut plan = Plan::new(seen, Stage::Serving { progress: None });
     plan.replicas = replicas(seen, primary);
-    let (role, progress) = match hand_over::wanted(seen, primary, standing) {
+    // One that is being filled keeps its place, and nobody follows it: what is taken back would have to be taken back from them too.
+    let is_filling = seen.is_hidden && !seen.is_only_copy;
+    let hand_over = if is_filling { HandOver::No } else { hand_over::wanted(seen, primary, standing) };
+    let (role, progress) = match hand_over {
         HandOver::Followed { truth, outcome } => {
             return Plan { outcomes: outcome.into_iter().collect(), truth, ..plan };
         }
@@ -75,7 +78,9 @@ fn serving(seen: &Seen, primary: &Member, standing: &Standing) -> Plan {
     {
         plan.steps.push(Step::Order { pod: primary.pod.clone(), orders });
     }
-    follow(seen, primary, &mut plan);
+    if !is_filling {
+        follow(seen, primary, &mut plan);
+    }
     label(seen, primary, &mut plan);
     let rolling = if progress.is_none() {
         rollout::step(seen, primary)
