@@ -1,11 +1,11 @@
 //! What Redis would load from its data directory, looked at before it starts: where it finds nothing in the form that its
 //! configuration names, it starts empty without a word, and its next save overwrites what was there in the other form.
 
-use std::fs::{DirEntry, Metadata};
-use std::io::ErrorKind;
+use std::fs::{DirEntry, File, Metadata};
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::error::InstanceError;
 use crate::program::Program;
@@ -14,8 +14,8 @@ use crate::redis_conf::is_allowed;
 /// The directive that decides which files are loaded.
 pub(crate) const APPEND_ONLY: &str = "appendonly";
 
-/// Says which files are written, as far as this program saw to it: `on` or `off`. Without it they are somebody else's, and Redis'
-/// own rule holds.
+/// Says which files are written, as far as this program saw to it: `on`, `off`, or `leaving` and the RDB file of then. Without it
+/// they are somebody else's, and Redis' own rule holds.
 const NOTE: &str = ".redkeep-append-only";
 
 /// Whether the append-only file is what is written last.
@@ -23,6 +23,8 @@ const NOTE: &str = ".redkeep-append-only";
 pub(crate) enum Appending {
     /// It is, since Redis was started with it or has written it whole.
     On,
+    /// Nothing is appended any more: it is as long as the RDB file is still this one.
+    Leaving(Option<Saved>),
     /// It is not, since an RDB file was written after the last of it; but Redis may be told to write it whole at any time.
     Off,
 }
@@ -93,8 +95,11 @@ pub(crate) fn look(data: &Path, directives: &[(String, String)], program: &Progr
     let is_aof_last = match (aof, noted(data)?) {
         (None, _) => false,
         (Some(_), Some(Appending::On)) => true,
-        // Written whole since: by `BGREWRITEAOF`, or because Redis was told to append again.
-        (Some(aof), Some(Appending::Off)) => rdb.is_none_or(|rdb| rdb.written < aof),
+        (Some(_), Some(Appending::Leaving(before))) if rdb == before => true,
+        // Written whole since Redis was told to append again. `BGREWRITEAOF` writes one under `no` too.
+        (Some(aof), Some(Appending::Leaving(_) | Appending::Off)) => {
+            rdb.is_none_or(|rdb| appends(directives) && rdb.written < aof)
+        }
         (Some(_), None) => rdb.is_none() || appends(directives),
     };
     Ok(match appends(directives) {
@@ -111,22 +116,58 @@ pub(crate) fn saved(data: &Path, directives: &[(String, String)]) -> Result<Opti
     file.map(|file| Ok(Saved { written: modified(&path, &file)?, inode: file.ino() })).transpose()
 }
 
-/// Notes it for the next start.
+/// Notes it for the next start, if it is not noted yet.
 pub(crate) fn note(data: &Path, appending: Appending) -> Result<(), InstanceError> {
+    if noted(data)? == Some(appending) {
+        return Ok(());
+    }
     let (path, fresh) = (data.join(NOTE), data.join(format!("{NOTE}.new")));
-    let text = if appending == Appending::On { "on\n" } else { "off\n" };
-    let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path));
-    written.map_err(|source| InstanceError::Write { path, source })
+    let written = || {
+        let mut file = File::create(&fresh)?;
+        writeln!(file, "{}", appending.text())?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, &path)?;
+        File::open(data)?.sync_all()
+    };
+    written().map_err(|source| InstanceError::Write { path: path.clone(), source })
 }
 
-fn noted(data: &Path) -> Result<Option<Appending>, InstanceError> {
+/// What is noted.
+pub(crate) fn noted(data: &Path) -> Result<Option<Appending>, InstanceError> {
     let path = data.join(NOTE);
-    match std::fs::read(&path) {
-        Ok(text) if text.starts_with(b"on") => Ok(Some(Appending::On)),
-        Ok(text) if text.starts_with(b"off") => Ok(Some(Appending::Off)),
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Appending::parse(&text)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(None),
         Err(source) => Err(InstanceError::Read { path, source }),
+    }
+}
+
+impl Appending {
+    fn text(self) -> String {
+        match self {
+            Self::On => "on".to_owned(),
+            Self::Off => "off".to_owned(),
+            Self::Leaving(None) => "leaving".to_owned(),
+            Self::Leaving(Some(rdb)) => {
+                let since = rdb.written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                format!("leaving {} {} {}", since.as_secs(), since.subsec_nanos(), rdb.inode)
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            ["on"] => Some(Self::On),
+            ["off"] => Some(Self::Off),
+            ["leaving"] => Some(Self::Leaving(None)),
+            ["leaving", seconds, nanos, inode] => {
+                let since = Duration::new(seconds.parse().ok()?, nanos.parse().ok()?);
+                let written = SystemTime::UNIX_EPOCH.checked_add(since)?;
+                Some(Self::Leaving(Some(Saved { written, inode: inode.parse().ok()? })))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -219,7 +260,13 @@ mod tests {
     #[case::on_without_a_file_under_no(&[ON, RDB], "", Load::AsTold)]
     #[case::off(&[OFF, OLD, RDB], "", Load::AsTold)]
     #[case::off_and_wanted_again(&[OFF, OLD, RDB], YES, Load::RdbFirst)]
-    #[case::off_and_written_whole_since(&[OFF, RDB, OLD], "", Load::AofFirst)]
+    #[case::off_and_written_whole_since_by_hand(&[OFF, RDB, OLD], "", Load::AsTold)]
+    #[case::leaving_alone(&[(NOTE, "leaving\n"), OLD], "", Load::AofFirst)]
+    #[case::leaving_and_saved(&[(NOTE, "leaving\n"), OLD, RDB], "", Load::AsTold)]
+    #[case::leaving_saved_and_wanted_again(&[(NOTE, "leaving\n"), OLD, RDB], YES, Load::RdbFirst)]
+    #[case::leaving_and_saved_anew(&[(NOTE, "leaving 7 0 7\n"), OLD, RDB], "", Load::AsTold)]
+    #[case::leaving_saved_and_written_whole(&[(NOTE, "leaving\n"), RDB, OLD], YES, Load::AsTold)]
+    #[case::leaving_and_lost(&[(NOTE, "leaving 7 0 7\n"), OLD], "", Load::AofFirst)]
     #[case::off_and_written_whole_since_and_wanted(&[OFF, RDB, OLD], YES, Load::AsTold)]
     #[case::off_alone(&[OFF, OLD], "", Load::AofFirst)]
     #[case::torn_note(&[(NOTE, ""), RDB, OLD], "", Load::AsTold)]
@@ -277,6 +324,26 @@ mod tests {
         assert_eq!(noted(data.path()).unwrap(), None);
         note(data.path(), expected).unwrap();
         assert_eq!(noted(data.path()).unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn what_was_appended_is_the_last_as_long_as_the_rdb_file_is_the_same() {
+        let data = tempfile::tempdir().unwrap();
+        let program = Program { path: "/x".into(), server: "redis".to_owned(), version: "6.2.14".to_owned() };
+        let look = || look(data.path(), &directives(""), &program).unwrap();
+        std::fs::write(data.path().join("dump.rdb"), "REDIS").unwrap();
+        std::fs::write(data.path().join("appendonly.aof"), "*1").unwrap();
+        let before = saved(data.path(), &[]).unwrap();
+        for appending in [Appending::Leaving(before), Appending::Leaving(None), Appending::On] {
+            note(data.path(), appending).unwrap();
+            assert_eq!(noted(data.path()).unwrap(), Some(appending));
+        }
+        note(data.path(), Appending::Leaving(before)).unwrap();
+        assert_eq!(look(), Load::AofFirst);
+        // As Redis does it: another file takes its place.
+        std::fs::write(data.path().join("temp.rdb"), "REDIS").unwrap();
+        std::fs::rename(data.path().join("temp.rdb"), data.path().join("dump.rdb")).unwrap();
+        assert_eq!(look(), Load::AsTold);
     }
 
     #[rstest]

@@ -92,8 +92,12 @@ pub(crate) struct Supervisor {
     ignore_before: Moment,
     configuration: Configuration,
     owed_save: OwedSave,
-    /// As it is noted for the next start.
-    appending: Appending,
+    /// As it is to be noted for the next start, if it is not yet.
+    owed_note: Option<Appending>,
+    /// As it was noted last in this start.
+    noted: Option<Appending>,
+    /// What the present start was asked for.
+    asked: Vec<(String, String)>,
     certificates: Certificates,
     passwords: Passwords,
     /// Writes may be paused.
@@ -141,7 +145,9 @@ impl Supervisor {
             ignore_before: Moment::ZERO,
             configuration: Configuration::default(),
             owed_save: OwedSave::None,
-            appending: Appending::Off,
+            owed_note: None,
+            noted: None,
+            asked: Vec::new(),
             certificates: Certificates::default(),
             passwords,
             paused: false,
@@ -231,8 +237,7 @@ impl Supervisor {
             directives.retain(|(name, _)| name != APPEND_ONLY);
             directives.push((APPEND_ONLY.to_owned(), value.to_owned()));
         }
-        self.appending = load.appending(&asked);
-        files::note(&self.settings.data, self.appending)?;
+        self.note_start(load, &asked)?;
         self.certificates = Certificates::of(&self.settings.redis_tls);
         let password = self.passwords.start(clock::now())?;
         let running = Running::start(&self.settings, &self.program, &directives, password, &self.events)?;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use redkeep_core::managed::Peer;
 
-use super::append_only::OwedSave;
 use super::{CALL, Supervisor};
 use crate::auth::chain;
 use crate::clock::{self, Moment};
@@ -157,6 +156,7 @@ impl Supervisor {
     }
 
     pub(super) async fn set(&mut self, name: &str, value: &str) -> Result<(), LinkError> {
+        let mut before = None;
         if name == APPEND_ONLY {
             // One that is to end would refuse to until the file is written.
             if self.terminate_at.is_some() {
@@ -165,6 +165,8 @@ impl Supervisor {
             // 6.2 would write what it has loaded so far and take that for the whole; later releases would only say yes.
             let reply = self.call(&["INFO", "persistence"]).await?;
             let facts = Facts::parse(&reply.text().unwrap_or_default(), clock::now());
+            let Ok(saved) = self.saved() else { return Ok(()) };
+            before = saved;
             // An RDB file that is being written lacks what is appended since it was begun, and would be the newer one.
             if facts.loading || (facts.saving && value == "no") {
                 return Ok(());
@@ -183,10 +185,11 @@ impl Supervisor {
             Err(error) => return Err(error),
         };
         tracing::info!(name, value, ?outcome, "configuration");
-        if name == APPEND_ONLY && outcome == Outcome::Set {
-            self.owed_save = OwedSave::after(value);
-        }
+        let is_set = name == APPEND_ONLY && outcome == Outcome::Set;
         self.configuration.record(name, value, outcome);
+        if is_set {
+            self.append_only_set(value, before);
+        }
         Ok(())
     }
 }

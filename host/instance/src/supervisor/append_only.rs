@@ -3,7 +3,7 @@
 use super::Supervisor;
 use crate::clock::{self, Moment};
 use crate::error::InstanceError;
-use crate::files::{self, APPEND_ONLY, Appending, Saved};
+use crate::files::{self, APPEND_ONLY, Appending, Load, Saved};
 use crate::link::LinkError;
 
 /// How long after an RDB file could not be written it is tried again.
@@ -21,13 +21,6 @@ pub(super) enum OwedSave {
     Begun(Moment, Option<Saved>),
 }
 
-impl OwedSave {
-    /// After `appendonly` got this value.
-    pub(super) fn after(value: &str) -> Self {
-        if value == "no" { Self::From(Moment::ZERO) } else { Self::None }
-    }
-}
-
 impl Supervisor {
     /// Has the append-only file written of which there was none when Redis was started, or that one no more which was loaded
     /// though it should not be.
@@ -41,6 +34,39 @@ impl Supervisor {
         }
     }
 
+    /// Notes what is about to be started.
+    ///
+    /// # Errors
+    /// When it cannot be noted that Redis is to append: an RDB file would be taken for the newer one. On a full disk the other notes
+    /// that may be there are true still.
+    pub(super) fn note_start(&mut self, load: Load, asked: &[(String, String)]) -> Result<(), InstanceError> {
+        self.asked = asked.to_vec();
+        self.owed_note = None;
+        self.noted = None;
+        let data = &self.settings.data;
+        // What was left is the last as long as no RDB file is written.
+        if load == Load::AofFirst && matches!(files::noted(data)?, Some(Appending::Leaving(_))) {
+            return Ok(());
+        }
+        let appending = load.appending(asked);
+        match files::note(data, appending) {
+            Err(error) if appending == Appending::On => Err(error),
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "unable to note which file is written");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// `appendonly` got this value; `before`: the RDB file before that.
+    pub(super) fn append_only_set(&mut self, value: &str, before: Option<Saved>) {
+        let is_left = value == "no";
+        self.owed_note = is_left.then_some(Appending::Leaving(before));
+        self.owed_save = if is_left { OwedSave::From(Moment::ZERO) } else { OwedSave::None };
+        self.note_at_last();
+    }
+
     /// Has an RDB file written where one is owed.
     pub(super) async fn save_at_last(&mut self) {
         let Some(facts) = self.facts.as_ref().filter(|facts| !facts.loading && !facts.saving) else { return };
@@ -50,22 +76,22 @@ impl Supervisor {
             _ if self.ending.is_some() => {}
             OwedSave::Begun(at, before) if read_at > at => {
                 // Whatever Redis says of it: `FLUSHALL` and a copy from a primary end the child that writes without a word.
-                let why = match self.saved() {
-                    Ok(saved) if saved.is_some() && saved != before => self.note(Appending::Off).err(),
-                    Ok(_) => Some("Redis failed to write an RDB file".to_owned()),
-                    Err(error) => Some(error.chain()),
-                };
-                self.owed_save = OwedSave::None;
-                if let Some(why) = why {
-                    let now = clock::now();
-                    self.say(now, format!("nothing is appended any more, and no RDB file says so yet: {why}"));
-                    self.owed_save = OwedSave::From(now + SAVE_PAUSE);
-                } else {
+                if self.saved().is_ok_and(|saved| saved.is_some() && saved != before) {
                     tracing::info!("what was appended is in an RDB file");
+                    self.owed_save = OwedSave::None;
+                    self.owed_note = Some(Appending::Off);
+                } else {
+                    let now = clock::now();
+                    self.say(now, "nothing is appended any more, and Redis failed to write an RDB file".to_owned());
+                    self.owed_save = OwedSave::From(now + SAVE_PAUSE);
                 }
             }
             OwedSave::From(at) if clock::now() >= at => {
-                let (begun, before) = (clock::now(), self.saved().unwrap_or_default());
+                let begun = clock::now();
+                let Ok(before) = self.saved() else {
+                    self.owed_save = OwedSave::From(begun + SAVE_PAUSE);
+                    return;
+                };
                 match self.call(&["BGSAVE"]).await {
                     // Another child works: the next reading tries again.
                     Err(LinkError::Refused(_)) => {}
@@ -77,24 +103,26 @@ impl Supervisor {
         }
     }
 
-    /// Notes that the append-only file which Redis was told to write is whole.
+    /// Notes what is owed, and that the append-only file which Redis was told to write is whole.
     pub(super) fn note_at_last(&mut self) {
         let is_whole = self.facts.as_ref().is_some_and(|facts| facts.appends && !facts.loading);
-        if is_whole && self.appending == Appending::Off && self.configuration.applied(APPEND_ONLY) == Some("yes") {
-            // Until it is, the time of its last whole writing tells it from an older one; the next reading tries again.
-            if let Err(why) = self.note(Appending::On) {
-                self.say(clock::now(), why);
+        let is_on = is_whole && self.configuration.applied(APPEND_ONLY) == Some("yes");
+        let Some(appending) = self.owed_note.or(is_on.then_some(Appending::On)) else { return };
+        if self.noted == Some(appending) {
+            return;
+        }
+        match files::note(&self.settings.data, appending) {
+            Ok(()) => {
+                self.noted = Some(appending);
+                self.owed_note = None;
             }
+            // The next reading tries again.
+            Err(error) => self.say(clock::now(), error.chain()),
         }
     }
 
-    fn note(&mut self, appending: Appending) -> Result<(), String> {
-        files::note(&self.settings.data, appending).map_err(|error| error.chain())?;
-        self.appending = appending;
-        Ok(())
-    }
-
-    fn saved(&self) -> Result<Option<Saved>, InstanceError> {
-        files::saved(&self.settings.data, &self.settings.directives()?)
+    /// The RDB file that is there.
+    pub(super) fn saved(&self) -> Result<Option<Saved>, InstanceError> {
+        files::saved(&self.settings.data, &self.asked)
     }
 }

@@ -12,6 +12,9 @@ const STRAGGLERS: Duration = Duration::from_secs(5);
 /// When every instance has restarted, a former primary that does not come back within this is given up.
 const FORMER_GIVEN_UP: Duration = Duration::from_secs(120);
 
+/// So many looks, a second apart, the only copy of what was restored may be silent.
+const LOOKS_UNTIL_GIVEN_UP: u32 = 120;
+
 /// The choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
@@ -35,7 +38,8 @@ fn settled(seen: &Seen) -> impl Iterator<Item = (&Member, &Standing)> {
 pub(super) fn has_candidate(seen: &Seen) -> bool {
     let holder = seen.truth.holder();
     // Of an only copy a pod that is only silent is waited for: what it has took long to restore.
-    let is_gone = seen.is_only_copy && (seen.holder_ended || granted_pod(seen).is_none());
+    let is_silent = seen.holder_missed >= LOOKS_UNTIL_GIVEN_UP;
+    let is_gone = seen.is_only_copy && (is_silent || seen.holder_ended || granted_pod(seen).is_none());
     let is_able = |member: &Member| member.is_whole() || (is_gone && member.serves());
     seen.members.values().any(|member| holder != Some(&member.pod) && !member.is_terminating && is_able(member))
 }
