@@ -270,7 +270,7 @@ mod tests {
                 },
                 "backup": {"backup": "latest", "cluster": "c", "namespace": null},
                 "target": {
-                    "type": "directory", "path": "/data", "appendonly": true, "serverVersion": "7.2",
+                    "type": "directory", "path": "/data", "appendonly": true, "loadsAppendOnlyFiles": false, "serverVersion": "7.2",
                     "dbfilename": "d.rdb", "appenddirname": "a", "appendfilename": "f.aof", "owner": "redis:redis"
                 },
                 "method": {"name": "", "file": null, "digest": null, "grants": []},
