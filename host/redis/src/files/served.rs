@@ -53,7 +53,13 @@ mod tests {
     fn runs(name: &str, beside: &Path, place: &Path) -> Stopped {
         let program = beside.join(name);
         std::fs::copy("/bin/sleep", &program).unwrap();
-        Stopped(Command::new(program).arg("60").current_dir(place).spawn().unwrap())
+        let running = Stopped(Command::new(program).arg("60").current_dir(place).spawn().unwrap());
+        // The kernel lets whoever spawned it go on a moment before it names the process.
+        let comm = format!("/proc/{}/comm", running.0.id());
+        while std::fs::read_to_string(&comm).unwrap().trim_end() != name {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        running
     }
 
     #[test]
