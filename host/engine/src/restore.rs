@@ -72,6 +72,8 @@ pub struct RestoredShard {
 /// What both kinds of target work with.
 struct Restore<'a> {
     task: &'a RestoreTask,
+    /// The task's, laid out for this backup.
+    target: TargetSpec,
     opened: OpenedBackup,
     shards: Vec<ShardRecord>,
     method: Arc<dyn Method>,
@@ -99,11 +101,8 @@ pub async fn restore(
 ) -> Result<RestoreOutcome, EngineError> {
     let token = events.cancellation();
     let work = cancel::until(&token, prepare(task, providers, events)).await?;
-    let (target, result) = match &task.target {
-        TargetSpec::Directory(target) => {
-            let target = restore_plan::directory(&work.opened.manifest, target)?;
-            directory::restore(&work, &target, &token).await?
-        }
+    let (target, result) = match &work.target {
+        TargetSpec::Directory(target) => directory::restore(&work, target, &token).await?,
         TargetSpec::Live { endpoint } => live::restore(&work, endpoint, &token).await?,
     };
     let shards = match &result {
@@ -151,9 +150,12 @@ async fn prepare<'a>(
     let storage = providers.storage(&task.storage).await?;
     let opened = OpenedBackup::open(storage, &task.backup, &task.keys, providers).await?;
     let names = restore_plan::shards(&opened.manifest, task)?;
-    if let TargetSpec::Directory(directory) = &task.target {
-        restore_plan::directory(&opened.manifest, directory)?;
-    }
+    let target = match &task.target {
+        TargetSpec::Directory(directory) => {
+            TargetSpec::Directory(restore_plan::directory(&opened.manifest, directory)?)
+        }
+        live @ TargetSpec::Live { .. } => live.clone(),
+    };
     let method = opened.method(&task.method, providers).await?;
     let parameters = serde_json::Value::Object(task.parameters.clone()).to_string();
     method
@@ -165,5 +167,5 @@ async fn prepare<'a>(
     for shard in &shards {
         check_store(&opened, shard, events, &warnings).await?;
     }
-    Ok(Restore { task, opened, shards, method, parameters, providers, events, warnings })
+    Ok(Restore { task, target, opened, shards, method, parameters, providers, events, warnings })
 }

@@ -75,12 +75,9 @@ impl Configuration {
         if wanted.is_empty() {
             return Vec::new();
         }
-        self.wanted = wanted
-            .iter()
-            .map(|(name, value)| (name.to_ascii_lowercase(), unquoted(value.trim()).to_owned()))
-            .filter(|(name, _)| is_allowed(name))
-            .collect();
-        self.wanted = with_defaults(std::mem::take(&mut self.wanted));
+        let wanted = wanted.iter();
+        let wanted = wanted.map(|(name, value)| (name.to_ascii_lowercase(), unquoted(value.trim()).to_owned()));
+        self.wanted = with_defaults(wanted.filter(|(name, _)| is_allowed(name)).collect());
         self.failed.retain(|name, (value, _)| self.wanted.get(name) == Some(value));
         self.wanted.keys().filter_map(|name| Some((name.clone(), self.pending(name)?))).collect()
     }

@@ -243,10 +243,11 @@ impl Supervisor {
         let running = Running::start(&self.settings, &self.program, &directives, password, &self.events)?;
         tracing::info!(pid = running.pid.as_raw_nonzero(), process = running.process, "started Redis as standby");
         self.state.started(running.process.clone());
-        self.configuration = Configuration::started(&asked);
-        if let Some(value) = load.appends() {
-            self.configuration = std::mem::take(&mut self.configuration).at_first(APPEND_ONLY, value);
-        }
+        let configuration = Configuration::started(&asked);
+        self.configuration = match load.appends() {
+            Some(value) => configuration.at_first(APPEND_ONLY, value),
+            None => configuration,
+        };
         self.owed_save = OwedSave::None;
         self.last_answer = running.started;
         self.ignore_before = Moment::ZERO;

@@ -131,8 +131,6 @@ pub(super) struct Observed<'a> {
     /// Claims of this cluster's names, before there is a `StatefulSet`; empty for clusters without claims.
     pub(super) claims: &'a [FoundClaim],
     pub(super) task: TaskState,
-    /// See [`is_lost`].
-    pub(super) is_lost: bool,
     pub(super) found: Result<ValidatedBootstrap, Unresolved>,
 }
 
@@ -141,13 +139,13 @@ pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>)
     if cluster.spec.bootstrap.is_none() {
         return Restore::None;
     }
-    if status.filled == Some(true) {
+    let process = cluster.status.as_ref().and_then(|status| status.primary_process.as_ref());
+    if is_lost(&status, process) {
         let message = "the primary has restarted before another instance had what was restored, and lost it".to_owned();
-        return if seen.is_lost {
-            failed(now, &status, reasons::INSTANCE_FAILED.to_owned(), message)
-        } else {
-            Restore::None
-        };
+        return failed(now, &status, reasons::INSTANCE_FAILED.to_owned(), message);
+    }
+    if status.filled == Some(true) {
+        return Restore::None;
     }
     let uid = cluster.uid().unwrap_or_default();
     let first = names::claim(&cluster.name_any(), 0);
@@ -161,7 +159,6 @@ pub(super) fn decide(now: Timestamp, cluster: &RedisCluster, seen: Observed<'_>)
     }
     match seen.task {
         TaskState::Ended { report, .. } => {
-            let process = cluster.status.as_ref().and_then(|status| status.primary_process.as_ref());
             return ended(now, &status, process, report);
         }
         TaskState::Failed { reason, message } => return failed(now, &status, reason, message),

@@ -286,7 +286,7 @@ async fn fill_claim(
     validated: &ValidatedCluster,
     context: &Arc<Context>,
 ) -> Result<Action, ClusterError> {
-    let restore = restore(cluster, validated, context, false).await?;
+    let restore = restore(cluster, validated, context).await?;
     if matches!(restore, Restore::Done { .. }) {
         // Before it is said to be whole: what is whole is kept as the spec says.
         apply::keep_claim(cluster, context).await?;
@@ -323,11 +323,10 @@ async fn restore(
     cluster: &RedisCluster,
     validated: &ValidatedCluster,
     context: &Context,
-    is_lost: bool,
 ) -> Result<Restore, ClusterError> {
     let seen = dereference::bootstrap(cluster, validated, context).await?;
     let status = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref());
-    let observed = bootstrap::Observed { status, claims: &seen.claims, task: seen.task, is_lost, found: seen.found };
+    let observed = bootstrap::Observed { status, claims: &seen.claims, task: seen.task, found: seen.found };
     let restore = bootstrap::decide(context.now(), cluster, observed);
     let Restore::Begin { attempt, .. } = &restore else { return Ok(restore) };
     let before = attempt.saturating_sub(1);
@@ -425,14 +424,14 @@ async fn look_at_instances(
     let bootstrap = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref());
     let is_lost = bootstrap.is_some_and(|bootstrap| bootstrap::is_lost(bootstrap, seen.truth.process.as_ref()));
     let is_ready = seen.is_hidden && matches!(plan.stage, Stage::Serving { .. }) && plan.truth == seen.truth;
+    // While a replica is waited for there is nothing to read of what it was born from.
+    let is_ready = is_ready && (is_lost || !seen.is_only_copy);
     let mut restore = match spec {
-        Ok(validated) if is_ready => {
-            restore(cluster, validated, context, is_lost).await.unwrap_or_else(|error| Restore::Wait {
-                reason: error.reason().to_owned(),
-                message: redkeep_core::classify::chain(&error),
-                is_failed: false,
-            })
-        }
+        Ok(validated) if is_ready => restore(cluster, validated, context).await.unwrap_or_else(|error| Restore::Wait {
+            reason: error.reason().to_owned(),
+            message: redkeep_core::classify::chain(&error),
+            is_failed: false,
+        }),
         _ => Restore::None,
     };
     if let (Restore::Begin { .. }, Some(step)) = (&restore, empty_first(&seen)) {

@@ -32,7 +32,7 @@ fn claim(name: &str, of: Option<&str>) -> FoundClaim {
 }
 
 fn decided(status: &BootstrapStatus, claims: &[FoundClaim], task: TaskState) -> Restore {
-    decide(at(1000), &cluster(), Observed { status: Some(status), claims, task, is_lost: false, found: found() })
+    decide(at(1000), &cluster(), Observed { status: Some(status), claims, task, found: found() })
 }
 
 #[test]
@@ -181,8 +181,7 @@ fn clients_are_led_to_it_when_a_second_instance_has_it(
 #[case(Unresolved::invalid("spec.backupName", "failed"), "InvalidSpec", true)]
 fn what_it_is_born_from_must_be_there(#[case] why: Unresolved, #[case] expected: &str, #[case] failed: bool) {
     let status = BootstrapStatus::default();
-    let seen =
-        Observed { status: Some(&status), claims: &[], task: TaskState::Missing, is_lost: false, found: Err(why) };
+    let seen = Observed { status: Some(&status), claims: &[], task: TaskState::Missing, found: Err(why) };
     let Restore::Wait { reason, is_failed, .. } = decide(at(1000), &cluster(), seen) else { panic!() };
     assert_eq!((reason.as_str(), is_failed), (expected, failed));
 }
